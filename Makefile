@@ -1,0 +1,65 @@
+# Everything that is done with Quorate, from a fresh clone: `make build`, `make dev`, `make test`.
+# Needs Go 1.26, make, git and npm; gcc too for `make race`.
+
+GO      ?= go
+BIN     := bin
+TOOLS   := $(BIN)/tools
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+INTEROP := opcua/interop
+
+.PHONY: build dev test race lint generate check-generate baseline fuzz bench-commit clean help
+
+help: ## Show this list.
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
+
+build: ## Build bin/quorate.
+	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o $(BIN)/quorate ./cmd/quorate
+
+dev: build ## Run three members with the demo topology. ARGS is passed through.
+	$(BIN)/quorate dev $(ARGS)
+
+test: $(INTEROP)/node_modules/.installed ## Run all tests.
+	$(GO) test -timeout 8m ./...
+
+race: $(INTEROP)/node_modules/.installed ## Run all tests under the race detector.
+	$(GO) test -race -timeout 20m ./...
+
+# The third-party OPC UA client of the interop tests.
+$(INTEROP)/node_modules/.installed: $(INTEROP)/package.json $(INTEROP)/package-lock.json
+	cd $(INTEROP) && npm ci --no-progress
+	touch $@
+
+# The tools are pinned in tools.mod, so that their dependencies stay out of go.mod.
+$(TOOLS)/.installed: tools.mod tools.sum go.mod
+	$(GO) build -modfile=tools.mod -o $(TOOLS)/ github.com/bufbuild/buf/cmd/buf google.golang.org/grpc/cmd/protoc-gen-go-grpc github.com/golangci/golangci-lint/v2/cmd/golangci-lint golang.org/x/vuln/cmd/govulncheck
+	$(GO) build -o $(TOOLS)/ google.golang.org/protobuf/cmd/protoc-gen-go github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-gateway github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-openapiv2
+	touch $@
+
+lint: $(TOOLS)/.installed ## Run the linters over code and API.
+	$(TOOLS)/golangci-lint run ./...
+	$(TOOLS)/buf lint
+	$(TOOLS)/buf breaking proto --against proto/baseline.binpb
+
+generate: $(TOOLS)/.installed ## Write all generated code anew.
+	$(TOOLS)/buf generate
+	$(GO) generate ./...
+
+check-generate: generate ## Fail if the committed generated code is not what the generators give.
+	git diff --exit-code -- proto rpc/openapi opcua/nodeset
+
+baseline: $(TOOLS)/.installed ## Record the API that `buf breaking` compares with: once for each release.
+	$(TOOLS)/buf build proto -o proto/baseline.binpb
+
+FUZZTIME ?= 30s
+fuzz: ## Run every fuzz target for FUZZTIME.
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; \
+	  done; \
+	done
+
+bench-commit: build ## Commits per second and latency: three processes, real fsync, bolt and wal.
+	$(GO) run ./bench/commit -quorate $(BIN)/quorate $(ARGS)
+
+clean: ## Remove what was built.
+	rm -rf $(BIN) $(INTEROP)/node_modules

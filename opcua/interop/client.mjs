@@ -1,0 +1,171 @@
+// A third-party OPC UA client, node-opcua, driven by the interop tests: one scenario a run, named by the first argument, with
+// its options as JSON in the second. Each result is one line of JSON on standard output; the exit code is 0 unless the
+// scenario could not be carried through.
+import readline from "node:readline";
+import { OPCUACertificateManager } from "node-opcua-certificate-manager";
+import {
+  AttributeIds,
+  BrowseDirection,
+  ClientMonitoredItem,
+  ClientSubscription,
+  DataType,
+  MessageSecurityMode,
+  OPCUAClient,
+  SecurityPolicy,
+  TimestampsToReturn,
+} from "node-opcua-client";
+
+const [, , scenario, json] = process.argv;
+const options = JSON.parse(json ?? "{}");
+
+const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
+
+async function client(extra = {}) {
+  const certificates = new OPCUACertificateManager({ rootFolder: options.pki, automaticallyAcceptUnknownCertificate: true });
+  await certificates.initialize();
+  return OPCUAClient.create({
+    applicationName: "interop",
+    clientCertificateManager: certificates,
+    securityMode: MessageSecurityMode[options.mode ?? "None"],
+    securityPolicy: SecurityPolicy[options.policy ?? "None"],
+    connectionStrategy: { initialDelay: 100, maxDelay: 500, maxRetry: options.maxRetry ?? 3 },
+    endpointMustExist: false,
+    keepSessionAlive: true,
+    requestedSessionTimeout: 20000,
+    ...extra,
+  });
+}
+
+async function withSession(extra, body) {
+  const c = await client(extra);
+  await c.connect(options.endpoint);
+  const session = await c.createSession();
+  try {
+    return await body(session, c);
+  } finally {
+    await session.close();
+    await c.disconnect();
+  }
+}
+
+const plain = (dataValue) => {
+  const v = dataValue.value?.value;
+  return v instanceof Date ? v.toISOString() : ArrayBuffer.isView(v) ? Array.from(v) : v;
+};
+
+async function browse(session, nodeId) {
+  let result = await session.browse({
+    nodeId,
+    browseDirection: BrowseDirection.Forward,
+    referenceTypeId: "HierarchicalReferences",
+    includeSubtypes: true,
+    nodeClassMask: 0,
+    resultMask: 63,
+    // Small, so that BrowseNext is used too.
+    requestedMaxReferencesPerNode: 4,
+  });
+  const names = {};
+  for (;;) {
+    for (const r of result.references ?? []) {
+      names[r.browseName.name] = { nodeId: r.nodeId.toString(), type: r.typeDefinition?.toString() };
+    }
+    if (!result.continuationPoint) return names;
+    result = await session.browseNext(result.continuationPoint, false);
+  }
+}
+
+const scenarios = {
+  // Reads and browses what a redundant client needs.
+  async inspect() {
+    await withSession({}, async (session) => {
+      const ids = ["i=2267", "i=2254", "i=2255", "i=3709", "i=11314", "i=11313", "i=2259", "i=2258"];
+      const values = await session.read(ids.map((nodeId) => ({ nodeId, attributeId: AttributeIds.Value })));
+      const read = {};
+      ids.forEach((id, i) => {
+        read[id] = { status: values[i].statusCode.name, value: plain(values[i]), type: DataType[values[i].value?.dataType] };
+      });
+      const redundancyType = await session.browse({
+        nodeId: "i=2296",
+        browseDirection: BrowseDirection.Forward,
+        referenceTypeId: "HasTypeDefinition",
+        includeSubtypes: false,
+        nodeClassMask: 0,
+        resultMask: 63,
+      });
+      say({
+        read,
+        server: await browse(session, "i=2253"),
+        redundancy: await browse(session, "i=2296"),
+        redundancyType: redundancyType.references[0]?.nodeId.toString(),
+      });
+    });
+  },
+
+  // Says every value of ServiceLevel that its subscription is notified of, until standard input ends.
+  async follow() {
+    await withSession({}, async (session) => {
+      const subscription = ClientSubscription.create(session, {
+        requestedPublishingInterval: options.publishingInterval ?? 50,
+        requestedLifetimeCount: 600,
+        requestedMaxKeepAliveCount: 10,
+        maxNotificationsPerPublish: 0,
+        publishingEnabled: true,
+        priority: 1,
+      });
+      const item = ClientMonitoredItem.create(
+        subscription,
+        { nodeId: options.nodeId ?? "i=2267", attributeId: AttributeIds.Value },
+        { samplingInterval: 0, discardOldest: true, queueSize: 100 },
+        TimestampsToReturn.Both,
+      );
+      item.on("changed", (dataValue) => say({ value: plain(dataValue), status: dataValue.statusCode.name, at: Date.now() }));
+      item.on("err", (message) => say({ error: message }));
+      for await (const _ of readline.createInterface({ input: process.stdin }));
+      await subscription.terminate();
+    });
+  },
+
+  // Reads all through a number of renewals of the secure channel's token.
+  async renew() {
+    await withSession({ defaultSecureTokenLifetime: options.tokenLife }, async (session, c) => {
+      let [reads, failures, renewals] = [0, 0, 0];
+      let lastError;
+      c.on("security_token_renewed", () => renewals++);
+      const until = Date.now() + options.duration;
+      while (Date.now() < until) {
+        try {
+          const v = await session.read({ nodeId: "i=2267", attributeId: AttributeIds.Value });
+          if (v.statusCode.name !== "Good") throw new Error(v.statusCode.toString());
+          reads++;
+        } catch (err) {
+          failures++;
+          lastError = err.message;
+        }
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      say({ reads, failures, renewals, lastError });
+    });
+  },
+
+  // Asks for the servers of the set and for this server's endpoints.
+  async discover() {
+    const c = await client();
+    await c.connect(options.endpoint);
+    const servers = await c.findServers();
+    const endpoints = await c.getEndpoints();
+    await c.disconnect();
+    say({
+      servers: servers.map((s) => ({ uri: s.applicationUri, urls: s.discoveryUrls })),
+      endpoints: endpoints.map((e) => ({
+        url: e.endpointUrl,
+        policy: e.securityPolicyUri,
+        mode: MessageSecurityMode[e.securityMode],
+        uri: e.server.applicationUri,
+      })),
+    });
+  },
+};
+
+if (!scenarios[scenario]) throw new Error(`no scenario ${scenario}: one of ${Object.keys(scenarios).join(", ")}`);
+await scenarios[scenario]();
+process.exit(0);
