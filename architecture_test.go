@@ -78,10 +78,11 @@ var arrows = []struct {
 	{"opcua/space", []string{"opcua/wire"}, "the OPC UA runtime knows nothing of Quorate"},
 	{"opcua/nodeset", []string{"opcua/wire", "opcua/space"}, "the OPC UA runtime knows nothing of Quorate"},
 	{"opcua/server", []string{"opcua/wire", "opcua/space", "opcua/channel"}, "the OPC UA runtime knows nothing of Quorate"},
-	{"opcua/interop", []string{"proto"}, "interop tests know members by their public APIs only"},
+	{"opcua/interop", []string{"proto", "devgroup"}, "interop tests know members by their public APIs only"},
 	{"opcua", []string{"proto", "fsm", "node", "redundancy", "telemetry", "pki"}, "rpc, opcua and admin do not import each other"},
 	{"rpc", []string{"proto", "fsm", "node", "redundancy", "telemetry", "pki"}, "rpc, opcua and admin do not import each other"},
-	{"bench", []string{"proto"}, "benchmarks know members by their public APIs only"},
+	{"devgroup", []string{"proto"}, "it knows members by their public APIs and processes alone"},
+	{"bench", []string{"proto", "devgroup"}, "benchmarks know members by their public APIs only"},
 	{"cmd", []string{"proto", "fsm", "node", "redundancy", "opcua", "rpc", "telemetry", "pki"}, "the command wires everything together"},
 }
 

@@ -8,15 +8,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"log"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -27,13 +24,12 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 
+	"quorate/devgroup"
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
 const (
-	startLimit  = 20 * time.Second
 	callLimit   = 10 * time.Second
 	payloadSize = 256 // bytes: what etcd's own benchmark puts (platform.md §9)
 )
@@ -58,18 +54,27 @@ func main() {
 }
 
 // measureStore starts a group of its own for one log store, so that no run inherits the log of another.
-func measureStore(ctx context.Context, store, binary, callers, data string, port int, warmup, duration time.Duration) error {
+func measureStore(ctx context.Context, store, binary, callers, data string, port int, warmup, duration time.Duration) (err error) {
 	dir, err := os.MkdirTemp(data, "bench-commit-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	g, err := start(ctx, binary, filepath.Join(dir, "group"), store, port)
+	g, err := devgroup.Start(ctx, devgroup.Options{
+		Binary: binary, Data: filepath.Join(dir, "group"), BasePort: port, Set: []string{"storage.logStore=" + store}, Log: os.Stderr,
+	})
 	if err != nil {
 		return err
 	}
-	defer g.stop()
-	conn, err := g.leader(ctx)
+	defer func() { err = errors.Join(err, g.Stop()) }()
+	// A client that knows its group asks the leader, so that forwarding is not what is measured.
+	leaderCtx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	leader, err := g.Leader(leaderCtx)
+	if err != nil {
+		return err
+	}
+	conn, err := devgroup.Dial(leader)
 	if err != nil {
 		return err
 	}
@@ -91,79 +96,6 @@ func measureStore(ctx context.Context, store, binary, callers, data string, port
 		fmt.Printf("RESULT commit_p99_%s_%d %.2f ms\n", store, n, r.percentile(99))
 	}
 	return nil
-}
-
-// group is a running group of three members.
-type group struct {
-	command *exec.Cmd
-	Members []struct{ ID, GRPC string }
-}
-
-func start(ctx context.Context, binary, data, store string, port int) (*group, error) {
-	cmd := exec.Command(binary, "dev", "--processes", "--json", "--base-port", strconv.Itoa(port), "--data", data,
-		"--set", "storage.logStore="+store)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	g := &group{command: cmd}
-	ready := make(chan error, 1)
-	go func() {
-		line, err := bufio.NewReader(out).ReadBytes('\n')
-		if err == nil {
-			err = json.Unmarshal(line, g)
-		}
-		ready <- err
-	}()
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
-	select {
-	case err = <-ready:
-	case <-ctx.Done():
-		err = fmt.Errorf("the group was not ready in time: %w", ctx.Err())
-	}
-	if err != nil {
-		g.stop()
-		return nil, err
-	}
-	return g, nil
-}
-
-func (g *group) stop() {
-	if err := g.command.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		log.Printf("stop the group: %v", err)
-	}
-	// The answer to an interrupt is an exit code other than 0 with some shells and none with others: it says nothing here.
-	_ = g.command.Wait()
-}
-
-// leader connects to the leader, as a client that knows its group does, so that forwarding is not what is measured.
-func (g *group) leader(ctx context.Context) (*grpc.ClientConn, error) {
-	ctx, cancel := context.WithTimeout(ctx, callLimit)
-	defer cancel()
-	first, err := dial(g.Members[0].GRPC)
-	if err != nil {
-		return nil, err
-	}
-	defer first.Close()
-	list, err := quoratev1.NewMemberServiceClient(first).ListMembers(ctx, &quoratev1.ListMembersRequest{})
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range list.GetMembers() {
-		if m.GetLeader() {
-			return dial(m.GetGrpcAddress())
-		}
-	}
-	return nil, errors.New("the group has no leader")
-}
-
-func dial(address string) (*grpc.ClientConn, error) {
-	return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
 
 // result is what one load came to.
