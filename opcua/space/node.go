@@ -75,8 +75,11 @@ type Node struct {
 	DataTypeDefinition func() any
 }
 
-// Constant returns a ValueFunc for a value that never changes. The value is one that ua.NewVariant takes; an error says
-// that it is not.
+// Text returns a LocalizedText without a locale.
+func Text(s string) ua.LocalizedText { return *ua.NewLocalizedText(s) }
+
+// Constant returns a ValueFunc for a value that never changes. The value is one that ua.NewVariant takes; an error
+// says that it is not one.
 func Constant(v any) (ValueFunc, error) {
 	va, err := ua.NewVariant(v)
 	if err != nil {
