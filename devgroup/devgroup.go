@@ -252,3 +252,13 @@ func waitUntil(ctx context.Context, what string, holds func() bool) error {
 		}
 	}
 }
+
+// Build builds the quorate command into dir, for tests that want the one of this tree, and returns its path.
+func Build(ctx context.Context, dir string) (string, error) {
+	binary := filepath.Join(dir, "quorate")
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "quorate/cmd/quorate").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build quorate: %w\n%s", err, out)
+	}
+	return binary, nil
+}
