@@ -147,6 +147,56 @@ const scenarios = {
     });
   },
 
+  // Reads one node's value once from each endpoint.
+  async read() {
+    for (const endpoint of options.endpoints) {
+      const c = await client();
+      await c.connect(endpoint);
+      const session = await c.createSession();
+      const v = await session.read({ nodeId: options.nodeId ?? "i=2267", attributeId: AttributeIds.Value });
+      say({ endpoint, value: plain(v), status: v.statusCode.name });
+      await session.close();
+      await c.disconnect();
+    }
+  },
+
+  // Stays with one server of the set while it can be read, goes to the next when it can't, and says each change of server or
+  // level, until standard input ends.
+  async failover() {
+    const finder = await client();
+    await finder.connect(options.endpoint);
+    const servers = await finder.findServers();
+    await finder.disconnect();
+    const urls = servers.map((s) => s.discoveryUrls[0]);
+    urls.sort((a, b) => Number(b === options.endpoint) - Number(a === options.endpoint));
+    let ended = false;
+    process.stdin.on("end", () => (ended = true)).resume();
+    let last = "";
+    for (let i = 0; !ended; i++) {
+      const endpoint = urls[i % urls.length];
+      const c = await client({ connectionStrategy: { initialDelay: 100, maxDelay: 200, maxRetry: 0 }, transportTimeout: 2000 });
+      let lost = false;
+      c.on("connection_lost", () => (lost = true));
+      try {
+        await c.connect(endpoint);
+        const session = await c.createSession();
+        while (!ended) {
+          // A connection that was lost would be waited for: a redundant client goes on to the next server instead.
+          if (lost) throw new Error("connection lost");
+          const v = await session.read({ nodeId: "i=2267", attributeId: AttributeIds.Value });
+          const line = { endpoint, value: plain(v), status: v.statusCode.name };
+          if (JSON.stringify(line) !== last) say({ ...line, at: new Date().toISOString() });
+          last = JSON.stringify(line);
+          await new Promise((resolve) => setTimeout(resolve, options.interval ?? 200));
+        }
+      } catch (err) {
+        say({ endpoint, error: err.message.split("\n")[0], at: new Date().toISOString() });
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      c.disconnect().catch(() => {});
+    }
+  },
+
   // Asks for the servers of the set and for this server's endpoints.
   async discover() {
     const c = await client();
