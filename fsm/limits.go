@@ -1,0 +1,64 @@
+package fsm
+
+import "time"
+
+// Limits of the replicated state. They are constants and not settings, because every member must judge alike: a change
+// of one is a new command version.
+const (
+	// ApplyMaxDuration is the cluster time after which the watchdog closes an apply lease as abandoned.
+	ApplyMaxDuration = 10 * time.Minute
+
+	// MaxGenerationsWhole is how many of the last generations are kept with their document.
+	MaxGenerationsWhole = 64
+	// MaxGenerationDigests is how many older generations are kept by digest.
+	MaxGenerationDigests = 4096
+
+	// MaxSets is the most redundant sets in a topology.
+	MaxSets = 128
+	// MaxServers is the most servers that a set may be allowed by its policy max_servers.
+	MaxServers = 8
+	// DefaultMaxServers is the most servers in a set whose policy says nothing.
+	DefaultMaxServers = 2
+	// MaxTopologyBytes is the most canonical bytes of a topology.
+	MaxTopologyBytes = 256 << 10
+
+	// MaxIDBytes is the longest id of a set, member or server.
+	MaxIDBytes = 64
+	// MaxURLBytes is the longest URL or ApplicationUri.
+	MaxURLBytes = 1024
+	// MaxAddressBytes is the longest HOST:PORT address.
+	MaxAddressBytes = 256
+	// MaxTextBytes is the longest free text: a reason, an outcome, the name of an actor.
+	MaxTextBytes = 256
+	// MaxVersionBytes is the longest version that a member announces.
+	MaxVersionBytes = 64
+	// MaxRequestIDBytes is the longest request id.
+	MaxRequestIDBytes = 128
+
+	// MaxOpenLeases is the most open apply leases, by key, of one server.
+	MaxOpenLeases = 16
+	// MaxLeaseWindows is the most windows of one apply lease.
+	MaxLeaseWindows = 1024
+	// MaxEndedLeases is how many ended leases of one server are kept for people to look at.
+	MaxEndedLeases = 64
+
+	// MaxMembers is the most members of the group, learners included.
+	MaxMembers = 256
+
+	// RequestMemory is the cluster time for which the answer to a request id is remembered.
+	RequestMemory = 10 * time.Minute
+	// MaxRequests is the most answers that are remembered; the oldest is forgotten first.
+	MaxRequests = 1 << 16
+	// MaxForgetPerEntry is the most outdated answers that one entry removes, so that no entry after a long silence is
+	// slow. An answer counts as forgotten from its time on, removed or not.
+	MaxForgetPerEntry = 1024
+
+	// MaxClock is the greatest reading of cluster time, 146 years. A stamp above it is corruption.
+	MaxClock = time.Duration(1) << 62
+
+	// MaxRecordBytes is the longest record of a snapshot.
+	MaxRecordBytes = 4 << 20
+)
+
+// CommandVersion is the highest command set that this package can apply (see State.CommandVersion).
+const CommandVersion = 1

@@ -1,0 +1,66 @@
+package fsm
+
+import (
+	"time"
+
+	quoratev1 "quorate/proto/quorate/v1"
+)
+
+// State is the whole replicated state. Only ApplyEntry changes it; it must not be called while another goroutine uses the
+// same State. Readers use a Snapshot instead. Whatever a query returns is shared and must not be modified.
+type State struct {
+	clock       clock
+	topology    topologies
+	leases      leases
+	maintenance maintenance
+	members     members
+	requests    requests
+}
+
+// New returns the state before the first entry.
+func New() *State {
+	return &State{
+		topology:    newTopologies(),
+		leases:      newLeases(),
+		maintenance: newMaintenance(),
+		members:     newMembers(),
+		requests:    newRequests(),
+	}
+}
+
+// Snapshot returns a view of the state that never changes, in constant time. Any goroutine may read it for as long as it
+// likes. Take it where ApplyEntry is called, or from another snapshot.
+func (s *State) Snapshot() *State {
+	return &State{
+		clock:       s.clock,
+		topology:    s.topology.snapshot(),
+		leases:      s.leases.snapshot(),
+		maintenance: s.maintenance.snapshot(),
+		members:     s.members.snapshot(),
+		requests:    s.requests.snapshot(),
+	}
+}
+
+// Revision returns the Raft index of the last entry applied, 0 before the first.
+func (s *State) Revision() uint64 { return s.clock.revision }
+
+// Now returns cluster time: the time that the group has had a leader, since it began.
+func (s *State) Now() time.Duration { return s.clock.now }
+
+// Term returns the term of the last OpenTerm applied.
+func (s *State) Term() uint64 { return s.clock.term }
+
+// Leader returns the member that opened the term.
+func (s *State) Leader() string { return s.clock.leader }
+
+// NextDeadline returns the earliest cluster time at which a pulse would do something; false means that nothing waits. The
+// request memory does not count: it is pruned by whatever entry comes next.
+func (s *State) NextDeadline() (time.Duration, bool) {
+	return s.leases.nextDeadline()
+}
+
+// generationNumber is the current generation, 0 before the first publish.
+func (s *State) generationNumber() uint64 { return s.CurrentGeneration().GetNumber() }
+
+// CurrentGeneration returns the generation in force, nil before the first publish.
+func (s *State) CurrentGeneration() *quoratev1.Generation { return s.topology.current }
