@@ -115,23 +115,3 @@ func StatusName(s ua.StatusCode) string {
 // exactly as it was received. It is the Value of such an ExtensionObject, and is
 // written back as it is.
 type Raw []byte
-
-// DecodeRequest decodes the body of one whole service message: the type id and
-// the request. It never keeps a reference to b, never panics, and allocates no
-// more than lim and the length of b allow. An error is an [*Error].
-func DecodeRequest(b []byte, lim Limits) (ua.Request, error) {
-	return nil, &Error{Status: ua.StatusBadServiceUnsupported}
-}
-
-// AppendMessage appends the body of a service message, that is the type id and
-// the structure, to dst. The message is a pointer to a request or response
-// structure of ua.
-func AppendMessage(dst []byte, msg any) ([]byte, error) { return dst, nil }
-
-// Append appends the binary form of v to dst: any ua structure, or a pointer to
-// one, Variants, DataValues, ExtensionObjects, or a basic type.
-func Append(dst []byte, v any) ([]byte, error) { return dst, nil }
-
-// Decode decodes b into v, a non-nil pointer to what [Append] was given. Bytes that are
-// left over are an error.
-func Decode(b []byte, v any, lim Limits) error { return nil }
