@@ -1,0 +1,325 @@
+package server
+
+import (
+	"math"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"quorate/opcua/space"
+)
+
+// The MonitoredItem service set (Part 4 §5.13).
+
+// createItems makes monitored items. Values are read and watches begun without the publisher's lock, so that a call with
+// many items holds up no publishing cycle.
+func (p *publisher) createItems(r *ua.CreateMonitoredItemsRequest) (ua.Response, ua.StatusCode) {
+	e := p.engine
+	if status := e.operations(len(r.ItemsToCreate)); status != ua.StatusOK {
+		return nil, status
+	}
+	if !validTimestamps(r.TimestampsToReturn) {
+		return nil, ua.StatusBadTimestampsToReturnInvalid
+	}
+	s, interval := p.subscription(r.SubscriptionID)
+	if s == nil {
+		return nil, ua.StatusBadSubscriptionIDInvalid
+	}
+	block := make([]ua.MonitoredItemCreateResult, len(r.ItemsToCreate))
+	results := make([]*ua.MonitoredItemCreateResult, len(block))
+	for i, c := range r.ItemsToCreate {
+		results[i] = &block[i]
+		it, status := e.newItem(s, c, r.TimestampsToReturn, interval)
+		if status != ua.StatusOK {
+			block[i].StatusCode = status
+			continue
+		}
+		key := it.read // Once it is added, the item is under the lock.
+		if block[i] = p.add(it); block[i].StatusCode == ua.StatusOK && c.MonitoringMode != ua.MonitoringModeDisabled {
+			e.hub.join(it, key)
+		}
+	}
+	return &ua.CreateMonitoredItemsResponse{Results: results}, ua.StatusOK
+}
+
+// newItem checks a request for an item, and makes the item. It has no id yet, and the queue size that was asked for.
+func (e *engine) newItem(s *subscription, c *ua.MonitoredItemCreateRequest, ts ua.TimestampsToReturn, publishing time.Duration) (*item, ua.StatusCode) {
+	read, params := c.ItemToMonitor, c.RequestedParameters
+	if !validMode(c.MonitoringMode) {
+		return nil, ua.StatusBadMonitoringModeInvalid
+	}
+	trigger, status := parseFilter(params.Filter, read.AttributeID)
+	if status != ua.StatusOK {
+		return nil, status
+	}
+	key := watchKey{
+		node:       space.KeyOf(read.NodeID),
+		attribute:  read.AttributeID,
+		indexRange: read.IndexRange,
+		timestamps: ts,
+	}
+	if read.DataEncoding != nil {
+		key.encoding = *read.DataEncoding
+	}
+	if status := e.probe(key); status != ua.StatusOK {
+		return nil, status
+	}
+	key.interval = e.reviseSampling(params.SamplingInterval, publishing, key)
+	return &item{
+		sub:     s,
+		read:    key,
+		trigger: trigger,
+		handle:  params.ClientHandle,
+		mode:    c.MonitoringMode,
+		queue:   valueQueue{size: int(min(params.QueueSize, math.MaxInt32)), discardOldest: params.DiscardOldest},
+	}, ua.StatusOK
+}
+
+// add puts an item into its subscription, if the limits allow.
+func (p *publisher) add(it *item) ua.MonitoredItemCreateResult {
+	e, s := p.engine, it.sub
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.ended {
+		return ua.MonitoredItemCreateResult{StatusCode: ua.StatusBadSubscriptionIDInvalid}
+	}
+	s.alive()
+	if len(s.items) >= e.limits.MaxItemsPerSubscription || !take(&e.items, 1, e.limits.MaxMonitoredItems) {
+		return ua.MonitoredItemCreateResult{StatusCode: ua.StatusBadTooManyMonitoredItems}
+	}
+	if it.id = nextID(&e.lastItem); it.id == 0 {
+		e.items.Add(-1)
+		return ua.MonitoredItemCreateResult{StatusCode: ua.StatusBadTooManyMonitoredItems}
+	}
+	it.queue.size = e.takeQueue(it.queue.size)
+	s.items[it.id] = it
+	return ua.MonitoredItemCreateResult{
+		MonitoredItemID:         it.id,
+		RevisedSamplingInterval: milliseconds(it.read.interval),
+		RevisedQueueSize:        uint32(it.queue.size),
+	}
+}
+
+// modifyItems changes items. An item whose way of being read changes gets its current value anew.
+func (p *publisher) modifyItems(r *ua.ModifyMonitoredItemsRequest) (ua.Response, ua.StatusCode) {
+	if status := p.engine.operations(len(r.ItemsToModify)); status != ua.StatusOK {
+		return nil, status
+	}
+	if !validTimestamps(r.TimestampsToReturn) {
+		return nil, ua.StatusBadTimestampsToReturnInvalid
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.subs[r.SubscriptionID]
+	if s == nil {
+		return nil, ua.StatusBadSubscriptionIDInvalid
+	}
+	s.alive()
+	results := make([]*ua.MonitoredItemModifyResult, len(r.ItemsToModify))
+	for i, m := range r.ItemsToModify {
+		results[i] = &ua.MonitoredItemModifyResult{StatusCode: ua.StatusBadMonitoredItemIDInvalid}
+		if it := s.items[m.MonitoredItemID]; it != nil {
+			results[i].StatusCode = s.modify(it, m.RequestedParameters, r.TimestampsToReturn)
+			results[i].RevisedSamplingInterval = milliseconds(it.read.interval)
+			results[i].RevisedQueueSize = uint32(it.queue.size)
+		}
+	}
+	return &ua.ModifyMonitoredItemsResponse{Results: results}, ua.StatusOK
+}
+
+// modify changes one item. owner.mu is held.
+func (s *subscription) modify(it *item, params *ua.MonitoringParameters, ts ua.TimestampsToReturn) ua.StatusCode {
+	e := s.owner.engine
+	trigger, status := parseFilter(params.Filter, it.read.attribute)
+	if status != ua.StatusOK {
+		return status
+	}
+	e.returnQueue(it)
+	size := e.takeQueue(int(min(params.QueueSize, math.MaxInt32)))
+	s.queueMu.Lock()
+	it.handle = params.ClientHandle
+	if size != it.queue.size || params.DiscardOldest != it.queue.discardOldest {
+		it.queue.resize(size, params.DiscardOldest)
+	}
+	disabled := it.mode == ua.MonitoringModeDisabled
+	s.queueMu.Unlock()
+
+	key := it.read
+	key.timestamps = ts
+	key.interval = e.reviseSampling(params.SamplingInterval, s.interval, key)
+	if key == it.read && trigger == it.trigger {
+		return ua.StatusOK
+	}
+	e.hub.leave(it, false)
+	it.read, it.trigger = key, trigger
+	if !disabled {
+		e.hub.join(it, key)
+	}
+	return ua.StatusOK
+}
+
+// setMode changes items between disabled, sampling and reporting (Part 4 §5.13.1.3).
+func (p *publisher) setMode(r *ua.SetMonitoringModeRequest) (ua.Response, ua.StatusCode) {
+	if status := p.engine.operations(len(r.MonitoredItemIDs)); status != ua.StatusOK {
+		return nil, status
+	}
+	if !validMode(r.MonitoringMode) {
+		return nil, ua.StatusBadMonitoringModeInvalid
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.subs[r.SubscriptionID]
+	if s == nil {
+		return nil, ua.StatusBadSubscriptionIDInvalid
+	}
+	s.alive()
+	results := s.each(r.MonitoredItemIDs, func(it *item) { s.setMode(it, r.MonitoringMode) })
+	s.queueMu.Lock()
+	s.prune()
+	s.queueMu.Unlock()
+	return &ua.SetMonitoringModeResponse{Results: results}, ua.StatusOK
+}
+
+func (s *subscription) setMode(it *item, mode ua.MonitoringMode) {
+	hub := s.owner.engine.hub
+	s.queueMu.Lock()
+	it.mode = mode
+	if mode == ua.MonitoringModeDisabled {
+		it.queue.clear() // Part 4 §5.13.1.3: disabling deletes what is queued.
+	}
+	it.enlist()
+	s.queueMu.Unlock()
+	if mode == ua.MonitoringModeDisabled {
+		hub.leave(it, false)
+	} else {
+		hub.join(it, it.read) // Does nothing if the item was not disabled.
+	}
+}
+
+// deleteItems ends items. What they have queued is not sent any more.
+func (p *publisher) deleteItems(r *ua.DeleteMonitoredItemsRequest) (ua.Response, ua.StatusCode) {
+	e := p.engine
+	if status := e.operations(len(r.MonitoredItemIDs)); status != ua.StatusOK {
+		return nil, status
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.subs[r.SubscriptionID]
+	if s == nil {
+		return nil, ua.StatusBadSubscriptionIDInvalid
+	}
+	s.alive()
+	results := s.each(r.MonitoredItemIDs, func(it *item) {
+		delete(s.items, it.id)
+		s.setMode(it, ua.MonitoringModeDisabled)
+		e.hub.leave(it, true)
+		e.returnQueue(it)
+		e.items.Add(-1)
+	})
+	s.queueMu.Lock()
+	s.prune()
+	s.queueMu.Unlock()
+	return &ua.DeleteMonitoredItemsResponse{Results: results}, ua.StatusOK
+}
+
+// subscription returns a subscription and its publishing interval, or nil.
+func (p *publisher) subscription(id uint32) (*subscription, time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.subs[id]
+	if s == nil {
+		return nil, 0
+	}
+	return s, s.interval
+}
+
+// each does something to each of these items, and says which there are not. owner.mu is held.
+func (s *subscription) each(ids []uint32, do func(*item)) []ua.StatusCode {
+	results := make([]ua.StatusCode, len(ids))
+	for i, id := range ids {
+		it := s.items[id]
+		if it == nil {
+			results[i] = ua.StatusBadMonitoredItemIDInvalid
+			continue
+		}
+		do(it)
+	}
+	return results
+}
+
+// takeQueue reserves a queue, at most of the size that was asked for. Where no more is left, the queue is of one value,
+// which every item may have.
+func (e *engine) takeQueue(size int) int {
+	size = min(max(size, 1), e.limits.MaxQueueSize)
+	if size > 1 && !take(&e.queued, size, e.limits.MaxQueuedValues) {
+		return 1
+	}
+	return size
+}
+
+func (e *engine) returnQueue(it *item) {
+	if it.queue.size > 1 {
+		e.queued.Add(-int64(it.queue.size))
+	}
+}
+
+// probe reads what is to be monitored, to refuse what can never be read. A value that is bad for the moment is no reason.
+func (e *engine) probe(key watchKey) ua.StatusCode {
+	var dv ua.DataValue
+	var enc *ua.QualifiedName
+	if key.encoding != (ua.QualifiedName{}) {
+		enc = &key.encoding
+	}
+	e.space.Read(space.ReadContext{Now: e.wall()}, &dv, key.node, key.attribute, key.indexRange, enc, key.timestamps)
+	switch dv.Status {
+	case ua.StatusBadNodeIDInvalid, ua.StatusBadNodeIDUnknown, ua.StatusBadAttributeIDInvalid, ua.StatusBadIndexRangeInvalid,
+		ua.StatusBadDataEncodingInvalid, ua.StatusBadDataEncodingUnsupported, ua.StatusBadNotReadable:
+		return dv.Status
+	}
+	return ua.StatusOK
+}
+
+// reviseSampling returns the interval at which a value is sampled: 0 for a value that is pushed (Part 3 §5.6.2: a
+// MinimumSamplingInterval of 0), and for an attribute that is not a value, which does not change. A negative request
+// means the publishing interval (Part 4 §7.21).
+func (e *engine) reviseSampling(ms float64, publishing time.Duration, key watchKey) time.Duration {
+	n, ok := e.space.Node(key.node)
+	if !ok || key.attribute != ua.AttributeIDValue || n.MinimumSamplingInterval == 0 {
+		return 0
+	}
+	if ms < 0 {
+		ms = milliseconds(publishing)
+	}
+	least := reviseInterval(n.MinimumSamplingInterval, e.limits.MinSamplingInterval, e.limits.MaxSamplingInterval)
+	return reviseInterval(ms, least, e.limits.MaxSamplingInterval)
+}
+
+// parseFilter returns the changes that a data change filter asks for (Part 4 §7.22.2). Dead-bands are not supported yet.
+func parseFilter(x *ua.ExtensionObject, attribute ua.AttributeID) (change, ua.StatusCode) {
+	const statusValue = changeStatus | changeValue
+	if x == nil || x.Value == nil && (x.TypeID == nil || space.KeyOf(x.TypeID.NodeID).IsNull()) {
+		return statusValue, ua.StatusOK
+	}
+	f, ok := x.Value.(*ua.DataChangeFilter)
+	switch {
+	case !ok:
+		return 0, ua.StatusBadMonitoredItemFilterUnsupported
+	case attribute != ua.AttributeIDValue:
+		return 0, ua.StatusBadFilterNotAllowed
+	case f.DeadbandType != uint32(ua.DeadbandTypeNone):
+		return 0, ua.StatusBadMonitoredItemFilterUnsupported
+	}
+	switch f.Trigger {
+	case ua.DataChangeTriggerStatus:
+		return changeStatus, ua.StatusOK
+	case ua.DataChangeTriggerStatusValue:
+		return statusValue, ua.StatusOK
+	case ua.DataChangeTriggerStatusValueTimestamp:
+		return statusValue | changeTimestamp, ua.StatusOK
+	}
+	return 0, ua.StatusBadMonitoredItemFilterInvalid
+}
+
+func validMode(m ua.MonitoringMode) bool { return m <= ua.MonitoringModeReporting }
+
+func validTimestamps(ts ua.TimestampsToReturn) bool { return ts <= ua.TimestampsToReturnNeither }

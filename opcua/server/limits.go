@@ -1,0 +1,105 @@
+package server
+
+import (
+	"fmt"
+	"reflect"
+	"time"
+)
+
+// Limits bounds everything that a client can make the server keep or do. A field that is zero means its default, which
+// is what DefaultLimits gives.
+type Limits struct {
+	// Of the whole server.
+
+	MaxSessions       int // sessions of all clients; one that was never activated makes room for a new one
+	MaxSubscriptions  int // subscriptions of all sessions
+	MaxMonitoredItems int // monitored items of all subscriptions
+	MaxQueuedValues   int // sum of all monitored items' queue sizes; an item for which none is left gets a queue of 1
+
+	// Of a client, by its certificate, or by its address where it shows none.
+
+	MaxSessionsPerClient int
+
+	// Of a session.
+
+	MinSessionTimeout     time.Duration // shorter requests are revised to it
+	MaxSessionTimeout     time.Duration // longer requests are revised to it
+	DefaultSessionTimeout time.Duration // for a request of 0, a negative one, or NaN
+	MaxSessionNameLength  int           // bytes
+	MaxSubscriptionsPer   int           // subscriptions of one session
+	MaxPublishRequests    int           // parked Publish requests; one more is paid for with the oldest
+	MaxContinuationPoints int           // of Browse; those of earlier calls make room, the oldest first
+
+	// Of a subscription.
+
+	MinPublishingInterval      time.Duration // 0, NaN and shorter requests are revised to it
+	MaxPublishingInterval      time.Duration
+	DefaultKeepAliveCount      uint32 // publishing intervals, for a request of 0
+	MaxKeepAliveCount          uint32
+	MaxLifetimeCount           uint32 // publishing intervals; at least three keep-alive counts (Part 4 §5.14.2.2)
+	MaxItemsPerSubscription    int
+	MaxNotificationsPerPublish int // values in one Publish response
+	MaxUnacknowledged          int // messages kept for Republish; the oldest is dropped
+
+	// Of a monitored item.
+
+	MinSamplingInterval time.Duration // for values that are sampled; those that are pushed come by exception
+	MaxSamplingInterval time.Duration
+	MaxQueueSize        int // values
+
+	// Of a call.
+
+	MaxOperations        int // operations in one call of any service
+	MaxReferencesPerNode int // references in one Browse result
+	MaxEndpointURLLength int // bytes
+}
+
+// DefaultLimits are the limits of a server that sets none.
+var DefaultLimits = Limits{
+	MaxSessions:       4000,
+	MaxSubscriptions:  8000,
+	MaxMonitoredItems: 200_000,
+	MaxQueuedValues:   1_000_000,
+
+	MaxSessionsPerClient: 2000,
+
+	MinSessionTimeout:     time.Second,
+	MaxSessionTimeout:     time.Hour,
+	DefaultSessionTimeout: 2 * time.Minute,
+	MaxSessionNameLength:  512,
+	MaxSubscriptionsPer:   100,
+	MaxPublishRequests:    20,
+	MaxContinuationPoints: 20,
+
+	MinPublishingInterval:      10 * time.Millisecond,
+	MaxPublishingInterval:      time.Hour,
+	DefaultKeepAliveCount:      10,
+	MaxKeepAliveCount:          100_000,
+	MaxLifetimeCount:           300_000,
+	MaxItemsPerSubscription:    20_000,
+	MaxNotificationsPerPublish: 1000,
+	MaxUnacknowledged:          40,
+
+	MinSamplingInterval: 10 * time.Millisecond,
+	MaxSamplingInterval: time.Hour,
+	MaxQueueSize:        1000,
+
+	MaxOperations:        1000,
+	MaxReferencesPerNode: 1000,
+	MaxEndpointURLLength: 4 << 10,
+}
+
+// withDefaults puts the default in place of every zero, and refuses what is negative. The error names the field.
+func (l Limits) withDefaults() (Limits, error) {
+	v, def := reflect.ValueOf(&l).Elem(), reflect.ValueOf(DefaultLimits)
+	for i := range v.NumField() {
+		f := v.Field(i)
+		if f.IsZero() {
+			f.Set(def.Field(i))
+		}
+		if f.CanInt() && f.Int() < 0 {
+			return Limits{}, fmt.Errorf("Limits.%s is negative", v.Type().Field(i).Name)
+		}
+	}
+	return l, nil
+}

@@ -1,0 +1,229 @@
+package server
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+)
+
+// publisher has the subscriptions of one session, and the Publish requests that its client has parked for them.
+//
+// Locks are taken in this order: publisher.mu, hub.mu, watch.mu, subscription.queueMu; schedule.mu and those of the
+// address space are leaves. Sending never blocks, so responses are sent under publisher.mu, which keeps them in order.
+type publisher struct {
+	engine *engine
+
+	mu     sync.Mutex
+	closed bool
+	subs   map[uint32]*subscription
+	parked []parkedPublish // oldest first
+	late   []*subscription // that wait for a Publish request, the longest waiting first; if there are any, nothing is parked
+	ended  []obituary      // not yet told to the client, oldest first
+}
+
+// parkedPublish is a Publish request that waits for something to be published.
+type parkedPublish struct {
+	ch       secureChannel
+	id       uint32 // of the request, in the channel
+	handle   uint32 // of the request, for the client
+	results  []ua.StatusCode
+	deadline time.Duration // by the client's TimeoutHint; 0 is none
+}
+
+// obituary is the last message of a subscription whose client gave no sign for its lifetime.
+type obituary struct {
+	sub     uint32
+	message *ua.NotificationMessage
+}
+
+// publish takes a Publish request: its acknowledgements first, then it answers at once or parks the request (Part 4 §5.14.5).
+func (p *publisher) publish(ch secureChannel, id uint32, req *ua.PublishRequest) {
+	h := req.RequestHeader
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.engine.schedule.now()
+	park := parkedPublish{ch: ch, id: id, handle: h.RequestHandle}
+	switch {
+	case p.closed:
+		p.refuse(park, ua.StatusBadSessionClosed)
+		return
+	case len(req.SubscriptionAcknowledgements) > p.engine.limits.MaxOperations:
+		p.refuse(park, ua.StatusBadTooManyOperations)
+		return
+	case len(p.subs) == 0 && len(p.ended) == 0:
+		p.refuse(park, ua.StatusBadNoSubscription)
+		return
+	}
+	if h.TimeoutHint > 0 {
+		park.deadline = now + time.Duration(h.TimeoutHint)*time.Millisecond
+	}
+	park.results = p.acknowledge(req.SubscriptionAcknowledgements)
+	for _, s := range p.subs {
+		s.alive()
+	}
+	p.dropTimedOut(now)
+	if len(p.parked) == p.engine.limits.MaxPublishRequests {
+		p.refuse(p.unpark(), ua.StatusBadTooManyPublishRequests)
+	}
+	p.parked = append(p.parked, park)
+	p.serveEnded()
+	p.serveLate()
+}
+
+func (p *publisher) acknowledge(acks []*ua.SubscriptionAcknowledgement) []ua.StatusCode {
+	if len(acks) == 0 {
+		return nil
+	}
+	results := make([]ua.StatusCode, len(acks))
+	for i, a := range acks {
+		results[i] = ua.StatusBadSubscriptionIDInvalid
+		if a == nil {
+			continue
+		}
+		if s := p.subs[a.SubscriptionID]; s != nil {
+			results[i] = s.acknowledge(a.SequenceNumber)
+		}
+	}
+	return results
+}
+
+// serveLate sends messages while there are both subscriptions that have one and requests to carry it. Of several
+// subscriptions the one of the highest priority comes first, and among equals the one that has waited longest.
+func (p *publisher) serveLate() {
+	for len(p.late) > 0 && len(p.parked) > 0 {
+		best := 0
+		for i, s := range p.late {
+			if s.priority > p.late[best].priority {
+				best = i
+			}
+		}
+		s := p.late[best]
+		p.late = slices.Delete(p.late, best, best+1)
+		msg, more := s.message(p.engine.wall())
+		if s.late = more; more {
+			p.late = append(p.late, s) // Behind its equals.
+		}
+		p.answer(s.id, s.available(), msg, more)
+	}
+}
+
+// serveEnded tells the client of subscriptions that have ended.
+func (p *publisher) serveEnded() {
+	for len(p.ended) > 0 && len(p.parked) > 0 {
+		o := p.ended[0]
+		p.ended = slices.Delete(p.ended, 0, 1)
+		p.answer(o.sub, nil, o.message, false)
+	}
+	p.refuseIfNone()
+}
+
+// refuseIfNone answers the requests for which nothing will ever come.
+func (p *publisher) refuseIfNone() {
+	if len(p.subs) == 0 && len(p.ended) == 0 {
+		p.refuseAll(ua.StatusBadNoSubscription)
+	}
+}
+
+// answer sends a message with the oldest parked request.
+func (p *publisher) answer(sub uint32, available []uint32, msg *ua.NotificationMessage, more bool) {
+	r := p.unpark()
+	// A client that can't be sent to is being disconnected by its channel; the message stays there for Republish.
+	_ = r.ch.Send(r.id, &ua.PublishResponse{
+		ResponseHeader:           p.engine.header(r.handle, ua.StatusOK),
+		SubscriptionID:           sub,
+		AvailableSequenceNumbers: available,
+		MoreNotifications:        more,
+		NotificationMessage:      msg,
+		Results:                  r.results,
+	})
+}
+
+func (p *publisher) unpark() parkedPublish {
+	r := p.parked[0]
+	p.parked = slices.Delete(p.parked, 0, 1)
+	return r
+}
+
+func (p *publisher) refuse(r parkedPublish, status ua.StatusCode) {
+	_ = r.ch.Send(r.id, &ua.ServiceFault{ResponseHeader: p.engine.header(r.handle, status)})
+}
+
+func (p *publisher) refuseAll(status ua.StatusCode) {
+	p.cancel(status, func(parkedPublish) bool { return true })
+}
+
+// cancel refuses those parked requests that match, and returns how many.
+func (p *publisher) cancel(status ua.StatusCode, match func(parkedPublish) bool) int {
+	before := len(p.parked)
+	p.parked = slices.DeleteFunc(p.parked, func(r parkedPublish) bool {
+		if !match(r) {
+			return false
+		}
+		p.refuse(r, status)
+		return true
+	})
+	return before - len(p.parked)
+}
+
+// dropTimedOut refuses the requests whose client has stopped waiting.
+func (p *publisher) dropTimedOut(now time.Duration) {
+	p.cancel(ua.StatusBadTimeout, func(r parkedPublish) bool { return r.deadline > 0 && r.deadline <= now })
+}
+
+// cancelHandle is the Cancel service: it cancels the parked requests of that handle.
+func (p *publisher) cancelHandle(handle uint32) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cancel(ua.StatusBadRequestCancelledByRequest, func(r parkedPublish) bool { return r.handle == handle })
+}
+
+// forsake drops the requests that came by a channel that the session has left.
+func (p *publisher) forsake(ch secureChannel) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cancel(ua.StatusBadSecureChannelClosed, func(r parkedPublish) bool { return r.ch == ch })
+}
+
+// expire ends a subscription whose client has given no sign for its lifetime, and leaves word of it (Part 4 §5.14.1.2,
+// state CLOSED). p.mu is held.
+func (p *publisher) expire(s *subscription) {
+	p.ended = append(p.ended, obituary{sub: s.id, message: &ua.NotificationMessage{
+		SequenceNumber:   s.sequence,
+		PublishTime:      p.engine.wall(),
+		NotificationData: []*ua.ExtensionObject{extension(statusChangeType, &ua.StatusChangeNotification{Status: ua.StatusBadTimeout})},
+	}})
+	if len(p.ended) > p.engine.limits.MaxSubscriptionsPer {
+		p.ended = slices.Delete(p.ended, 0, 1)
+	}
+	p.end(s)
+}
+
+// end takes a subscription and its items out of the server. p.mu is held.
+func (p *publisher) end(s *subscription) {
+	e := p.engine
+	s.ended = true
+	e.schedule.stop(&s.timer)
+	delete(p.subs, s.id)
+	p.late = slices.DeleteFunc(p.late, func(o *subscription) bool { return o == s })
+	for _, it := range s.items {
+		e.hub.leave(it, true)
+		e.returnQueue(it)
+	}
+	e.items.Add(-int64(len(s.items)))
+	e.subscriptions.Add(-1)
+	s.items = nil
+}
+
+// close ends all subscriptions.
+func (p *publisher) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	p.refuseAll(ua.StatusBadSessionClosed)
+	for _, s := range p.subs {
+		p.end(s)
+	}
+	p.ended = nil
+}

@@ -1,0 +1,269 @@
+package server
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/x509"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"quorate/opcua/channel"
+)
+
+// The Session service set (Part 4 §5.7).
+
+// Credentials are what a client gives in ActivateSession to say who its user is.
+type Credentials struct {
+	// Token is *ua.AnonymousIdentityToken, *ua.UserNameIdentityToken, *ua.X509IdentityToken or *ua.IssuedIdentityToken,
+	// as the client sent it: secrets in it are still encrypted (Part 4 §7.41).
+	Token any
+	// Signature is the proof of possession of an X.509 token.
+	Signature *ua.SignatureData
+	// ServerCertificate (DER leaf) and ServerNonce are what the signature covers; secrets are encrypted with the nonce.
+	ServerCertificate, ServerNonce []byte
+	// PolicyURI is the channel's security policy, which holds where the token's own names none.
+	PolicyURI string
+	// RemoteAddr is where the client is.
+	RemoteAddr string
+}
+
+// Identity is who a session's user was found to be. The zero Identity is nobody in particular.
+type Identity struct {
+	Name string
+}
+
+// createSession makes a session that can't be used until it is activated.
+func (v *services) createSession(ch secureChannel, r *ua.CreateSessionRequest) (ua.Response, ua.StatusCode) {
+	if ch.DiscoveryOnly() {
+		return nil, ua.StatusBadSecurityPolicyRejected
+	}
+	secured := ch.SecurityPolicyURI() != ua.SecurityPolicyURINone
+	if secured {
+		if status := checkClient(ch, r); status != ua.StatusOK {
+			return nil, status
+		}
+	}
+	if len(r.SessionName) > v.limits.MaxSessionNameLength || len(r.EndpointURL) > v.limits.MaxEndpointURLLength {
+		return nil, ua.StatusBadEncodingLimitsExceeded
+	}
+	chain, key := ch.ServerCertificate()
+	leaf := leafOf(chain)
+	signature := &ua.SignatureData{}
+	if secured {
+		var err error
+		signature, err = channel.Sign(ch.SecurityPolicyURI(), key, slices.Concat(r.ClientCertificate, r.ClientNonce))
+		if err != nil {
+			v.logger.Error("CreateSession: the server's signature failed", "error", err)
+			return nil, ua.StatusBadInternalError
+		}
+	}
+	s, token := v.newSession(ch, r)
+	s.serverCert = leaf
+	evicted, status := v.sessions.add(s)
+	if status != ua.StatusOK {
+		return nil, status
+	}
+	if evicted != nil {
+		v.release(evicted)
+	}
+	v.engine.schedule.set(&s.timer, v.engine.schedule.now()+s.timeout)
+	return &ua.CreateSessionResponse{
+		SessionID:             s.id,
+		AuthenticationToken:   token,
+		RevisedSessionTimeout: milliseconds(s.timeout),
+		ServerNonce:           s.nonce,
+		ServerCertificate:     leaf,
+		ServerEndpoints:       v.endpoints(ch, r.EndpointURL),
+		ServerSignature:       signature,
+		MaxRequestMessageSize: v.maxRequest,
+	}, ua.StatusOK
+}
+
+// checkClient checks that the client of a secured channel is who it says in CreateSession (Part 4 §5.7.2.2).
+func checkClient(ch secureChannel, r *ua.CreateSessionRequest) ua.StatusCode {
+	if len(r.ClientNonce) < nonceLength {
+		return ua.StatusBadNonceInvalid
+	}
+	leaf := leafOf(ch.ClientCertificate())
+	if leaf == nil || !bytes.Equal(leaf, leafOf(r.ClientCertificate)) {
+		return ua.StatusBadSecurityChecksFailed
+	}
+	cert, err := x509.ParseCertificate(leaf)
+	if err != nil {
+		return ua.StatusBadCertificateInvalid
+	}
+	if r.ClientDescription == nil {
+		return ua.StatusBadCertificateURIInvalid
+	}
+	for _, uri := range cert.URIs {
+		if uri.String() == r.ClientDescription.ApplicationURI {
+			return ua.StatusOK
+		}
+	}
+	return ua.StatusBadCertificateURIInvalid
+}
+
+func (v *services) newSession(ch secureChannel, r *ua.CreateSessionRequest) (*session, *ua.NodeID) {
+	token, text := newToken()
+	s := &session{
+		id:          ua.NewNumericNodeID(1, nextID(&v.lastSession)),
+		token:       text,
+		client:      clientKey(ch),
+		timeout:     v.reviseTimeout(r.RequestedSessionTimeout),
+		pub:         v.engine.newPublisher(),
+		origin:      ch,
+		policy:      ch.SecurityPolicyURI(),
+		mode:        ch.SecurityMode(),
+		certificate: ch.ClientCertificate(),
+		nonce:       newNonce(),
+	}
+	s.points.limit = v.limits.MaxContinuationPoints
+	s.seen.Store(int64(v.engine.schedule.now()))
+	s.timer = timer{order: orderExpire, fire: func(now time.Duration) { v.expire(s, now) }}
+	return s, token
+}
+
+// expire closes a session whose client was silent for its time-out.
+func (v *services) expire(s *session, now time.Duration) {
+	if end := time.Duration(s.seen.Load()) + s.timeout; now < end {
+		v.engine.schedule.set(&s.timer, end)
+		return
+	}
+	v.close(s)
+}
+
+func (v *services) reviseTimeout(ms float64) time.Duration {
+	switch {
+	case !(ms > 0): // NaN too
+		return v.limits.DefaultSessionTimeout
+	case ms >= milliseconds(v.limits.MaxSessionTimeout):
+		return v.limits.MaxSessionTimeout
+	}
+	return max(time.Duration(math.Ceil(ms))*time.Millisecond, v.limits.MinSessionTimeout)
+}
+
+// activateSession ties a session to the channel on which it is called: for the first time to that on which it was created, later
+// to any that is secured in the same way by the same client, which is how a client goes on after its connection broke.
+func (v *services) activateSession(ch secureChannel, r *ua.ActivateSessionRequest) (ua.Response, ua.StatusCode) {
+	s := v.sessions.find(r.RequestHeader.AuthenticationToken)
+	if s == nil {
+		return nil, ua.StatusBadSessionIDInvalid
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.bound.Load()
+	if old == nil && ch != s.origin {
+		return nil, ua.StatusBadSecureChannelIDInvalid
+	}
+	if ch.DiscoveryOnly() || ch.SecurityPolicyURI() != s.policy || ch.SecurityMode() != s.mode || !bytes.Equal(ch.ClientCertificate(), s.certificate) {
+		return nil, ua.StatusBadSecurityChecksFailed
+	}
+	if s.policy != ua.SecurityPolicyURINone {
+		signed := slices.Concat(s.serverCert, s.nonce)
+		if err := channel.Verify(s.policy, s.certificate, signed, r.ClientSignature); err != nil {
+			return nil, ua.StatusBadApplicationSignatureInvalid
+		}
+	}
+	identity, status := v.authenticate(s, ch, r)
+	if status != ua.StatusOK {
+		return nil, status
+	}
+	if old != nil && old.ch != ch && old.identity != identity {
+		return nil, ua.StatusBadIdentityTokenRejected // Part 4 §5.7.3.1: a new channel does not change the user.
+	}
+	left, ok := v.sessions.bind(s, &binding{ch: ch, identity: identity})
+	if !ok {
+		return nil, ua.StatusBadSessionClosed
+	}
+	if left != nil {
+		s.pub.forsake(left)
+	}
+	s.seen.Store(int64(v.engine.schedule.now()))
+	s.nonce = newNonce() // A signature is good for one activation.
+	return &ua.ActivateSessionResponse{ServerNonce: s.nonce}, ua.StatusOK
+}
+
+// authenticate finds out who the user is. No token at all means anonymous (Part 4 §5.7.3.2).
+func (v *services) authenticate(s *session, ch secureChannel, r *ua.ActivateSessionRequest) (Identity, ua.StatusCode) {
+	var token any = &ua.AnonymousIdentityToken{}
+	if x := r.UserIdentityToken; x != nil && x.Value != nil {
+		token = x.Value
+	} else if x != nil && x.EncodingMask != ua.ExtensionObjectEmpty {
+		return Identity{}, ua.StatusBadIdentityTokenInvalid
+	}
+	kind, policy, ok := tokenKind(token)
+	if !ok {
+		return Identity{}, ua.StatusBadIdentityTokenInvalid
+	}
+	offered := slices.ContainsFunc(v.cfg.UserTokens, func(p *ua.UserTokenPolicy) bool {
+		return p.TokenType == kind && (p.PolicyID == policy || policy == "")
+	})
+	if !offered {
+		return Identity{}, ua.StatusBadIdentityTokenRejected
+	}
+	if v.cfg.Authenticate == nil {
+		return Identity{}, ua.StatusOK // New has made sure that nothing but anonymous is offered.
+	}
+	return v.cfg.Authenticate(Credentials{
+		Token:             token,
+		Signature:         r.UserTokenSignature,
+		ServerCertificate: s.serverCert,
+		ServerNonce:       s.nonce,
+		PolicyURI:         s.policy,
+		RemoteAddr:        ch.RemoteAddr().String(),
+	})
+}
+
+func tokenKind(token any) (kind ua.UserTokenType, policy string, ok bool) {
+	switch t := token.(type) {
+	case *ua.AnonymousIdentityToken:
+		return ua.UserTokenTypeAnonymous, t.PolicyID, true
+	case *ua.UserNameIdentityToken:
+		return ua.UserTokenTypeUserName, t.PolicyID, true
+	case *ua.X509IdentityToken:
+		return ua.UserTokenTypeCertificate, t.PolicyID, true
+	case *ua.IssuedIdentityToken:
+		return ua.UserTokenTypeIssuedToken, t.PolicyID, true
+	}
+	return 0, "", false
+}
+
+// closeSession ends a session and its subscriptions, activated or not.
+func (v *services) closeSession(s *session) (ua.Response, ua.StatusCode) {
+	v.close(s)
+	return &ua.CloseSessionResponse{}, ua.StatusOK
+}
+
+// close takes a session out of the server. What it has parked is answered.
+func (v *services) close(s *session) {
+	if v.sessions.remove(s) {
+		v.release(s)
+	}
+}
+
+// release frees what a session has that is no longer in the table.
+func (v *services) release(s *session) {
+	v.engine.schedule.stop(&s.timer)
+	s.pub.close()
+}
+
+// leafOf returns the first certificate of a chain in DER, or nil. A chain is certificates one after the other (Part 6 §6.2.6).
+func leafOf(chain []byte) []byte {
+	if len(chain) == 0 {
+		return nil
+	}
+	certs, err := x509.ParseCertificates(chain)
+	if err != nil || len(certs) == 0 {
+		return nil
+	}
+	return certs[0].Raw
+}
+
+func newNonce() []byte {
+	b := make([]byte, nonceLength)
+	rand.Read(b)
+	return b
+}

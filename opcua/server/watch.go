@@ -1,0 +1,258 @@
+package server
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"quorate/opcua/space"
+)
+
+// maxSampleRounds is how often in a row one goroutine reads a value that goes on changing under it. After that the rest
+// is left to the schedule, so that whoever changed the value is not kept by the changes of others.
+const maxSampleRounds = 8
+
+// watchKey is what monitored items must have in common to share the reading of their value.
+type watchKey struct {
+	node       space.Key
+	attribute  ua.AttributeID
+	indexRange string
+	encoding   ua.QualifiedName
+	timestamps ua.TimestampsToReturn
+	interval   time.Duration // of sampling; 0: the value is pushed, or never changes
+}
+
+// hub has the watches of a server. A thousand sessions that monitor one node are one watch: the node is read once.
+type hub struct {
+	engine *engine
+
+	mu      sync.Mutex // held while a watch begins or ends and while items join and leave, never while a value is read
+	watches map[watchKey]*watch
+}
+
+// watch reads one attribute of one node when it changes, or at an interval, and hands each change to its items.
+type watch struct {
+	hub    *hub
+	key    watchKey
+	cancel func() // ends the subscription to the space
+	timer  timer
+	closed bool          // under hub.mu
+	next   time.Duration // when the next sample is due, if interval is not 0; under hub.mu
+
+	// changes counts those that no sample has covered. Who takes it from 0 to 1 samples for all: so samples are handed out in the
+	// order in which they were read, and nobody waits for anybody.
+	changes atomic.Int64
+
+	mu    sync.Mutex // items' queue locks are taken under it
+	items []*item
+	fresh int // how many of items have had no value yet
+	last  *ua.DataValue
+}
+
+// join adds an item to the watch of its key, which begins with it if it is the first. The item gets the current value.
+func (h *hub) join(it *item, key watchKey) {
+	h.mu.Lock()
+	if it.left || it.watch != nil {
+		h.mu.Unlock()
+		return
+	}
+	w := h.watches[key]
+	if w == nil {
+		w = &watch{hub: h, key: key}
+		w.timer = timer{order: orderSample, fire: w.tick}
+		h.watches[key] = w
+		w.cancel = h.engine.space.Subscribe(key.node, w.changed)
+		if key.interval > 0 {
+			w.next = h.engine.schedule.now() + key.interval
+			h.engine.schedule.set(&w.timer, w.next)
+		}
+	}
+	it.watch = w
+	w.mu.Lock()
+	it.slot, it.fresh = len(w.items), true
+	w.items = append(w.items, it)
+	w.fresh++
+	w.mu.Unlock()
+	h.mu.Unlock()
+	w.changed()
+}
+
+// leave takes an item from its watch, which ends with its last item. An item that leaves for good never joins again.
+func (h *hub) leave(it *item, forGood bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	it.left = it.left || forGood
+	w := it.watch
+	if w == nil {
+		return
+	}
+	it.watch = nil
+	w.mu.Lock()
+	last := len(w.items) - 1
+	w.items[it.slot] = w.items[last]
+	w.items[it.slot].slot = it.slot
+	w.items[last] = nil
+	w.items = w.items[:last]
+	if it.fresh {
+		w.fresh--
+		it.fresh = false
+	}
+	w.mu.Unlock()
+	if last > 0 {
+		return
+	}
+	w.closed = true
+	w.cancel()
+	h.engine.schedule.stop(&w.timer)
+	delete(h.watches, w.key)
+}
+
+// tick samples, and arms the timer for the next sample unless the watch has ended.
+func (w *watch) tick(now time.Duration) {
+	if w.key.interval > 0 {
+		w.hub.mu.Lock()
+		if !w.closed && w.next <= now {
+			w.next = after(w.next, w.key.interval, now)
+			w.hub.engine.schedule.set(&w.timer, w.next)
+		}
+		w.hub.mu.Unlock()
+	}
+	w.changed()
+}
+
+// changed reads the value and hands it to the items, unless another goroutine is at it, which then reads again.
+func (w *watch) changed() {
+	if w.changes.Add(1) > 1 {
+		return
+	}
+	for range maxSampleRounds {
+		seen := w.changes.Load()
+		w.sample()
+		if w.changes.CompareAndSwap(seen, 0) {
+			return
+		}
+	}
+	w.changes.Store(0)
+	w.hub.mu.Lock()
+	defer w.hub.mu.Unlock()
+	if !w.closed {
+		w.hub.engine.schedule.set(&w.timer, w.hub.engine.schedule.now())
+	}
+}
+
+func (w *watch) sample() {
+	e := w.hub.engine
+	dv := new(ua.DataValue)
+	var enc *ua.QualifiedName
+	if w.key.encoding != (ua.QualifiedName{}) {
+		enc = &w.key.encoding
+	}
+	e.space.Read(space.ReadContext{Now: e.wall()}, dv, w.key.node, w.key.attribute, w.key.indexRange, enc, w.key.timestamps)
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := changeStatus | changeValue | changeTimestamp
+	if w.last != nil {
+		c = compare(w.last, dv)
+	}
+	w.last = dv
+	if c == 0 && w.fresh == 0 {
+		return
+	}
+	for _, it := range w.items {
+		if it.fresh || c&it.trigger != 0 {
+			it.fresh = false
+			it.push(dv)
+		}
+	}
+	w.fresh = 0
+}
+
+// item is a monitored item of a subscription (Part 4 §5.13.1).
+type item struct {
+	id   uint32 // never 0, and never that of another item of this server
+	sub  *subscription
+	read watchKey // what is watched; under sub.owner.mu
+
+	watch *watch // under hub.mu; nil while the item is disabled
+	left  bool   // under hub.mu
+	slot  int    // place in watch.items; under watch.mu
+	fresh bool   // has had no value since it joined; under watch.mu
+
+	trigger change // which changes count; under watch.mu
+
+	// Under sub.queueMu.
+	handle  uint32 // the client's name for the item
+	mode    ua.MonitoringMode
+	queue   valueQueue
+	waiting bool // is in sub.waiting
+}
+
+// push queues a value. It is called on the goroutine of whoever changed the value, and waits for no client: queueMu is only
+// ever held for moments.
+func (it *item) push(dv *ua.DataValue) {
+	s := it.sub
+	s.queueMu.Lock()
+	defer s.queueMu.Unlock()
+	if it.mode == ua.MonitoringModeDisabled {
+		return
+	}
+	it.queue.push(dv)
+	it.enlist()
+}
+
+// enlist puts an item that has something to report among those that are waiting. sub.queueMu is held.
+func (it *item) enlist() {
+	if it.mode == ua.MonitoringModeReporting && it.queue.length > 0 && !it.waiting {
+		it.waiting = true
+		it.sub.waiting = append(it.sub.waiting, it)
+	}
+}
+
+// drain takes at most limit values from the items that are waiting, in the order in which they began to wait.
+func (s *subscription) drain(limit int) []*ua.MonitoredItemNotification {
+	s.queueMu.Lock()
+	defer s.queueMu.Unlock()
+	n := 0
+	for _, it := range s.waiting {
+		n += it.queue.length
+	}
+	n = min(n, limit)
+	if n == 0 {
+		return nil
+	}
+	block := make([]ua.MonitoredItemNotification, n)
+	list := make([]*ua.MonitoredItemNotification, 0, n)
+	done := 0
+	for _, it := range s.waiting {
+		for it.queue.length > 0 && len(list) < n {
+			block[len(list)] = ua.MonitoredItemNotification{ClientHandle: it.handle, Value: it.queue.pop()}
+			list = append(list, &block[len(list)])
+		}
+		if it.queue.length > 0 {
+			break
+		}
+		it.waiting = false
+		done++
+	}
+	s.waiting = slices.Delete(s.waiting, 0, done)
+	return list
+}
+
+// pending reports whether a value waits to be published.
+func (s *subscription) pending() bool {
+	s.queueMu.Lock()
+	defer s.queueMu.Unlock()
+	return len(s.waiting) > 0
+}
+
+// prune takes from those that are waiting the items that have nothing to report any more. queueMu is held.
+func (s *subscription) prune() {
+	s.waiting = slices.DeleteFunc(s.waiting, func(it *item) bool {
+		it.waiting = it.mode == ua.MonitoringModeReporting && it.queue.length > 0
+		return !it.waiting
+	})
+}
