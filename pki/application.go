@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net/url"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -55,7 +56,9 @@ func EnsureApplicationCertificate(dir, applicationURI string, hosts []string, no
 
 func parseApplicationURI(text string) (*url.URL, error) {
 	uri, err := url.Parse(text)
-	if err != nil || uri.Scheme == "" || len(text) > maxApplicationURIBytes || uri.String() != text {
+	// RFC 3986 §2 has no blanks, control characters or anything beyond ASCII in a URI.
+	strange := strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f })
+	if err != nil || strange || uri.Scheme == "" || len(text) > maxApplicationURIBytes || uri.String() != text {
 		return nil, fmt.Errorf("pki: application URI: %q is not a URI of at most %d bytes, such as urn:plant:line-a:m1", text, maxApplicationURIBytes)
 	}
 	return uri, nil

@@ -25,7 +25,7 @@ const (
 	// MaxHosts bounds the host names and addresses in one certificate.
 	MaxHosts = 32
 	// MaxListed bounds the certificates that List returns.
-	MaxListed = 10000
+	MaxListed = 4096
 	// AuthorityValidity is how long a development authority lasts.
 	AuthorityValidity = 10 * 365 * 24 * time.Hour
 	// DefaultValidity is how long an issued certificate lasts unless it is told otherwise.
