@@ -31,6 +31,9 @@ type Entry struct {
 	// The leader's applied index when it took the reading (platform.md §2).
 	LeaderApplied uint64     `protobuf:"varint,2,opt,name=leader_applied,json=leaderApplied,proto3" json:"leader_applied,omitempty"`
 	Commands      []*Command `protobuf:"bytes,3,rep,name=commands,proto3" json:"commands,omitempty"`
+	// The term in which the leader took the reading. A reading whose entry was appended in another term, because the leader lost and regained
+	// its place in between, doesn't count: it would count the time between leaders.
+	Term          uint64 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -84,6 +87,13 @@ func (x *Entry) GetCommands() []*Command {
 		return x.Commands
 	}
 	return nil
+}
+
+func (x *Entry) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
 }
 
 // Command is one change that the state machine accepts or refuses.
@@ -1076,11 +1086,12 @@ var File_quorate_log_v1_entry_proto protoreflect.FileDescriptor
 
 const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"\n" +
-	"\x1aquorate/log/v1/entry.proto\x12\x0equorate.log.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17quorate/v1/header.proto\x1a\x19quorate/v1/topology.proto\"y\n" +
+	"\x1aquorate/log/v1/entry.proto\x12\x0equorate.log.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17quorate/v1/header.proto\x1a\x19quorate/v1/topology.proto\"\x8d\x01\n" +
 	"\x05Entry\x12\x14\n" +
 	"\x05clock\x18\x01 \x01(\x04R\x05clock\x12%\n" +
 	"\x0eleader_applied\x18\x02 \x01(\x04R\rleaderApplied\x123\n" +
-	"\bcommands\x18\x03 \x03(\v2\x17.quorate.log.v1.CommandR\bcommands\"\xa2\a\n" +
+	"\bcommands\x18\x03 \x03(\v2\x17.quorate.log.v1.CommandR\bcommands\x12\x12\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\"\xa2\a\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
