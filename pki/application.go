@@ -92,7 +92,7 @@ func makeApplicationCertificate(file string, uri *url.URL, hosts []string, now t
 		return nil, errors.New("pki: hosts: a server's certificate names at least one (OPC UA Part 6 §6.2.2)")
 	}
 	template := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: "Quorate", Organization: []string{"Quorate"}},
+		Subject:     pkix.Name{CommonName: "Quorate", Organization: []string{"Quorate"}}, //nolint:misspell // the field of pkix has this spelling
 		URIs:        []*url.URL{uri},
 		DNSNames:    names,
 		IPAddresses: addresses,
