@@ -1,0 +1,232 @@
+package redundancy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	quoratev1 "quorate/proto/quorate/v1"
+)
+
+const (
+	// maxBackoff is the longest time between probes of a peer that stays unreachable.
+	maxBackoff = 10 * time.Second
+	// backoffJitter is the part of a backoff that is left to chance, so that members don't probe in step.
+	backoffJitter = 0.25
+)
+
+// Target is where a peer is probed.
+type Target struct {
+	Server      string // the member that runs it
+	HealthURL   string // of /healthz; empty skips that half
+	EndpointURL string // of its OPC UA endpoint
+}
+
+// Sample is what one good probe saw.
+type Sample struct {
+	ServiceLevel   byte
+	State          ua.ServerState
+	ApplicationURI string // ServerArray[0]
+}
+
+// Prober makes the probes. NewProber's is the real one.
+type Prober interface {
+	// Open returns the probe of one peer. It connects when it is first asked for a sample.
+	Open(Target) Probe
+	// Witness reads a node once through an endpoint, as any client would.
+	Witness(ctx context.Context, endpointURL, node string) error
+	// Close frees what the probes shared, after the last of them was closed.
+	Close()
+}
+
+// Probe samples one peer, by one goroutine at a time.
+type Probe interface {
+	// Sample asks the peer once, within the deadline of ctx. An error is a failed sample.
+	Sample(ctx context.Context) (Sample, error)
+	// Close ends the session and the connection, within a bounded time.
+	Close()
+}
+
+// PeerView is what a member last saw of another server of its set.
+type PeerView struct {
+	Server    string
+	Reachable bool // also true before the first sample: silence is no proof until enough samples failed
+	Known     bool // there was a good sample, ever
+	Sample         // the last good one
+	Failures  int  // consecutive failed samples
+	LastSeen  time.Time
+	LastError string // empty after a good sample
+}
+
+// peer is the record of one peer. It outlives generations, so that a publish makes nobody reachable who isn't.
+type peer struct {
+	view PeerView
+	good int // consecutive good samples
+}
+
+// probes runs a loop for each peer of the current generation.
+type probes struct {
+	prober   Prober
+	settings Settings
+	now      func() time.Time
+	log      *slog.Logger
+	changed  func()
+
+	version atomic.Uint64 // moves when a level can depend on it, or a client sees it
+	dropped atomic.Uint64
+	running sync.WaitGroup
+
+	mu         sync.Mutex
+	generation uint64
+	peers      map[string]*peer
+	order      []string
+	cancel     context.CancelFunc
+}
+
+func newProbes(prober Prober, settings Settings, now func() time.Time, log *slog.Logger, changed func()) *probes {
+	return &probes{prober: prober, settings: settings, now: now, log: log, changed: changed, cancel: func() {}}
+}
+
+// follow makes the probes those of a generation. It does nothing if they are already.
+func (p *probes) follow(ctx context.Context, g *quoratev1.Generation, servers []*quoratev1.RedundantServer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if g.GetNumber() == p.generation {
+		return
+	}
+	p.cancel() // What is in flight ends, and what still comes in is of an older generation.
+	ctx, p.cancel = context.WithCancel(ctx)
+	p.generation = g.GetNumber()
+	before := p.peers
+	p.peers, p.order = make(map[string]*peer, len(servers)), nil
+	for _, s := range servers {
+		known, ok := before[s.GetMember()]
+		if !ok {
+			known = &peer{view: PeerView{Server: s.GetMember(), Reachable: true}}
+		}
+		p.peers[s.GetMember()] = known
+		p.order = append(p.order, s.GetMember())
+		target := Target{Server: s.GetMember(), HealthURL: s.GetHealthUrl(), EndpointURL: s.GetEndpointUrl()}
+		generation := p.generation
+		p.running.Go(func() { p.run(ctx, generation, target) })
+	}
+	p.version.Add(1)
+}
+
+// stop ends all probes and waits for them.
+func (p *probes) stop() {
+	p.mu.Lock()
+	p.cancel()
+	p.mu.Unlock()
+	p.running.Wait()
+}
+
+// run probes one peer until ctx ends.
+func (p *probes) run(ctx context.Context, generation uint64, target Target) {
+	probe := p.prober.Open(target)
+	defer probe.Close()
+	alarm := time.NewTimer(0)
+	defer alarm.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-alarm.C:
+		}
+		begun := time.Now()
+		sampling, cancel := context.WithTimeout(ctx, p.settings.ProbeTimeout)
+		sample, err := p.sample(sampling, probe)
+		cancel()
+		failures := p.note(generation, target.Server, sample, err)
+		alarm.Reset(p.delay(failures, rand.Float64()) - time.Since(begun))
+	}
+}
+
+// sample turns a panic into a failed sample: what a peer answers must not end this member.
+func (p *probes) sample(ctx context.Context, probe Probe) (s Sample, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the probe panicked: %v", r)
+		}
+	}()
+	return probe.Sample(ctx)
+}
+
+// delay returns the time from one probe's start to the next's: the interval, and from the sample on that makes the peer
+// unreachable, a backoff that doubles up to maxBackoff, with jitter.
+func (p *probes) delay(failures int, chance float64) time.Duration {
+	interval := p.settings.ProbeInterval
+	over := failures - p.settings.FailedSamples
+	if over < 0 {
+		return interval
+	}
+	longest := max(maxBackoff, interval)
+	backoff := interval
+	for range over {
+		if backoff *= 2; backoff >= longest {
+			backoff = longest
+			break
+		}
+	}
+	return max(interval, backoff-time.Duration(backoffJitter*chance*float64(backoff)))
+}
+
+// note records a result, and returns how many samples have failed in a row. A result of an older generation counts for nothing.
+func (p *probes) note(generation uint64, server string, s Sample, err error) (failures int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	peer, ok := p.peers[server]
+	if generation != p.generation || !ok {
+		p.dropped.Add(1)
+		return 0
+	}
+	before := peer.view
+	v := &peer.view
+	if err != nil {
+		peer.good = 0
+		v.Failures++
+		v.LastError = err.Error()
+		if v.Failures >= p.settings.FailedSamples {
+			v.Reachable = false
+		}
+	} else {
+		peer.good++
+		v.Failures, v.LastError = 0, ""
+		v.Known, v.Sample, v.LastSeen = true, s, p.now()
+		if peer.good >= p.settings.GoodSamples {
+			v.Reachable = true
+		}
+	}
+	if v.Reachable != before.Reachable {
+		p.log.Info("peer reachability changed", "peer", server, "reachable", v.Reachable, "generation", generation, "error", v.LastError)
+	}
+	if v.Reachable != before.Reachable || v.Known != before.Known || v.Sample != before.Sample {
+		p.version.Add(1)
+		p.changed()
+	}
+	return v.Failures
+}
+
+func (p *probes) unreachable(server string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	peer, ok := p.peers[server]
+	return ok && !peer.view.Reachable
+}
+
+// views returns what is known of each peer, in the order of the topology.
+func (p *probes) views() []PeerView {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	views := make([]PeerView, 0, len(p.order))
+	for _, server := range p.order {
+		views = append(views, p.peers[server].view)
+	}
+	return views
+}

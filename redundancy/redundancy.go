@@ -1,0 +1,380 @@
+// Package redundancy decides how fit a server is: it turns the replicated state, the contact with the group and what the
+// probes see of the other servers into the ServiceLevel that this member's OPC UA endpoint advertises.
+//
+// The decision itself is [Evaluate], a pure function of [Inputs] over the band table of redundancy.md §2; nothing else
+// computes a level, so that `topology plan` predicts exactly what servers will do. The [Manager] gathers the inputs of
+// one member. It looks again whenever the state machine applied something, a probe came back or time passed, and tells its
+// subscribers when the level moved. What depends on the moment — whether the group was heard from within the TTL of a
+// serving lease, whether the manager's own loop still turns — is judged again at each [Manager.Level], so that a
+// process that was stopped for a while never serves a level that has run out meanwhile.
+//
+// Around it stand the prober (probes.go: is a peer reachable, and what does it advertise?), recovery (recovery.go: back from a
+// fault, how long until healthy?) and adoption (adopt.go: the record in the log that this member works under a
+// generation). Roles are declared in the topology; nothing here ever elects one.
+package redundancy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"quorate/fsm"
+	"quorate/node"
+	logv1 "quorate/proto/quorate/log/v1"
+	quoratev1 "quorate/proto/quorate/v1"
+)
+
+const (
+	// ServingLeaseTTL is for how long the last word of the leader confirms a server's role. An election is shorter, so it alone
+	// moves no level.
+	ServingLeaseTTL = 5 * time.Second
+	// WatchdogLimit is the age at which a computation of the level is no longer believed.
+	WatchdogLimit = 10 * time.Second
+
+	// refreshInterval bounds how long a change that nothing announces, such as contact with the group regained, goes unseen.
+	refreshInterval = 250 * time.Millisecond
+	// watchdogInterval is how often the watchdog looks whether subscribers must be told that the level ran out.
+	watchdogInterval = time.Second
+)
+
+// Group is the replicated state, as *node.Node gives it.
+type Group interface {
+	// Local returns the member's own state as it is.
+	Local() node.View
+	// Read waits for a state that is as fresh as its options ask; nil means linearizable.
+	Read(context.Context, *quoratev1.ReadOptions) (node.View, error)
+	// Changed is closed when the next batch has been applied.
+	Changed() <-chan struct{}
+	// QuorumContact is the age of the last contact with a leader that the majority follows.
+	QuorumContact() time.Duration
+	// Diverged reports whether this member's state was found to differ from the majority's.
+	Diverged() bool
+	// Propose puts a command into the log. Refusals are in the outcome.
+	Propose(context.Context, *logv1.Command) (*logv1.Outcome, error)
+}
+
+// Config is what a Manager needs. Member, Group and Prober are required.
+type Config struct {
+	// Member is the id of this member, and so the name of its server.
+	Member string
+	Group  Group
+	Prober Prober
+	// EndpointURL is where this member's own OPC UA endpoint listens: the witness node is read through it.
+	EndpointURL string
+	Settings    Settings
+	// Now is the clock that judges; nil means time.Now. Its readings must carry a monotonic part where they decide.
+	Now    func() time.Time
+	Logger *slog.Logger // nil means slog.Default
+}
+
+// Settings are the numbers that an operator may change. A zero means the default.
+type Settings struct {
+	ProbeInterval time.Duration // between probes of one peer: 2 s
+	ProbeTimeout  time.Duration // of one probe: 1 s
+	FailedSamples int           // consecutive failed samples that make a peer unreachable: 3
+	GoodSamples   int           // consecutive good samples that make it reachable again: 1
+	RecoverDwell  time.Duration // least time in Recovering: 60 s
+	WitnessNode   string        // NodeId that must be read once to leave Recovering: i=2258, CurrentTime
+}
+
+// Limits of the settings.
+const (
+	MinProbeInterval = 10 * time.Millisecond
+	MaxProbeInterval = time.Minute
+	MaxSamples       = 100
+	MaxRecoverDwell  = time.Hour
+)
+
+func (s Settings) withDefaults() (Settings, error) {
+	if s.ProbeInterval == 0 {
+		s.ProbeInterval = 2 * time.Second
+	}
+	if s.ProbeTimeout == 0 {
+		s.ProbeTimeout = time.Second
+	}
+	if s.FailedSamples == 0 {
+		s.FailedSamples = 3
+	}
+	if s.GoodSamples == 0 {
+		s.GoodSamples = 1
+	}
+	if s.RecoverDwell == 0 {
+		s.RecoverDwell = time.Minute
+	}
+	if s.WitnessNode == "" {
+		s.WitnessNode = "i=2258"
+	}
+	switch {
+	case s.ProbeInterval < MinProbeInterval || s.ProbeInterval > MaxProbeInterval:
+		return s, fmt.Errorf("redundancy.probeInterval: %v is not within %v and %v", s.ProbeInterval, MinProbeInterval, MaxProbeInterval)
+	case s.ProbeTimeout < MinProbeInterval || s.ProbeTimeout > MaxProbeInterval:
+		return s, fmt.Errorf("redundancy.probeTimeout: %v is not within %v and %v", s.ProbeTimeout, MinProbeInterval, MaxProbeInterval)
+	case s.FailedSamples < 1 || s.FailedSamples > MaxSamples:
+		return s, fmt.Errorf("redundancy.failedSamples: %d is not within 1 and %d", s.FailedSamples, MaxSamples)
+	case s.GoodSamples < 1 || s.GoodSamples > MaxSamples:
+		return s, fmt.Errorf("redundancy.goodSamples: %d is not within 1 and %d", s.GoodSamples, MaxSamples)
+	case s.RecoverDwell < 0 || s.RecoverDwell > MaxRecoverDwell:
+		return s, fmt.Errorf("redundancy.recoverDwell: %v is not within 0 and %v", s.RecoverDwell, MaxRecoverDwell)
+	}
+	if err := checkNodeID(s.WitnessNode); err != nil {
+		return s, fmt.Errorf("redundancy.witnessNode: %w", err)
+	}
+	return s, nil
+}
+
+// Manager keeps the level of one member's server.
+type Manager struct {
+	member      string
+	group       Group
+	endpointURL string
+	settings    Settings
+	now         func() time.Time
+	log         *slog.Logger
+
+	// beat is when Run last computed, 0 before; in nanoseconds since start, which is monotonic.
+	start time.Time
+	beat  atomic.Int64
+	// poke wakes Run when a probe or the witness has news.
+	poke chan struct{}
+	// initialised is set once the state of the group was seen as of now, and not as of some snapshot of long ago.
+	initialised atomic.Bool
+	judgement   atomic.Pointer[judgement]
+	computing   sync.Mutex // held while a judgement is made, so that an older one never replaces a newer one
+
+	probes   *probes
+	recovery *recovery
+
+	notifying   sync.Mutex // guards what follows
+	advertised  Level
+	peersSeen   uint64
+	subscribers map[*func()]struct{}
+}
+
+// judgement is a level for each way in which the moment can matter, all made from one state.
+type judgement struct {
+	revision, version uint64 // of the state, and of what Manager itself knows
+	inputs            Inputs
+	confirmed         Level
+	unconfirmed       Level
+	stale             Level
+	diverged          Level
+}
+
+// New checks the configuration. The error names the setting that is wrong.
+func New(cfg Config) (*Manager, error) {
+	switch {
+	case cfg.Member == "":
+		return nil, fmt.Errorf("redundancy: member is empty")
+	case cfg.Group == nil:
+		return nil, fmt.Errorf("redundancy: group is missing")
+	case cfg.Prober == nil:
+		return nil, fmt.Errorf("redundancy: prober is missing")
+	}
+	settings, err := cfg.Settings.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	m := &Manager{
+		member:      cfg.Member,
+		group:       cfg.Group,
+		endpointURL: cfg.EndpointURL,
+		settings:    settings,
+		now:         cfg.Now,
+		log:         cfg.Logger,
+		start:       cfg.Now(),
+		poke:        make(chan struct{}, 1),
+		subscribers: make(map[*func()]struct{}),
+	}
+	m.probes = newProbes(cfg.Prober, settings, cfg.Now, cfg.Logger, m.wake)
+	m.recovery = newRecovery(settings.RecoverDwell)
+	m.advertised = m.Level()
+	return m, nil
+}
+
+// Run keeps the level fresh until ctx ends; it returns when everything it started has ended. It must run once.
+func (m *Manager) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer func() {
+		cancel()
+		m.probes.stop()
+		running.Wait()
+		m.probes.prober.Close()
+	}()
+	running.Go(func() { m.watchdog(ctx) })
+	running.Go(func() { m.adopt(ctx) })
+	running.Go(func() { m.witness(ctx) })
+	alarm := time.NewTimer(refreshInterval)
+	defer alarm.Stop()
+	for {
+		changed := m.group.Changed() // Before looking, so that no change falls between.
+		m.step(ctx)
+		alarm.Reset(m.untilNext())
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		case <-m.poke:
+		case <-alarm.C:
+		}
+	}
+}
+
+// step looks at everything once.
+func (m *Manager) step(ctx context.Context) {
+	now := m.now()
+	if m.group.Diverged() || m.stalled(now) {
+		// A server that was faulted may have missed anything, so it has to prove itself again.
+		m.recovery.fault(now)
+	}
+	m.recovery.look(now)
+	state := m.group.Local().State
+	m.probes.follow(ctx, state.CurrentGeneration(), peersOf(state, m.member))
+	m.compute()
+	m.beat.Store(int64(max(m.now().Sub(m.start), 1)))
+	m.notify()
+}
+
+// untilNext is how long Run may sleep: until the refresh, or until the moment at which the confirmation runs out.
+func (m *Manager) untilNext() time.Duration {
+	if left := ServingLeaseTTL - m.group.QuorumContact(); left >= 0 {
+		return min(refreshInterval, left+time.Millisecond)
+	}
+	return refreshInterval
+}
+
+// stalled reports whether Run has computed before, but not for WatchdogLimit.
+func (m *Manager) stalled(now time.Time) bool {
+	beat := time.Duration(m.beat.Load())
+	return beat > 0 && now.Sub(m.start)-beat > WatchdogLimit
+}
+
+// Level returns the level that this member advertises at this moment. It is cheap enough for each read of ServiceLevel.
+func (m *Manager) Level() Level {
+	j := m.judgement.Load()
+	if j == nil || j.revision != m.group.Local().State.Revision() || j.version != m.inputsVersion() {
+		j = m.compute()
+	}
+	switch {
+	case m.group.Diverged():
+		return j.diverged
+	case m.beat.Load() == 0 || m.stalled(m.now()):
+		return j.stale
+	case m.group.QuorumContact() <= ServingLeaseTTL:
+		return j.confirmed
+	default:
+		return j.unconfirmed
+	}
+}
+
+// inputsVersion changes whenever an input changed that is not in the replicated state.
+func (m *Manager) inputsVersion() uint64 {
+	v := m.probes.version.Load() + m.recovery.version.Load()
+	if m.initialised.Load() {
+		v++
+	}
+	return v
+}
+
+// compute makes a judgement of the state as it is now.
+func (m *Manager) compute() *judgement {
+	m.computing.Lock()
+	defer m.computing.Unlock()
+	version := m.inputsVersion() // Before looking: if it moves meanwhile, the next reader computes again.
+	state := m.group.Local().State
+	last := m.judgement.Load()
+	if last != nil && last.revision == state.Revision() && last.version == version {
+		return last
+	}
+	in := m.inputs(state)
+	j := &judgement{}
+	if last != nil && last.inputs.equal(in) {
+		*j = *last // Most of what is applied concerns no level.
+	} else {
+		*j = judge(in)
+	}
+	j.revision, j.version = state.Revision(), version
+	m.judgement.Store(j)
+	return j
+}
+
+func judge(in Inputs) judgement {
+	evaluate := func(fault Fault, confirmed bool) Level {
+		in := in
+		in.Confirmed = confirmed
+		if in.Fault == NoFault {
+			in.Fault = fault
+		}
+		return Evaluate(in)
+	}
+	return judgement{
+		inputs:      in,
+		confirmed:   evaluate(NoFault, true),
+		unconfirmed: evaluate(NoFault, false),
+		stale:       evaluate(Stale, false),
+		diverged:    evaluate(Diverged, false),
+	}
+}
+
+// inputs gathers what the level depends on, except for what is judged at each read.
+func (m *Manager) inputs(state *fsm.State) Inputs {
+	var in Inputs
+	if g := state.CurrentGeneration(); g != nil {
+		in.Generation = g.GetNumber()
+	}
+	if !m.initialised.Load() {
+		in.Fault = NotInitialised
+	}
+	set, server, ok := state.Server(m.member)
+	if !ok {
+		return in
+	}
+	in.Set, in.Role = set.GetId(), server.GetRole()
+	for _, s := range set.GetServers() {
+		if s.GetMember() == m.member {
+			continue
+		}
+		in.Peers = append(in.Peers, s.GetMember())
+		if m.probes.unreachable(s.GetMember()) {
+			in.Unreachable = append(in.Unreachable, s.GetMember())
+		}
+	}
+	in.MidApply = state.MidApply(m.member)
+	in.Recovering = m.recovery.active()
+	if mt, ok := state.Maintenance(m.member); ok && mt.GetActive() {
+		in.Maintenance, in.MaintenanceReason = true, mt.GetReason()
+	}
+	return in
+}
+
+// peersOf returns the other servers of a member's set: a member probes these and no others.
+func peersOf(state *fsm.State, member string) []*quoratev1.RedundantServer {
+	set, _, ok := state.Server(member)
+	if !ok {
+		return nil
+	}
+	var peers []*quoratev1.RedundantServer
+	for _, s := range set.GetServers() {
+		if s.GetMember() != member {
+			peers = append(peers, s)
+		}
+	}
+	return peers
+}
+
+// wake makes Run look again.
+func (m *Manager) wake() {
+	select {
+	case m.poke <- struct{}{}:
+	default: // A wake-up is on its way already.
+	}
+}
