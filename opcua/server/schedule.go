@@ -26,6 +26,7 @@ type timer struct {
 	armed bool
 	index int
 	at    time.Duration
+	set   uint64 // by this the earlier set comes first, where all else is equal
 }
 
 // schedule runs all timers of a server on one goroutine, in the order of their times. Time is what passed since the
@@ -36,6 +37,7 @@ type schedule struct {
 
 	mu     sync.Mutex // a leaf: nothing else is locked under it
 	timers timerHeap
+	sets   uint64
 	until  time.Duration // what run sleeps for; asleep says whether it does
 	asleep bool
 }
@@ -63,7 +65,8 @@ func (s *schedule) set(t *timer, at time.Duration) {
 		at += granularity - rest
 	}
 	s.mu.Lock()
-	t.at = at
+	s.sets++
+	t.at, t.set = at, s.sets
 	if t.armed {
 		heap.Fix(&s.timers, t.index)
 	} else {
@@ -146,7 +149,10 @@ func (h timerHeap) Less(i, j int) bool {
 	if h[i].at != h[j].at {
 		return h[i].at < h[j].at
 	}
-	return h[i].order < h[j].order
+	if h[i].order != h[j].order {
+		return h[i].order < h[j].order
+	}
+	return h[i].set < h[j].set
 }
 
 func (h timerHeap) Swap(i, j int) {

@@ -1,0 +1,135 @@
+package server
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"quorate/opcua/space"
+)
+
+const demoURI = "urn:demo:server"
+
+// manyChildren is how many variables the demo's folder has: enough for several pages.
+const manyChildren = 250
+
+var (
+	objectsKey = space.NumericKey(0, 85)
+	levelKey   = space.NumericKey(1, 1) // pushed
+	clockKey   = space.NumericKey(1, 2) // sampled
+	folderKey  = space.NumericKey(1, 3)
+)
+
+// demo is a small address space: a value that is pushed, one that is sampled, and a folder of many.
+type demo struct {
+	space *space.Space
+	level atomic.Int64
+	reads atomic.Int64 // how often either value was read
+}
+
+func newDemo(t testing.TB) *demo {
+	t.Helper()
+	d := &demo{}
+	types := space.NewTable()
+	table := space.NewTable()
+	err := types.Edit(func(e *space.Edit) error {
+		class := func(id uint32, c ua.NodeClass, name string) space.Key {
+			k := space.NumericKey(0, id)
+			e.Put(&space.Node{Key: k, Class: c, BrowseName: ua.QualifiedName{Name: name}, DisplayName: text(name)})
+			return k
+		}
+		references := class(31, ua.NodeClassReferenceType, "References")
+		hierarchical := class(33, ua.NodeClassReferenceType, "HierarchicalReferences")
+		organizes := class(35, ua.NodeClassReferenceType, "Organizes")
+		subtype := class(45, ua.NodeClassReferenceType, "HasSubtype")
+		e.Link(references, subtype, hierarchical)
+		e.Link(hierarchical, subtype, organizes)
+		class(61, ua.NodeClassObjectType, "FolderType")
+		e.Put(&space.Node{Key: space.NumericKey(0, 63), Class: ua.NodeClassVariableType, BrowseName: ua.QualifiedName{Name: "BaseDataVariableType"},
+			DisplayName: text("BaseDataVariableType"), DataType: space.NumericKey(0, 24), ValueRank: space.RankAny})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = table.Edit(func(e *space.Edit) error {
+		folder := func(k space.Key, name string) {
+			e.Put(&space.Node{Key: k, Class: ua.NodeClassObject, BrowseName: ua.QualifiedName{NamespaceIndex: k.Namespace(), Name: name},
+				DisplayName: text(name), TypeDefinition: space.NumericKey(0, 61)})
+		}
+		folder(objectsKey, "Objects")
+		folder(folderKey, "Many")
+		e.Link(objectsKey, space.Organizes, folderKey)
+		variable := func(k space.Key, name string, sampling float64, v space.ValueFunc) {
+			e.Put(&space.Node{Key: k, Class: ua.NodeClassVariable, BrowseName: ua.QualifiedName{NamespaceIndex: k.Namespace(), Name: name},
+				DisplayName: text(name), TypeDefinition: space.NumericKey(0, 63), DataType: space.NumericKey(0, 8),
+				ValueRank: space.RankScalar, AccessLevel: space.AccessCurrentRead, MinimumSamplingInterval: sampling, Value: v})
+		}
+		variable(levelKey, "Level", 0, func(space.ReadContext) *ua.DataValue {
+			d.reads.Add(1)
+			return dataValue(d.level.Load())
+		})
+		variable(clockKey, "Clock", 10, func(ctx space.ReadContext) *ua.DataValue {
+			d.reads.Add(1)
+			return dataValue(ctx.Now.UnixNano())
+		})
+		e.Link(objectsKey, space.Organizes, levelKey)
+		e.Link(objectsKey, space.Organizes, clockKey)
+		namespaces, err := space.Constant([]string{space.NamespaceUA, demoURI})
+		if err != nil {
+			return err
+		}
+		variable(space.NumericKey(0, 2255), "NamespaceArray", 0, namespaces)
+		for i := range manyChildren {
+			k := space.NumericKey(1, uint32(1000+i))
+			v, err := space.Constant(int64(i))
+			if err != nil {
+				return err
+			}
+			variable(k, fmt.Sprintf("Child%03d", i), 0, v)
+			e.Link(folderKey, space.Organizes, k)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.space, err = space.New([]string{space.NamespaceUA, demoURI}, table, types)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// set changes the pushed value.
+func (d *demo) set(v int64) {
+	d.level.Store(v)
+	d.space.Changed(levelKey)
+}
+
+func text(s string) ua.LocalizedText {
+	return ua.LocalizedText{EncodingMask: ua.LocalizedTextText, Text: s}
+}
+
+func dataValue(v any) *ua.DataValue {
+	return &ua.DataValue{EncodingMask: ua.DataValueValue, Value: ua.MustVariant(v)}
+}
+
+// eventually waits for a condition that other goroutines bring about.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(10 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-deadline.C:
+			t.Fatalf("timed out waiting for: %s", what)
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,458 @@
+package server
+
+import (
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+)
+
+func TestFirstCycleSendsKeepAlive(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		sub := r.subscribe()
+		first, second := r.publish(), r.publish()
+		if got := r.after(99 * time.Millisecond); len(got) != 0 {
+			t.Fatalf("%d messages before the first cycle", len(got))
+		}
+		got := r.after(6 * time.Millisecond)
+		if len(got) != 1 || got[0].id != first {
+			t.Fatalf("after the first cycle: %+v", got)
+		}
+		p := want[*ua.PublishResponse](t, got[0].resp)
+		if p.SubscriptionID != sub.SubscriptionID || p.NotificationMessage.SequenceNumber != 1 || len(p.NotificationMessage.NotificationData) != 0 {
+			t.Fatalf("keep-alive: %+v", p)
+		}
+		if got := r.after(990 * time.Millisecond); len(got) != 0 {
+			t.Fatalf("%d messages before the keep-alive count is up", len(got))
+		}
+		got = r.after(10 * time.Millisecond)
+		if len(got) != 1 || got[0].id != second {
+			t.Fatalf("after ten cycles: %+v", got)
+		}
+		if n := want[*ua.PublishResponse](t, got[0].resp).NotificationMessage.SequenceNumber; n != 1 {
+			t.Fatalf("a keep-alive used up a sequence number: the next is %d", n)
+		}
+	})
+}
+
+func TestEveryChangeIsPublished(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		sub := r.subscribe().SubscriptionID
+		if res := r.monitor(sub, levelKey.NodeID(), 50); res.StatusCode != ua.StatusOK || res.RevisedQueueSize != 50 || res.RevisedSamplingInterval != 0 {
+			t.Fatalf("%+v", res)
+		}
+		var got []int64
+		var sequence uint32
+		r.publish()
+		const changes = 1000
+		for i := range changes {
+			r.demo.set(int64(i + 1))
+			for _, m := range r.after(7 * time.Millisecond) {
+				p := want[*ua.PublishResponse](t, m.resp)
+				got = append(got, ints(t, p)...)
+				if p.NotificationMessage.SequenceNumber != sequence+1 {
+					t.Fatalf("sequence number %d after %d", p.NotificationMessage.SequenceNumber, sequence)
+				}
+				sequence++
+				if !slices.Equal(p.AvailableSequenceNumbers, []uint32{sequence}) {
+					t.Fatalf("available: %v, want only %d", p.AvailableSequenceNumbers, sequence)
+				}
+				if len(p.Results) > 0 && p.Results[0] != ua.StatusOK {
+					t.Fatalf("acknowledgement: %v", p.Results)
+				}
+				r.publish(&ua.SubscriptionAcknowledgement{SubscriptionID: sub, SequenceNumber: sequence})
+			}
+		}
+		for _, m := range r.after(time.Second) {
+			got = append(got, ints(t, m.resp)...)
+		}
+		if len(got) > 0 && got[0] == 0 {
+			got = got[1:] // The value that the item began with.
+		}
+		for i, v := range got {
+			if v != int64(i+1) {
+				t.Fatalf("value %d is %d", i+1, v)
+			}
+		}
+		if len(got) != changes {
+			t.Fatalf("%d values, want %d", len(got), changes)
+		}
+	})
+}
+
+func TestPushedValueIsNotPolled(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		sub := r.subscribe(func(q *ua.CreateSubscriptionRequest) { q.RequestedLifetimeCount = 10_000 }).SubscriptionID
+		r.monitor(sub, levelKey.NodeID(), 1, func(c *ua.MonitoredItemCreateRequest) { c.RequestedParameters.SamplingInterval = 10 })
+		before := r.demo.reads.Load()
+		r.after(time.Minute)
+		if n := r.demo.reads.Load() - before; n != 0 {
+			t.Fatalf("read %d times though nothing changed", n)
+		}
+		r.demo.set(1)
+		if n := r.demo.reads.Load() - before; n != 1 {
+			t.Fatalf("read %d times for one change", n)
+		}
+	})
+}
+
+func TestSampledValueIsFreshInEachCycle(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		const items = 100
+		sub := r.subscribe().SubscriptionID
+		for range items {
+			res := r.monitor(sub, clockKey.NodeID(), 1, func(c *ua.MonitoredItemCreateRequest) { c.RequestedParameters.SamplingInterval = -1 })
+			if res.StatusCode != ua.StatusOK || res.RevisedSamplingInterval != 100 {
+				t.Fatalf("%+v", res)
+			}
+		}
+		before := r.demo.reads.Load()
+		for range 100 {
+			r.publish()
+			got := r.after(100 * time.Millisecond)
+			if len(got) != 1 || len(values(t, got[0].resp)) != items {
+				t.Fatalf("a cycle without a message of %d values: %+v", items, got)
+			}
+			if age := got[0].at.UnixNano() - ints(t, got[0].resp)[0]; age > int64(100*time.Millisecond) {
+				t.Fatalf("a value is %v old", time.Duration(age))
+			}
+		}
+		if n := r.demo.reads.Load() - before; n < 99 || n > 101 {
+			t.Fatalf("read %d times in 100 intervals for %d items, want once for all", n, items)
+		}
+	})
+}
+
+func TestRevisedSubscription(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		for _, c := range []struct{ asked, want float64 }{
+			{0, 10}, {-1, 10}, {math.NaN(), 10}, {math.Inf(-1), 10}, {1, 10}, {33, 35}, {100, 100}, {math.Inf(1), 3_600_000}, {math.MaxFloat64, 3_600_000},
+		} {
+			sub := r.subscribe(func(q *ua.CreateSubscriptionRequest) { q.RequestedPublishingInterval = c.asked })
+			if sub.RevisedPublishingInterval != c.want {
+				t.Errorf("publishing interval %v: revised to %v, want %v", c.asked, sub.RevisedPublishingInterval, c.want)
+			}
+		}
+		for _, c := range []struct{ life, keep, wantLife, wantKeep uint32 }{
+			{0, 0, 30, 10}, {1, 1, 3, 1}, {29, 10, 30, 10}, {31, 10, 31, 10},
+			{math.MaxUint32, math.MaxUint32, 300_000, 100_000},
+		} {
+			sub := r.subscribe(func(q *ua.CreateSubscriptionRequest) {
+				q.RequestedLifetimeCount, q.RequestedMaxKeepAliveCount = c.life, c.keep
+			})
+			if sub.RevisedLifetimeCount != c.wantLife || sub.RevisedMaxKeepAliveCount != c.wantKeep {
+				t.Errorf("life-time %d, keep-alive %d: revised to %d, %d, want %d, %d", c.life, c.keep,
+					sub.RevisedLifetimeCount, sub.RevisedMaxKeepAliveCount, c.wantLife, c.wantKeep)
+			}
+		}
+	})
+}
+
+func TestLifetimeEndsWithStatusChange(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		dead := r.subscribe()
+		r.monitor(dead.SubscriptionID, levelKey.NodeID(), 1)
+		if r.after(2900 * time.Millisecond); r.v.engine.subscriptions.Load() != 1 {
+			t.Fatal("the subscription ended before its lifetime")
+		}
+		if r.after(105 * time.Millisecond); r.v.engine.subscriptions.Load() != 0 || r.v.engine.items.Load() != 0 {
+			t.Fatal("the subscription outlived its lifetime")
+		}
+		id := r.publish()
+		got := r.ch.take()
+		if len(got) != 1 || got[0].id != id {
+			t.Fatalf("%+v", got)
+		}
+		p := want[*ua.PublishResponse](t, got[0].resp)
+		change, ok := p.NotificationMessage.NotificationData[0].Value.(*ua.StatusChangeNotification)
+		if !ok || change.Status != ua.StatusBadTimeout || p.SubscriptionID != dead.SubscriptionID {
+			t.Fatalf("%+v", p)
+		}
+		wantFault(t, r.ask(r.ch, r.auth, &ua.PublishRequest{}), ua.StatusBadNoSubscription)
+	})
+}
+
+func TestParkedRequestKeepsSubscriptionAlive(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		r.subscribe()
+		for range 200 { // A keep-alive each second takes one; there is always one more.
+			for len(r.parked()) < 2 {
+				r.publish()
+			}
+			r.after(time.Second)
+		}
+		if r.v.engine.subscriptions.Load() != 1 {
+			t.Fatal("the subscription ended though its client was there")
+		}
+	})
+}
+
+func (r *rig) parked() []parkedPublish {
+	p := r.v.sessions.find(r.auth).pub
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.parked)
+}
+
+func TestLatePublishIsAnsweredAtOnce(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		sub := r.subscribe().SubscriptionID
+		r.monitor(sub, levelKey.NodeID(), 10)
+		r.after(500 * time.Millisecond)
+		r.demo.set(1) // Queued behind the first value, while the subscription is late already.
+		id := r.publish()
+		got := r.ch.take()
+		if len(got) != 1 || got[0].id != id || !slices.Equal(ints(t, got[0].resp), []int64{0, 1}) {
+			t.Fatalf("%+v", got)
+		}
+		id = r.publish()
+		if got := r.ch.take(); len(got) != 0 {
+			t.Fatalf("a second message with nothing to say: %+v", got)
+		}
+		r.demo.set(2)
+		if got := r.after(105 * time.Millisecond); len(got) != 1 || got[0].id != id || !slices.Equal(ints(t, got[0].resp), []int64{2}) {
+			t.Fatalf("%+v", got)
+		}
+	})
+}
+
+func TestTooManyPublishRequests(t *testing.T) {
+	inBubble(t, Limits{MaxPublishRequests: 3}, func(t *testing.T, r *rig) {
+		r.subscribe()
+		oldest := r.publish()
+		r.publish()
+		r.publish()
+		if got := r.ch.take(); len(got) != 0 {
+			t.Fatalf("%+v", got)
+		}
+		r.publish()
+		got := r.ch.take()
+		if len(got) != 1 || got[0].id != oldest {
+			t.Fatalf("%+v", got)
+		}
+		wantFault(t, got[0].resp, ua.StatusBadTooManyPublishRequests)
+	})
+}
+
+func TestNoSubscription(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		wantFault(t, r.call(&ua.PublishRequest{}), ua.StatusBadNoSubscription)
+		sub := r.subscribe().SubscriptionID
+		id := r.publish()
+		r.post(r.ch, r.auth, &ua.DeleteSubscriptionsRequest{SubscriptionIDs: []uint32{sub, 99}})
+		got := r.ch.take()
+		if len(got) != 2 || got[0].id != id {
+			t.Fatalf("%+v", got)
+		}
+		wantFault(t, got[0].resp, ua.StatusBadNoSubscription)
+		res := want[*ua.DeleteSubscriptionsResponse](t, got[1].resp).Results
+		if !slices.Equal(res, []ua.StatusCode{ua.StatusOK, ua.StatusBadSubscriptionIDInvalid}) {
+			t.Fatalf("%v", res)
+		}
+	})
+}
+
+func TestTimeoutHintAndCancel(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		r.subscribe(func(q *ua.CreateSubscriptionRequest) { q.RequestedMaxKeepAliveCount = 1000 })
+		r.publish()
+		r.after(200 * time.Millisecond) // The first keep-alive takes it.
+		hinted := r.post(r.ch, r.auth, &ua.PublishRequest{RequestHeader: &ua.RequestHeader{TimeoutHint: 1000}})
+		parked := r.publish()
+		if got := r.after(900 * time.Millisecond); len(got) != 0 {
+			t.Fatalf("%+v", got)
+		}
+		got := r.after(300 * time.Millisecond)
+		if len(got) != 1 || got[0].id != hinted {
+			t.Fatalf("%+v", got)
+		}
+		wantFault(t, got[0].resp, ua.StatusBadTimeout)
+
+		r.post(r.ch, r.auth, &ua.CancelRequest{RequestHandle: parked})
+		got = r.ch.take()
+		if len(got) != 2 || got[0].id != parked {
+			t.Fatalf("%+v", got)
+		}
+		wantFault(t, got[0].resp, ua.StatusBadRequestCancelledByRequest)
+		if n := want[*ua.CancelResponse](t, got[1].resp).CancelCount; n != 1 {
+			t.Fatalf("cancelled %d", n)
+		}
+	})
+}
+
+func TestRepublish(t *testing.T) {
+	inBubble(t, Limits{MaxUnacknowledged: 3}, func(t *testing.T, r *rig) {
+		sub := r.subscribe().SubscriptionID
+		r.monitor(sub, levelKey.NodeID(), 1)
+		var last *ua.PublishResponse
+		for i := range 5 {
+			r.demo.set(int64(i + 1))
+			r.publish()
+			got := r.after(105 * time.Millisecond)
+			last = want[*ua.PublishResponse](t, got[0].resp)
+		}
+		if !slices.Equal(last.AvailableSequenceNumbers, []uint32{3, 4, 5}) {
+			t.Fatalf("available: %v", last.AvailableSequenceNumbers)
+		}
+		ask := func(sub, n uint32) ua.Response {
+			return r.call(&ua.RepublishRequest{SubscriptionID: sub, RetransmitSequenceNumber: n})
+		}
+		if m := want[*ua.RepublishResponse](t, ask(sub, 5)).NotificationMessage; m != last.NotificationMessage {
+			t.Fatalf("%+v", m)
+		}
+		wantFault(t, ask(sub, 2), ua.StatusBadMessageNotAvailable)
+		wantFault(t, ask(sub, 6), ua.StatusBadMessageNotAvailable)
+		wantFault(t, ask(sub+1, 5), ua.StatusBadSubscriptionIDInvalid)
+
+		r.demo.set(6)
+		r.publish(
+			&ua.SubscriptionAcknowledgement{SubscriptionID: sub, SequenceNumber: 4},
+			&ua.SubscriptionAcknowledgement{SubscriptionID: sub, SequenceNumber: 4},
+			&ua.SubscriptionAcknowledgement{SubscriptionID: sub + 1, SequenceNumber: 5},
+		)
+		p := want[*ua.PublishResponse](t, r.after(105 * time.Millisecond)[0].resp)
+		if !slices.Equal(p.Results, []ua.StatusCode{ua.StatusOK, ua.StatusBadSequenceNumberUnknown, ua.StatusBadSubscriptionIDInvalid}) {
+			t.Fatalf("%v", p.Results)
+		}
+		if !slices.Equal(p.AvailableSequenceNumbers, []uint32{3, 5, 6}) {
+			t.Fatalf("available: %v", p.AvailableSequenceNumbers)
+		}
+		wantFault(t, ask(sub, 4), ua.StatusBadMessageNotAvailable)
+	})
+}
+
+func TestMoreNotifications(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		sub := r.subscribe(func(q *ua.CreateSubscriptionRequest) { q.MaxNotificationsPerPublish = 4 })
+		r.monitor(sub.SubscriptionID, levelKey.NodeID(), 20)
+		for i := range 9 {
+			r.demo.set(int64(i + 1))
+		}
+		r.publish()
+		r.publish()
+		got := r.after(105 * time.Millisecond)
+		if len(got) != 2 {
+			t.Fatalf("%d messages for two requests", len(got))
+		}
+		r.publish()
+		got = append(got, r.ch.take()...)
+		var all []int64
+		for i, m := range got {
+			if more := want[*ua.PublishResponse](t, m.resp).MoreNotifications; more != (i < 2) {
+				t.Errorf("message %d: more is %v", i, more)
+			}
+			all = append(all, ints(t, m.resp)...)
+		}
+		if !slices.Equal(all, []int64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}) {
+			t.Fatalf("%v", all)
+		}
+	})
+}
+
+func TestPriority(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		priority := func(p uint8) uint32 {
+			return r.subscribe(func(q *ua.CreateSubscriptionRequest) { q.Priority = p }).SubscriptionID
+		}
+		low, high, middle, equal := priority(1), priority(9), priority(5), priority(5)
+		r.after(200 * time.Millisecond)
+		var order []uint32
+		for range 4 {
+			r.publish()
+			for _, m := range r.ch.take() {
+				order = append(order, want[*ua.PublishResponse](t, m.resp).SubscriptionID)
+			}
+		}
+		if !slices.Equal(order, []uint32{high, middle, equal, low}) {
+			t.Fatalf("order %v, want %v", order, []uint32{high, middle, equal, low})
+		}
+	})
+}
+
+func TestPublishingModeAndModify(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		sub := r.subscribe(func(q *ua.CreateSubscriptionRequest) { q.PublishingEnabled = false }).SubscriptionID
+		r.monitor(sub, levelKey.NodeID(), 10)
+		r.publish()
+		got := r.after(105 * time.Millisecond)
+		if len(got) != 1 || values(t, got[0].resp) != nil {
+			t.Fatalf("publishing is off, want a keep-alive: %+v", got)
+		}
+		r.publish()
+		if got := r.after(500 * time.Millisecond); len(got) != 0 {
+			t.Fatalf("%+v", got)
+		}
+		res := want[*ua.SetPublishingModeResponse](t, r.call(&ua.SetPublishingModeRequest{PublishingEnabled: true, SubscriptionIDs: []uint32{sub, 0}})).Results
+		if !slices.Equal(res, []ua.StatusCode{ua.StatusOK, ua.StatusBadSubscriptionIDInvalid}) {
+			t.Fatalf("%v", res)
+		}
+		if got := r.after(105 * time.Millisecond); len(got) != 1 || !slices.Equal(ints(t, got[0].resp), []int64{0}) {
+			t.Fatalf("%+v", got)
+		}
+
+		m := want[*ua.ModifySubscriptionResponse](t, r.call(&ua.ModifySubscriptionRequest{SubscriptionID: sub, RequestedPublishingInterval: 1000}))
+		if m.RevisedPublishingInterval != 1000 {
+			t.Fatalf("%+v", m)
+		}
+		r.publish()
+		r.demo.set(1)
+		if got := r.after(990 * time.Millisecond); len(got) != 0 {
+			t.Fatalf("published by the old interval: %+v", got)
+		}
+		if got := r.after(20 * time.Millisecond); len(got) != 1 {
+			t.Fatalf("%+v", got)
+		}
+		wantFault(t, r.call(&ua.ModifySubscriptionRequest{SubscriptionID: 99}), ua.StatusBadSubscriptionIDInvalid)
+	})
+}
+
+func TestSubscriptionIDsAreNeverReused(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		seen := map[uint32]bool{}
+		for range 50 {
+			id := r.subscribe().SubscriptionID
+			if id == 0 || seen[id] {
+				t.Fatalf("id %d again", id)
+			}
+			seen[id] = true
+			r.call(&ua.DeleteSubscriptionsRequest{SubscriptionIDs: []uint32{id}})
+		}
+		r.v.engine.lastSubscription.Store(math.MaxUint32)
+		for range 2 {
+			wantFault(t, r.call(&ua.CreateSubscriptionRequest{}), ua.StatusBadTooManySubscriptions)
+		}
+		if n := r.v.engine.subscriptions.Load(); n != 0 {
+			t.Fatalf("%d subscriptions are counted", n)
+		}
+	})
+}
+
+func TestStalledSubscriberHoldsUpNobody(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		stalled := &fakeChannel{}
+		auth := r.connect(stalled)
+		sub := want[*ua.CreateSubscriptionResponse](t, r.ask(stalled, auth, &ua.CreateSubscriptionRequest{
+			RequestedPublishingInterval: 100, RequestedLifetimeCount: 10_000, PublishingEnabled: true}))
+		r.ask(stalled, auth, &ua.CreateMonitoredItemsRequest{SubscriptionID: sub.SubscriptionID, ItemsToCreate: []*ua.MonitoredItemCreateRequest{{
+			ItemToMonitor:       &ua.ReadValueID{NodeID: levelKey.NodeID(), AttributeID: ua.AttributeIDValue},
+			MonitoringMode:      ua.MonitoringModeReporting,
+			RequestedParameters: &ua.MonitoringParameters{QueueSize: 5},
+		}}})
+		mine := r.subscribe().SubscriptionID
+		r.monitor(mine, levelKey.NodeID(), 1)
+		for i := range 100 {
+			before := time.Now()
+			r.demo.set(int64(i))
+			if d := time.Since(before); d != 0 {
+				t.Fatalf("the change waited for %v", d)
+			}
+			r.publish()
+			got := r.after(105 * time.Millisecond)
+			if len(got) != 1 || ints(t, got[0].resp)[0] != int64(i) {
+				t.Fatalf("change %d: %+v", i, got)
+			}
+		}
+	})
+}
