@@ -1,10 +1,6 @@
 package fsm
 
-import (
-	"time"
-
-	quoratev1 "quorate/proto/quorate/v1"
-)
+import "time"
 
 // State is the whole replicated state. Only ApplyEntry changes it; it must not be called while another goroutine uses the
 // same State. Readers use a Snapshot instead. Whatever a query returns is shared and must not be modified.
@@ -58,9 +54,3 @@ func (s *State) Leader() string { return s.clock.leader }
 func (s *State) NextDeadline() (time.Duration, bool) {
 	return s.leases.nextDeadline()
 }
-
-// generationNumber is the current generation, 0 before the first publish.
-func (s *State) generationNumber() uint64 { return s.CurrentGeneration().GetNumber() }
-
-// CurrentGeneration returns the generation in force, nil before the first publish.
-func (s *State) CurrentGeneration() *quoratev1.Generation { return s.topology.current }

@@ -1,0 +1,402 @@
+package fsm
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"quorate/fsm/tree"
+	logv1 "quorate/proto/quorate/log/v1"
+	quoratev1 "quorate/proto/quorate/v1"
+)
+
+// leases holds the apply leases (redundancy.md §6). An open lease has one or more windows: nested and concurrent applies
+// under one key. A server may hold leases of several keys at once, but at most one server of a set holds any. A lease counts for
+// the set that its server was in when it began as well as for the one that it is in now, so that moving a server by a publish
+// frees neither.
+type leases struct {
+	open      tree.Map[leaseKey, *quoratev1.ApplyLease]
+	deadlines tree.Map[leaseDeadline, struct{}] // Of the open leases.
+	ended     tree.Map[endedLease, *quoratev1.ApplyLease]
+}
+
+// leaseKey is LeaseKey, ordered by server first.
+type leaseKey struct {
+	server     string
+	generation uint64
+	publish    string
+}
+
+type leaseDeadline struct {
+	at  time.Duration
+	key leaseKey
+}
+
+// endedLease numbers the ended leases of a server in the order in which they ended. A restore numbers them anew, so the number
+// is in no digest.
+type endedLease struct {
+	server string
+	number uint64
+}
+
+func (k leaseKey) compare(l leaseKey) int {
+	return cmp.Or(strings.Compare(k.server, l.server), cmp.Compare(k.generation, l.generation), strings.Compare(k.publish, l.publish))
+}
+
+func (d leaseDeadline) compare(e leaseDeadline) int {
+	return cmp.Or(cmp.Compare(d.at, e.at), d.key.compare(e.key))
+}
+
+func (e endedLease) compare(f endedLease) int {
+	return cmp.Or(strings.Compare(e.server, f.server), cmp.Compare(e.number, f.number))
+}
+
+func newLeases() leases {
+	return leases{
+		open:      tree.New[leaseKey, *quoratev1.ApplyLease](leaseKey.compare),
+		deadlines: tree.New[leaseDeadline, struct{}](leaseDeadline.compare),
+		ended:     tree.New[endedLease, *quoratev1.ApplyLease](endedLease.compare),
+	}
+}
+
+func (l *leases) snapshot() leases {
+	return leases{open: l.open.Snapshot(), deadlines: l.deadlines.Snapshot(), ended: l.ended.Snapshot()}
+}
+
+func keyOf(l *quoratev1.ApplyLease) leaseKey {
+	return leaseKey{server: l.GetKey().GetServer(), generation: l.GetKey().GetGeneration(), publish: l.GetKey().GetPublishRequestId()}
+}
+
+func deadlineOf(l *quoratev1.ApplyLease) leaseDeadline {
+	return leaseDeadline{at: l.GetDeadline().AsDuration(), key: keyOf(l)}
+}
+
+// beginLease opens a lease, or one more window of one that is open. A window does not move the deadline: the watchdog counts from
+// the first.
+func (a *application) beginLease(c *logv1.BeginLease) (*logv1.Outcome, *Refusal) {
+	if r := firstRefusal(
+		checkText("server", c.GetServer(), MaxIDBytes),
+		checkText("publish_request_id", c.GetPublishRequestId(), MaxRequestIDBytes),
+		checkText("reason", c.GetReason(), MaxTextBytes),
+	); r != nil {
+		return nil, r
+	}
+	if r := a.checkGenerationCurrent(c.GetGeneration()); r != nil {
+		return nil, r
+	}
+	set, _, ok := a.Server(c.GetServer())
+	if !ok {
+		return nil, a.unknownServer(c.GetServer())
+	}
+	key := leaseKey{server: c.GetServer(), generation: a.generationNumber(), publish: c.GetPublishRequestId()}
+	if key.publish == "" {
+		key.publish = a.CurrentGeneration().GetPublishRequestId()
+	}
+	if open, ok := a.leases.open.Get(key); ok {
+		return a.openWindow(key, open)
+	}
+	if r := a.checkMayOpen(set.GetId(), key.server); r != nil {
+		return nil, r
+	}
+	lease := &quoratev1.ApplyLease{
+		Key:      &quoratev1.LeaseKey{Generation: key.generation, PublishRequestId: key.publish, Server: key.server},
+		State:    quoratev1.LeaseState_LEASE_STATE_OPEN,
+		Windows:  1,
+		Actor:    a.actor(),
+		Reason:   c.GetReason(),
+		Begun:    durationpb.New(a.clock.now),
+		BegunAt:  a.wallTime(),
+		Deadline: durationpb.New(a.clock.now + ApplyMaxDuration),
+		Set:      set.GetId(),
+	}
+	a.leases.open.Set(key, lease)
+	a.leases.deadlines.Set(deadlineOf(lease), struct{}{})
+	a.emit(&quoratev1.Event{Body: &quoratev1.Event_LeaseBegun{LeaseBegun: lease}})
+	return leased(lease), nil
+}
+
+// checkGenerationCurrent refuses any generation but the current one; 0 means the current one. A new window of an older
+// generation is refused even where its lease is still open: what arrives with a lower generation is dropped.
+func (a *application) checkGenerationCurrent(generation uint64) *Refusal {
+	switch current := a.generationNumber(); {
+	case generation == 0 || generation == current:
+		return nil
+	case generation > current:
+		return a.wrongGeneration(logv1.Kind_KIND_NOT_FOUND, ReasonUnknownGeneration, "generation",
+			"there is no generation %d, the current one is %d", generation, current)
+	default:
+		return a.wrongGeneration(logv1.Kind_KIND_PRECONDITION, ReasonStaleGeneration, "generation",
+			"generation %d is no longer current, %d is", generation, current)
+	}
+}
+
+func (s *State) unknownServer(server string) *Refusal {
+	return refuse(logv1.Kind_KIND_NOT_FOUND, ReasonUnknownServer, "server",
+		"no server of the current topology is called %s", quote(server))
+}
+
+// openWindow counts one more window. It is no event: the server is mid-apply before and after.
+func (a *application) openWindow(key leaseKey, open *quoratev1.ApplyLease) (*logv1.Outcome, *Refusal) {
+	if open.GetWindows() >= MaxLeaseWindows {
+		return nil, refuse(logv1.Kind_KIND_EXHAUSTED, ReasonTooManyWindows, "",
+			"the lease of server %s has %d windows open, and more are not allowed", key.server, open.GetWindows())
+	}
+	lease := proto.CloneOf(open)
+	lease.Windows++
+	a.leases.open.Set(key, lease)
+	return leased(lease), nil
+}
+
+// checkMayOpen refuses a lease while another server of the set is mid-apply, or where the server holds too many.
+func (a *application) checkMayOpen(set, server string) *Refusal {
+	first, second := a.midApplyIn(set, a.setOf)
+	for _, other := range []string{first, second} {
+		if other != "" && other != server {
+			return refuse(logv1.Kind_KIND_PRECONDITION, ReasonApplyInProgress, "server",
+				"server %s of set %s is mid-apply, and only one server of a set may be", other, set).
+				with("server", other)
+		}
+	}
+	if n := len(a.openLeases(server)); n >= MaxOpenLeases {
+		return refuse(logv1.Kind_KIND_EXHAUSTED, ReasonTooManyLeases, "server",
+			"server %s holds %d apply leases, and more are not allowed", server, n)
+	}
+	return nil
+}
+
+// endLease closes one window; the lease ends with its last.
+func (a *application) endLease(c *logv1.EndLease) (*logv1.Outcome, *Refusal) {
+	if r := firstRefusal(
+		checkText("server", c.GetServer(), MaxIDBytes),
+		checkText("publish_request_id", c.GetPublishRequestId(), MaxRequestIDBytes),
+		checkText("outcome", c.GetOutcome(), MaxTextBytes),
+	); r != nil {
+		return nil, r
+	}
+	open, r := a.findOpen(c)
+	if r != nil {
+		return nil, r
+	}
+	lease := proto.CloneOf(open)
+	if lease.Windows--; lease.Windows > 0 {
+		a.leases.open.Set(keyOf(lease), lease)
+		return leased(lease), nil
+	}
+	lease.State = quoratev1.LeaseState_LEASE_STATE_ENDED
+	lease.Outcome = cmp.Or(c.GetOutcome(), "ok")
+	a.closeLease(lease)
+	a.emit(&quoratev1.Event{Body: &quoratev1.Event_LeaseEnded{LeaseEnded: lease}})
+	return leased(lease), nil
+}
+
+// findOpen returns the open lease that a command means. Generation 0 means that of the server's only open lease; an empty
+// publish request id means the only one of the generation, or else that of the generation's own publish.
+func (a *application) findOpen(c *logv1.EndLease) (*quoratev1.ApplyLease, *Refusal) {
+	var found []*quoratev1.ApplyLease
+	for _, l := range a.openLeases(c.GetServer()) {
+		key := keyOf(l)
+		if (c.GetGeneration() == 0 || c.GetGeneration() == key.generation) &&
+			(c.GetPublishRequestId() == "" || c.GetPublishRequestId() == key.publish) {
+			found = append(found, l)
+		}
+	}
+	if len(found) == 1 {
+		return found[0], nil
+	}
+	if len(found) == 0 {
+		return nil, refuse(logv1.Kind_KIND_PRECONDITION, ReasonLeaseNotOpen, "server",
+			"server %s holds no such apply lease: it may have ended, or the watchdog has closed it", quote(c.GetServer()))
+	}
+	if g, ok := a.Generation(c.GetGeneration()); ok && c.GetPublishRequestId() == "" {
+		key := leaseKey{server: c.GetServer(), generation: g.GetNumber(), publish: g.GetPublishRequestId()}
+		if l, ok := a.leases.open.Get(key); ok {
+			return l, nil
+		}
+	}
+	return nil, invalid(ReasonLeaseAmbiguous, "generation",
+		"server %s holds %d such apply leases: give generation and publish_request_id", quote(c.GetServer()), len(found))
+}
+
+// abandonLeases is the watchdog: it closes every lease whose deadline has come.
+func (a *application) abandonLeases() {
+	for {
+		due, _, ok := a.leases.deadlines.First()
+		if !ok || due.at > a.clock.now {
+			return
+		}
+		open, _ := a.leases.open.Get(due.key)
+		lease := proto.CloneOf(open)
+		lease.State = quoratev1.LeaseState_LEASE_STATE_ABANDONED
+		a.closeLease(lease)
+		a.emit(&quoratev1.Event{Body: &quoratev1.Event_LeaseAbandoned{LeaseAbandoned: lease}})
+	}
+}
+
+// closeLease moves a lease from the open to the ended ones, of which each member keeps the last MaxEndedLeases. Those of a
+// server whose member has left the group are not kept, or servers that come and go would add up.
+func (a *application) closeLease(lease *quoratev1.ApplyLease) {
+	lease.Windows = 0
+	lease.Ended = durationpb.New(a.clock.now)
+	a.leases.open.Delete(keyOf(lease))
+	a.leases.deadlines.Delete(deadlineOf(lease))
+	if _, ok := a.Member(lease.GetKey().GetServer()); ok {
+		a.leases.keepEnded(lease)
+	}
+}
+
+func (l *leases) keepEnded(lease *quoratev1.ApplyLease) {
+	server := lease.GetKey().GetServer()
+	kept := l.endedOf(server)
+	next := endedLease{server: server}
+	if n := len(kept); n > 0 {
+		next.number = kept[n-1].number + 1
+	}
+	l.ended.Set(next, lease)
+	if len(kept) >= MaxEndedLeases {
+		l.ended.Delete(kept[0])
+	}
+}
+
+// forgetEnded drops the ended leases of a server.
+func (l *leases) forgetEnded(server string) {
+	for _, key := range l.endedOf(server) {
+		l.ended.Delete(key)
+	}
+}
+
+// endedOf returns the keys of the ended leases of a server, oldest first.
+func (l *leases) endedOf(server string) []endedLease {
+	var keys []endedLease
+	for key := range l.ended.From(endedLease{server: server}) {
+		if key.server != server {
+			break
+		}
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// Leases returns the open apply leases of a server, or of all servers if it is empty, in order of their keys; then, on
+// request, the last MaxEndedLeases of each that ended, oldest first.
+func (s *State) Leases(server string, includeEnded bool) []*quoratev1.ApplyLease {
+	var found []*quoratev1.ApplyLease
+	if server != "" {
+		found = s.openLeases(server)
+	} else {
+		for _, l := range s.leases.open.All() {
+			found = append(found, l)
+		}
+	}
+	if !includeEnded {
+		return found
+	}
+	for key, l := range s.leases.ended.From(endedLease{server: server}) {
+		if server != "" && key.server != server {
+			break
+		}
+		found = append(found, l)
+	}
+	return found
+}
+
+// MidApply says whether a server holds an open apply lease.
+func (s *State) MidApply(server string) bool { return len(s.openLeases(server)) > 0 }
+
+func (s *State) openLeases(server string) []*quoratev1.ApplyLease {
+	var found []*quoratev1.ApplyLease
+	for key, l := range s.leases.open.From(leaseKey{server: server}) {
+		if key.server != server {
+			break
+		}
+		found = append(found, l)
+	}
+	return found
+}
+
+// midApplyIn returns the servers that keep a set mid-apply, at most two: those with an open lease that began in the set, or
+// that are in it now by setOf.
+func (s *State) midApplyIn(set string, setOf func(server string) string) (first, second string) {
+	for key, l := range s.leases.open.All() {
+		if l.GetSet() != set && setOf(key.server) != set || key.server == first {
+			continue
+		}
+		if first != "" {
+			return first, key.server
+		}
+		first = key.server
+	}
+	return first, ""
+}
+
+// nextDeadline returns when the watchdog has to look.
+func (l *leases) nextDeadline() (time.Duration, bool) {
+	due, _, ok := l.deadlines.First()
+	return due.at, ok
+}
+
+// checkLeases is the invariant of the apply leases.
+func (s *State) checkLeases() error {
+	if s.leases.open.Len() != s.leases.deadlines.Len() {
+		return fmt.Errorf("%d open leases have %d deadlines", s.leases.open.Len(), s.leases.deadlines.Len())
+	}
+	for key, l := range s.leases.open.All() {
+		if keyOf(l) != key || !s.leases.deadlines.Has(deadlineOf(l)) {
+			return fmt.Errorf("open lease %v: its indexes disagree", key)
+		}
+		if err := s.checkOpenLease(l); err != nil {
+			return fmt.Errorf("open lease %v: %w", key, err)
+		}
+		if n := len(s.openLeases(key.server)); n > MaxOpenLeases {
+			return fmt.Errorf("server %s holds %d leases", key.server, n)
+		}
+		for _, set := range []string{l.GetSet(), s.setOf(key.server)} {
+			if first, second := s.midApplyIn(set, s.setOf); set != "" && second != "" {
+				return fmt.Errorf("servers %s and %s of set %s are both mid-apply", first, second, set)
+			}
+		}
+	}
+	for key, l := range s.leases.ended.All() {
+		if keyOf(l).server != key.server || len(s.leases.endedOf(key.server)) > MaxEndedLeases {
+			return fmt.Errorf("ended lease %v is misplaced, or one of too many", key)
+		}
+		if err := s.checkEndedLease(l); err != nil {
+			return fmt.Errorf("ended lease %v: %w", key, err)
+		}
+	}
+	return nil
+}
+
+func (s *State) checkOpenLease(l *quoratev1.ApplyLease) error {
+	switch begun := l.GetBegun().AsDuration(); {
+	case l.GetState() != quoratev1.LeaseState_LEASE_STATE_OPEN:
+		return fmt.Errorf("its state is %d", l.GetState())
+	case l.GetWindows() == 0 || l.GetWindows() > MaxLeaseWindows:
+		return fmt.Errorf("it has %d windows", l.GetWindows())
+	case begun < 0 || begun > s.clock.now || l.GetDeadline().AsDuration() != begun+ApplyMaxDuration:
+		return fmt.Errorf("it began at %d of %d and has deadline %d", begun, s.clock.now, l.GetDeadline().AsDuration())
+	case keyOf(l).generation == 0 || keyOf(l).generation > s.generationNumber():
+		return fmt.Errorf("generation %d is the current one", s.generationNumber())
+	case l.GetSet() == "" || keyOf(l).publish == "" || keyOf(l).server == "" || l.GetEnded() != nil:
+		return fmt.Errorf("it has no set, server or publish request id, or an end")
+	}
+	return nil
+}
+
+func (s *State) checkEndedLease(l *quoratev1.ApplyLease) error {
+	ended := l.GetState() == quoratev1.LeaseState_LEASE_STATE_ENDED
+	abandoned := l.GetState() == quoratev1.LeaseState_LEASE_STATE_ABANDONED
+	switch begun, end := l.GetBegun().AsDuration(), l.GetEnded().AsDuration(); {
+	case !ended && !abandoned || l.GetWindows() != 0:
+		return fmt.Errorf("its state is %d with %d windows", l.GetState(), l.GetWindows())
+	case begun < 0 || end < begun || end > s.clock.now || abandoned && end < l.GetDeadline().AsDuration():
+		return fmt.Errorf("it lasted from %d to %d of %d", begun, end, s.clock.now)
+	}
+	if _, ok := s.Member(keyOf(l).server); !ok {
+		return fmt.Errorf("its member is not known")
+	}
+	return nil
+}
