@@ -3,6 +3,7 @@ package server
 import (
 	"math"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -281,8 +282,8 @@ func TestItemLimits(t *testing.T) {
 // away, and the last value must still arrive.
 func TestChangesUnderTheReader(t *testing.T) {
 	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
-		var left int64 = 100
-		var value int64
+		var left, value atomic.Int64
+		left.Store(100)
 		table := space.NewTable()
 		key := space.NumericKey(1, 9)
 		var sp *space.Space
@@ -290,12 +291,12 @@ func TestChangesUnderTheReader(t *testing.T) {
 			e.Put(&space.Node{Key: key, Class: ua.NodeClassVariable, BrowseName: ua.QualifiedName{Name: "Restless"}, DisplayName: text("Restless"),
 				TypeDefinition: space.NumericKey(0, 63), DataType: space.NumericKey(0, 8), ValueRank: space.RankScalar, AccessLevel: space.AccessCurrentRead,
 				Value: func(space.ReadContext) *ua.DataValue {
-					if left > 0 && value > 0 {
-						left--
-						value++
+					if left.Load() > 0 && value.Load() > 0 {
+						left.Add(-1)
+						value.Add(1)
 						sp.Changed(key)
 					}
-					return dataValue(value)
+					return dataValue(value.Load())
 				}})
 			return nil
 		})
@@ -308,9 +309,10 @@ func TestChangesUnderTheReader(t *testing.T) {
 		r.v.engine.space = sp
 		sub := r.subscribe().SubscriptionID
 		r.monitor(sub, key.NodeID(), 200)
-		value = 1
+		r.after(time.Millisecond) // Off the grid, so that the schedule can't be at it before we have looked.
+		value.Store(1)
 		sp.Changed(key)
-		if done := 100 - left; done != maxSampleRounds {
+		if done := 100 - left.Load(); done != maxSampleRounds {
 			t.Errorf("the changer was kept for %d rounds, want %d", done, maxSampleRounds)
 		}
 		r.publish()
