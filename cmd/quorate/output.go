@@ -1,0 +1,213 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/mattn/go-isatty"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	outputTable = "table"
+	outputJSON  = "json"
+	outputYAML  = "yaml"
+)
+
+var outputFormats = []string{outputTable, outputJSON, outputYAML}
+
+func checkOutput(format string) error {
+	for _, known := range outputFormats {
+		if format == known {
+			return nil
+		}
+	}
+	return fmt.Errorf("--output: must be one of %s, got %q", strings.Join(outputFormats, ", "), format)
+}
+
+// show prints an answer in the format asked for; the table is only made where it is wanted.
+func (o *options) show(answer proto.Message, table func(*printer)) error {
+	if o.output == outputTable {
+		p := newPrinter(o.std.out)
+		table(p)
+		return p.flush()
+	}
+	// Every field is always there, so that a script may read it without asking whether it exists.
+	raw, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(answer)
+	if err != nil {
+		return fmt.Errorf("print the answer: %w", err)
+	}
+	return writeDocument(o.std.out, o.output, raw)
+}
+
+// showPlain prints a value that is no protobuf message.
+func (o *options) showPlain(value any, table func(*printer)) error {
+	if o.output == outputTable {
+		p := newPrinter(o.std.out)
+		table(p)
+		return p.flush()
+	}
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("print the answer: %w", err)
+	}
+	return writeDocument(o.std.out, o.output, raw)
+}
+
+// writeDocument prints JSON in one stable form: protojson varies its white space on purpose, so that nobody relies on it.
+func writeDocument(w io.Writer, format string, raw []byte) error {
+	var text []byte
+	if format == outputYAML {
+		converted, err := yaml.JSONToYAML(raw)
+		if err != nil {
+			return fmt.Errorf("print the answer: %w", err)
+		}
+		text = converted
+	} else {
+		var indented bytes.Buffer
+		if err := json.Indent(&indented, raw, "", "  "); err != nil {
+			return fmt.Errorf("print the answer: %w", err)
+		}
+		indented.WriteByte('\n')
+		text = indented.Bytes()
+	}
+	_, err := w.Write(text)
+	return err
+}
+
+// Colours, by what they mean. They are used on a terminal only.
+const (
+	plain = ""
+	good  = "\x1b[32m"
+	warn  = "\x1b[33m"
+	bad   = "\x1b[31m"
+	faint = "\x1b[2m"
+	reset = "\x1b[0m"
+)
+
+// printer collects lines and one table after another, and writes them at once.
+type printer struct {
+	w      io.Writer
+	colour bool
+	buffer bytes.Buffer
+}
+
+func newPrinter(w io.Writer) *printer {
+	return &printer{w: w, colour: isTerminal(w) && os.Getenv("NO_COLOR") == ""}
+}
+
+// isTerminal tells whether a stream is a terminal.
+func isTerminal(stream any) bool {
+	file, ok := stream.(*os.File)
+	return ok && isatty.IsTerminal(file.Fd())
+}
+
+func (p *printer) line(format string, arguments ...any) {
+	fmt.Fprintf(&p.buffer, format+"\n", arguments...)
+}
+
+// cell is one field of a table. Its colour is apart from its text, so that it does not count in the width.
+type cell struct {
+	text   string
+	colour string
+}
+
+func text(values ...any) []cell {
+	row := make([]cell, len(values))
+	for i, value := range values {
+		if c, ok := value.(cell); ok {
+			row[i] = c
+			continue
+		}
+		row[i] = cell{text: fmt.Sprint(value)}
+	}
+	return row
+}
+
+// table writes the rows in aligned columns under their headings.
+func (p *printer) table(headings []string, rows [][]cell) {
+	all := make([][]cell, 0, len(rows)+1)
+	head := make([]cell, len(headings))
+	for i, heading := range headings {
+		head[i] = cell{text: heading, colour: faint}
+	}
+	all = append(all, head)
+	all = append(all, rows...)
+	widths := make([]int, len(headings))
+	for _, row := range all {
+		for i := range row {
+			if row[i].text == "" {
+				row[i].text = "-"
+			}
+			row[i].text = singleLine(row[i].text)
+			widths[i] = max(widths[i], utf8.RuneCountInString(row[i].text))
+		}
+	}
+	for _, row := range all {
+		for i, c := range row {
+			p.coloured(c)
+			if i < len(row)-1 {
+				p.buffer.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)+2))
+			}
+		}
+		p.buffer.WriteByte('\n')
+	}
+}
+
+// singleLine keeps control characters of foreign text off the terminal.
+func singleLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+func (p *printer) coloured(c cell) {
+	if p.colour && c.colour != plain {
+		p.buffer.WriteString(c.colour + c.text + reset)
+		return
+	}
+	p.buffer.WriteString(c.text)
+}
+
+func (p *printer) flush() error {
+	_, err := p.w.Write(p.buffer.Bytes())
+	return err
+}
+
+// age shows a duration to the millisecond, which is as fine as a person reads.
+func age(d *durationpb.Duration) string {
+	if d == nil {
+		return ""
+	}
+	return d.AsDuration().Round(time.Millisecond).String()
+}
+
+// moment shows wall time in the local zone of whoever reads it.
+func moment(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return ""
+	}
+	return t.AsTime().Local().Format("2006-01-02 15:04:05")
+}
+
+// short shows the beginning of a digest, which is enough to tell two of them apart by eye.
+func short(digest string) string {
+	const shown = 12
+	if len(digest) > shown {
+		return digest[:shown]
+	}
+	return digest
+}

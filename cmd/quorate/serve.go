@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// shutdownLimit is how long a member may take to hand over and stop.
+const shutdownLimit = 10 * time.Second
+
+func newServe(o *options) *cobra.Command {
+	var file string
+	var set []string
+	cmd := &cobra.Command{
+		Use:   "serve --config FILE",
+		Short: "Run one member",
+		Long: `Serve runs one member from a configuration file. Flags (--set) go over the environment (QUORATE_…, such as
+QUORATE_RAFT_ADDRESS for raft.address) and the environment over the file.
+
+The first SIGINT or SIGTERM stops it in order: it says so over OPC UA, finishes the calls in flight, hands the leadership
+over and leaves. The second one ends it at once.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				return errors.New("--config: missing")
+			}
+			s, err := loadSettings(file, os.Environ(), set)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), s, newLogger(s, o.std.err))
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "configuration `FILE`")
+	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
+	addSetFlag(cmd, &set)
+	return cmd
+}
+
+// serve runs a member until ctx ends, which is the wish to stop, or the member can't go on, which is an error.
+func serve(ctx context.Context, s *settings, logger *slog.Logger) error {
+	running, err := openMember(s, logger)
+	if err != nil {
+		return err
+	}
+	var failure error
+	select {
+	case <-ctx.Done():
+		logger.Info("stopping")
+	case failure = <-running.failed():
+		logger.Error("the member can't go on", "error", failure)
+		failure = fmt.Errorf("the member can't go on: %w", failure)
+	}
+	stopping, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+	defer cancel()
+	if err := running.stop(stopping); err != nil {
+		return errors.Join(failure, fmt.Errorf("stop: %w", err))
+	}
+	logger.Info("stopped")
+	return failure
+}
+
+// newLogger returns the logger that the settings ask for. Every line says which member it is of.
+func newLogger(s *settings, w io.Writer) *slog.Logger {
+	handler := slog.Handler(slog.NewTextHandler(w, &slog.HandlerOptions{Level: s.logLevel()}))
+	if s.Log.Format == "json" {
+		handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: s.logLevel()})
+	}
+	return slog.New(handler).With("member", s.Member)
+}
