@@ -1,0 +1,111 @@
+package channel
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+)
+
+// TestPolicies opens a channel with each policy and mode, with keys of lengths
+// that need one and two bytes of padding length, and sends requests and
+// responses of one and of many chunks.
+func TestPolicies(t *testing.T) {
+	long := "ns=1;s=" + strings.Repeat("x", 4000)
+	var many []string
+	for range 100 {
+		many = append(many, long)
+	}
+	for _, o := range allOffers() {
+		for _, bits := range []int{2048, 3072} {
+			if bits > 2048 && o.Mode != ua.MessageSecurityModeSignAndEncrypt {
+				continue
+			}
+			name := fmt.Sprint(o.PolicyURI[strings.Index(o.PolicyURI, "#")+1:], o.Mode, bits)
+			t.Run(name, func(t *testing.T) {
+				server, cli := newIdentity(t, "server", bits), newIdentity(t, "client", bits)
+				h := &echo{}
+				_, addr := start(t, Config{Certificate: server.certificate}, h)
+				c, err := dial(t, addr, o.PolicyURI, o.Mode, time.Hour, cli, server)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, nodes := range [][]string{{"i=2258"}, {}, {long}, many, {"ns=3;s=a", "ns=3;s=b"}} {
+					if err := c.read(nodes...); err != nil {
+						t.Fatalf("%d nodes: %v", len(nodes), err)
+					}
+				}
+				ch := h.last.Load()
+				if ch.SecurityPolicyURI() != o.PolicyURI || ch.SecurityMode() != o.Mode || ch.DiscoveryOnly() || ch.ID() == 0 {
+					t.Errorf("channel has %q %v %v %d", ch.SecurityPolicyURI(), ch.SecurityMode(), ch.DiscoveryOnly(), ch.ID())
+				}
+				if ch.EndpointURL() != "opc.tcp://"+addr || ch.LocalAddr().String() != addr || ch.RemoteAddr() == nil {
+					t.Errorf("channel has URL %q, address %v", ch.EndpointURL(), ch.LocalAddr())
+				}
+				want := string(cli.cert)
+				if o.Mode == ua.MessageSecurityModeNone {
+					want = ""
+				}
+				if got := string(ch.ClientCertificate()); got != want {
+					t.Errorf("client certificate has %d bytes, want %d", len(got), len(want))
+				}
+			})
+		}
+	}
+}
+
+// TestRenewalUnderLoad renews every second while requests go back and forth.
+func TestRenewalUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes five seconds")
+	}
+	for _, mode := range []ua.MessageSecurityMode{ua.MessageSecurityModeSign, ua.MessageSecurityModeSignAndEncrypt} {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			renewed := make(chan struct{}, 100)
+			h := &echo{}
+			_, addr := start(t, Config{Events: Events{Opened: opened(renewed)}}, h)
+			// gopcua renews after 75 % of the life time, in whole seconds.
+			c := mustDial(t, addr, ua.SecurityPolicyURIBasic256Sha256, mode, 2*time.Second)
+			const renewals, readers = 5, 4
+			stop, failed := make(chan struct{}), make(chan error, readers)
+			for i := range readers {
+				go func() {
+					for n := 0; ; n++ {
+						select {
+						case <-stop:
+							failed <- nil
+							return
+						default:
+						}
+						if err := c.read(fmt.Sprintf("ns=%d;i=%d", i+1, n+70000)); err != nil {
+							failed <- fmt.Errorf("read %d: %w", n, err)
+							return
+						}
+					}
+				}()
+			}
+			timeout := time.After(patience)
+			for n := 0; n < renewals; n++ {
+				select {
+				case <-renewed:
+				case err := <-failed:
+					t.Fatal(err)
+				case <-timeout:
+					t.Fatalf("only %d renewals", n)
+				}
+			}
+			close(stop)
+			for range readers {
+				if err := <-failed; err != nil {
+					t.Error(err)
+				}
+			}
+			if h.served.Load() < 100 {
+				t.Errorf("only %d reads", h.served.Load())
+			}
+		})
+	}
+}
