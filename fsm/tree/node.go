@@ -70,11 +70,19 @@ func (m *Map[K, V]) place(n *node[K, V], i int, it item[K, V], child *node[K, V]
 }
 
 func (n *node[K, V]) put(i int, it item[K, V], child *node[K, V]) {
-	n.keys = slices.Insert(n.keys, i, it.key)
-	n.vals = slices.Insert(n.vals, i, it.val)
+	n.keys = slices.Insert(grown(n.keys), i, it.key)
+	n.vals = slices.Insert(grown(n.vals), i, it.val)
 	if child != nil {
 		n.children = slices.Insert(n.children, i+1, child)
 	}
+}
+
+// grown makes space for an item. It grows by half instead of doubling, and never beyond a full node.
+func grown[T any](s []T) []T {
+	if len(s) < cap(s) {
+		return s
+	}
+	return append(make([]T, 0, min(len(s)+len(s)/2+4, maxItems)), s...)
 }
 
 // split moves what follows item at into a new node, and returns that item and the node.

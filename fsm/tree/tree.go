@@ -22,8 +22,8 @@ const maxItems = 63
 const minItems = maxItems / 4
 
 // appendSplit is where a full node is split when an item is added at its end: sorted input, such as a restored snapshot,
-// then leaves nodes nearly full instead of half empty.
-const appendSplit = maxItems - maxItems/8
+// then leaves nodes full instead of half empty.
+const appendSplit = maxItems - 1
 
 // token marks the nodes that a map may change in place. It has a size, so that every new token has its own address.
 type token struct{ _ byte }
