@@ -199,7 +199,8 @@ func (v *services) authenticate(s *session, ch secureChannel, r *ua.ActivateSess
 		return Identity{}, ua.StatusBadIdentityTokenInvalid
 	}
 	offered := slices.ContainsFunc(v.cfg.UserTokens, func(p *ua.UserTokenPolicy) bool {
-		return p.TokenType == kind && (p.PolicyID == policy || policy == "")
+		// Clients make up the policy's name of an anonymous token, which says nothing that the name could change.
+		return p.TokenType == kind && (p.PolicyID == policy || kind == ua.UserTokenTypeAnonymous)
 	})
 	if !offered {
 		return Identity{}, ua.StatusBadIdentityTokenRejected

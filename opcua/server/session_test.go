@@ -236,7 +236,7 @@ func TestUserTokens(t *testing.T) {
 		auth := r.create(r.ch)
 		ask := func(req *ua.ActivateSessionRequest) ua.Response { return r.ask(r.ch, auth, req) }
 		wantFault(t, ask(token(&ua.UserNameIdentityToken{PolicyID: "anonymous", UserName: "root"})), ua.StatusBadIdentityTokenRejected)
-		wantFault(t, ask(token(&ua.AnonymousIdentityToken{PolicyID: "other"})), ua.StatusBadIdentityTokenRejected)
+		wantFault(t, ask(token(&ua.X509IdentityToken{})), ua.StatusBadIdentityTokenRejected)
 		wantFault(t, ask(token(&ua.Argument{})), ua.StatusBadIdentityTokenInvalid)
 		wantFault(t, ask(token(nil)), ua.StatusBadIdentityTokenInvalid)
 		wantFault(t, r.ask(r.ch, auth, inSessionRequests()[0]), ua.StatusBadSessionNotActivated)
