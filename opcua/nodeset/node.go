@@ -44,7 +44,8 @@ func node(p pack.Node) *space.Node {
 // leftOut is the value of the type dictionaries, whose reason the generator gives.
 var leftOut = &ua.DataValue{EncodingMask: ua.DataValueStatusCode, Status: ua.StatusBadNotSupported}
 
-// value decodes a Variant. What is decoded is part of the program, and a test decodes all of it, so gopcua's decoder may do it.
+// value decodes a Variant. What is decoded is part of the program, and a test decodes all of it, so gopcua's decoder
+// may do it.
 func value(encoded string) *ua.DataValue {
 	v := new(ua.Variant)
 	if _, err := v.Decode([]byte(encoded)); err != nil {

@@ -1,15 +1,18 @@
-// Package nodeset is namespace 0 of OPC UA: the types of the standard and the instances that every server has, such as the Server object.
+// Package nodeset is namespace 0 of OPC UA: the types of the standard and the instances that every server has, such as
+// the Server object.
 //
-// The nodes are generated from the NodeSet2 file of the standard that the gopcua module carries (OPC 10000-5, version 1.05.02) into ns0.bin, which
-// is part of the program. [New] decodes nothing: a node is decoded when it is first asked for, its strings point into the file, and the
-// values of variables, which are seldom read, are decoded at every read. So the set costs a program neither time at the start nor memory.
+// The nodes are generated from the NodeSet2 file of the standard that the gopcua module carries (OPC 10000-5, version
+// 1.05.02) into ns0.bin, which is part of the program. [New] decodes nothing: a node is decoded when it is first asked
+// for, its strings point into the file, and the values of variables, which are seldom read, are decoded at every read.
+// So the set costs a program neither time at the start nor memory.
 //
-// The set is a space.Source, and stands last in a space.Space: the program puts a space.Table in front of it, with nodes of the same keys that have live
-// values. What the program does not support it takes away with [Options]. Variables that have no value in the standard's file
-// are null until they are overridden.
+// The set is a space.Source, and stands last in a space.Space: the program puts a space.Table in front of it, with
+// nodes of the same keys that have live values. What the program does not support it takes away with [Options].
+// Variables that have no value in the standard's file are null until they are overridden.
 //
-// Some instances hang nowhere in the standard's file, because only some servers have them: the variables of ServerRedundancy (i=11312 to
-// i=11314, i=14415) are such. They are there to be read by their NodeId, so a program links the ones that it has, and removes the others.
+// Some instances hang nowhere in the standard's file, because only some servers have them: the variables of
+// ServerRedundancy (i=11312 to i=11314, i=14415) are such. They are there to be read by their NodeId, so a program
+// links the ones that it has, and removes the others.
 package nodeset
 
 import (
@@ -30,8 +33,8 @@ var ns0 string
 
 // Options say what a server has of namespace 0.
 type Options struct {
-	// Remove lists objects, variables and methods that the server does not have. What is below one of them, and below nothing
-	// else that stays, goes with it. Types cannot be removed.
+	// Remove lists objects, variables and methods that the server does not have. What is below one of them, and below
+	// nothing else that stays, goes with it. Types cannot be removed.
 	Remove []space.Key
 }
 
@@ -140,7 +143,8 @@ func (s *Set) isRemoved(k space.Key) bool {
 	return removed
 }
 
-// parents are the types of the references that lead from an instance to what it consists of, or from a folder to what is in it.
+// parents are the types of the references that lead from an instance to what it consists of, or from a folder to what
+// is in it.
 var parents = map[uint16]bool{35: true, 46: true, 47: true, 49: true}
 
 // remove removes a node and those below it that are left without a parent.

@@ -60,8 +60,9 @@ func read(s *space.Space, k space.Key, attr ua.AttributeID) ua.DataValue {
 	return dv
 }
 
-// Every reference leads to a node, is of a known type, is there once, and has its other end; every object and variable has exactly one
-// type definition, of the right class; every type but the base of its class has one supertype, of its own class.
+// Every reference leads to a node, is of a known type, is there once, and has its other end; every object and variable
+// has exactly one type definition, of the right class; every type but the base of its class has one supertype, of its
+// own class.
 func TestIntegrity(t *testing.T) {
 	set, s := open(t, Options{})
 	if set.Len() != 4912 || len(set.Keys()) != set.Len() {
@@ -250,9 +251,9 @@ func TestKnownNodes(t *testing.T) {
 	if server.EventNotifier != 1 || server.TypeDefinition != id(2004) {
 		t.Errorf("Server: %+v", server)
 	}
-	organizes, _ := s.Node(id(35))
-	if organizes.InverseName.Text != "OrganizedBy" || organizes.Symmetric || organizes.IsAbstract {
-		t.Errorf("Organizes: %+v", organizes)
+	folder, _ := s.Node(id(35))
+	if folder.InverseName.Text != "OrganizedBy" || folder.Symmetric || folder.IsAbstract {
+		t.Errorf("Organizes: %+v", folder)
 	}
 	if m, _ := s.Node(id(12886)); m.Class != ua.NodeClassMethod || !m.Executable {
 		t.Errorf("RequestServerStateChange: %+v", m)

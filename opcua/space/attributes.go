@@ -2,8 +2,9 @@ package space
 
 import "github.com/gopcua/opcua/ua"
 
-// attribute returns the value of any attribute but Value of a Variable, in a form that ua.NewVariant takes. Attributes that the node's
-// class does not have, and optional ones that are absent, are BadAttributeIdInvalid (Part 3 §5.2 to §5.8).
+// attribute returns the value of any attribute but Value of a Variable, in a form that ua.NewVariant takes. Attributes
+// that the node's class does not have, and optional ones that are absent, are BadAttributeIdInvalid (Part 3 §5.2 to
+// §5.8).
 func (n *Node) attribute(id ua.AttributeID) (any, ua.StatusCode) {
 	switch id {
 	case ua.AttributeIDNodeID:

@@ -6,8 +6,8 @@ import "github.com/gopcua/opcua/ua"
 const (
 	// MaxBrowseReferences bounds the references in one Page.
 	MaxBrowseReferences = 1000
-	// MaxBrowseScan bounds the references that one Browse looks at, so that a filter which nothing fits costs no more than one
-	// that everything fits. What is left is for the next Browse.
+	// MaxBrowseScan bounds the references that one Browse looks at, so that a filter which nothing fits costs no more
+	// than one that everything fits. What is left is for the next Browse.
 	MaxBrowseScan = 10_000
 	// MaxTypeDepth bounds the way up from a type to its base: a loop of HasSubtype references must not hang a server.
 	MaxTypeDepth = 64
@@ -29,8 +29,9 @@ type Page struct {
 }
 
 // Browse returns at most max references of a node that fit the description (Part 4 §5.8.2), beginning at from. max is
-// reduced to MaxBrowseReferences; 0 means just that. A page with More may be short, even empty: no call looks at more than
-// MaxBrowseScan references. The status is OK, BadNodeIdUnknown, BadReferenceTypeIdInvalid or BadBrowseDirectionInvalid.
+// reduced to MaxBrowseReferences; 0 means just that. A page with More may be short, even empty: no call looks at more
+// than MaxBrowseScan references. The status is OK, BadNodeIdUnknown, BadReferenceTypeIdInvalid or
+// BadBrowseDirectionInvalid.
 //
 // References to nodes that no source has, and all but the first of equal ones, are left out.
 func (s *Space) Browse(d *ua.BrowseDescription, from Position, max int) (Page, ua.StatusCode) {
@@ -71,7 +72,8 @@ func (s *Space) Browse(d *ua.BrowseDescription, from Position, max int) (Page, u
 	return page, ua.StatusOK
 }
 
-// step returns the next references of n, at most max from one source, and where they end; more is false at the end of all.
+// step returns the next references of n, at most max from one source, and where they end; more is false at the end of
+// all.
 func (s *Space) step(n *Node, at Position, max int) (refs []Reference, next Position, more bool) {
 	if at.source == 0 {
 		if !n.TypeDefinition.IsNull() {
@@ -117,7 +119,8 @@ func (f *filter) setType(t Key, subtypes bool) bool {
 	return ok && n.Class == ua.NodeClassReferenceType
 }
 
-// target returns the node at the other end of a reference that was found at a position, or nil if the reference is not wanted.
+// target returns the node at the other end of a reference that was found at a position, or nil if the reference is not
+// wanted.
 func (f *filter) target(at Position, r Reference) *Node {
 	if r.Forward && !f.forward || !r.Forward && !f.inverse || !f.wantsType(r.Type) {
 		return nil
@@ -182,7 +185,8 @@ var (
 	nullText       = &ua.LocalizedText{}
 )
 
-// describe builds the ReferenceDescription with the fields of the mask (Part 4 §7.30). It points into the target, which is never modified.
+// describe builds the ReferenceDescription with the fields of the mask (Part 4 §7.30). It points into the target, which
+// is never modified.
 func describe(r Reference, target *Node, mask ua.BrowseResultMask) *ua.ReferenceDescription {
 	d := &ua.ReferenceDescription{
 		ReferenceTypeID: nullID,

@@ -19,8 +19,8 @@ type watched struct {
 }
 
 // Subscribe calls fn after every Changed of k until cancel is called. fn is called on the goroutine of who called
-// Changed, without any lock held; it must not block. A call that was under way when cancel was called may still come, so
-// fn must bear being called once too often. The number of subscriptions is bounded by who subscribes.
+// Changed, without any lock held; it must not block. A call that was under way when cancel was called may still come,
+// so fn must bear being called once too often. The number of subscriptions is bounded by who subscribes.
 func (s *Space) Subscribe(k Key, fn func()) (cancel func()) {
 	sh := s.watchers.shard(k)
 	id := &fn

@@ -10,6 +10,6 @@
 // A variable's value comes from [Node.Value], a function. What changes by itself says so with [Space.Changed], and
 // those who wait with [Space.Subscribe] are called at once: nobody polls for a value that is pushed.
 //
-// Start with [Node] and [Source], then [Space.Read] and [Space.Browse]. The package knows nothing of sessions, encoding or
-// transport; it speaks the types of gopcua's ua package because the wire does.
+// Start with [Node] and [Source], then [Space.Read] and [Space.Browse]. The package knows nothing of sessions, encoding
+// or transport; it speaks the types of gopcua's ua package because the wire does.
 package space

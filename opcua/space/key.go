@@ -33,8 +33,8 @@ func NumericKey(ns uint16, id uint32) Key { return Key{ns: ns, num: id} }
 // StringKey returns the key of a string NodeId.
 func StringKey(ns uint16, id string) Key { return Key{ns: ns, kind: stringKey, text: id} }
 
-// KeyOf returns the key of a NodeId. It allocates for string, GUID and opaque identifiers only. The key of nil is the null
-// NodeId's.
+// KeyOf returns the key of a NodeId. It allocates for string, GUID and opaque identifiers only. The key of nil is the
+// null NodeId's.
 func KeyOf(id *ua.NodeID) Key {
 	if id == nil {
 		return Key{}

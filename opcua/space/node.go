@@ -32,9 +32,10 @@ type ReadContext struct {
 	Now time.Time
 }
 
-// ValueFunc gives the current value of a variable. It is called without any lock held, from many goroutines at once, and must
-// be cheap and never block. The result is not modified and may be shared: a value that rarely changes is best built
-// once and handed out again and again. The EncodingMask need not be set; a nil result is a null value of status Good.
+// ValueFunc gives the current value of a variable. It is called without any lock held, from many goroutines at once,
+// and must be cheap and never block. The result is not modified and may be shared: a value that rarely changes is best
+// built once and handed out again and again. The EncodingMask need not be set; a nil result is a null value of status
+// Good.
 type ValueFunc func(ReadContext) *ua.DataValue
 
 // Node has the attributes of a node of any of the eight classes (Part 3 §5). Which of them count depends on Class; the
@@ -46,8 +47,8 @@ type Node struct {
 	DisplayName ua.LocalizedText
 	Description ua.LocalizedText // absent if empty
 
-	// TypeDefinition is the target of the one HasTypeDefinition reference that every Object and Variable has (Part 3 §7.13).
-	// It stands here, not among the references, so that overriding a node can change its type.
+	// TypeDefinition is the target of the one HasTypeDefinition reference that every Object and Variable has (Part 3
+	// §7.13). It stands here, not among the references, so that overriding a node can change its type.
 	TypeDefinition Key
 
 	EventNotifier   byte             // Object, View
@@ -70,16 +71,16 @@ type Node struct {
 	// Executable is of Method; the user's is the same.
 	Executable bool
 
-	// DataTypeDefinition is of DataType: *ua.StructureDefinition, *ua.EnumDefinition, or nil if absent. It is a function
-	// because it is rarely asked for, and large. A Source may build it at every call.
+	// DataTypeDefinition is of DataType: *ua.StructureDefinition, *ua.EnumDefinition, or nil if absent. It is a
+	// function because it is rarely asked for, and large. A Source may build it at every call.
 	DataTypeDefinition func() any
 }
 
 // Text returns a LocalizedText without a locale.
 func Text(s string) ua.LocalizedText { return *ua.NewLocalizedText(s) }
 
-// Constant returns a ValueFunc for a value that never changes. The value is one that ua.NewVariant takes; an error
-// says that it is not one.
+// Constant returns a ValueFunc for a value that never changes. The value is one that ua.NewVariant takes; an error says
+// that it is not one.
 func Constant(v any) (ValueFunc, error) {
 	va, err := ua.NewVariant(v)
 	if err != nil {

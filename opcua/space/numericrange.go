@@ -9,14 +9,15 @@ import (
 	"github.com/gopcua/opcua/ua"
 )
 
-// MaxRangeDimensions bounds the dimensions of an index range; more make it invalid. Arrays of more are not used in practice.
+// MaxRangeDimensions bounds the dimensions of an index range; more make it invalid. Arrays of more are not used in
+// practice.
 const MaxRangeDimensions = 8
 
 // span is one dimension of a NumericRange: the indexes from lo to hi, both included.
 type span struct{ lo, hi uint32 }
 
-// parseRange reads a NumericRange such as "2", "0:9" or "1:2,0:3" (Part 4 §7.27). ok is false if it is not one: "1:1", "2:1", signs
-// and blanks are not.
+// parseRange reads a NumericRange such as "2", "0:9" or "1:2,0:3" (Part 4 §7.27). ok is false if it is not one: "1:1",
+// "2:1", signs and blanks are not.
 func parseRange(s string) (spans []span, ok bool) {
 	for part := range strings.SplitSeq(s, ",") {
 		if len(spans) == MaxRangeDimensions {
@@ -46,9 +47,10 @@ func parseIndex(s string) (uint32, bool) {
 	return uint32(n), err == nil
 }
 
-// slice returns the part of an array, string or byte string that an index range asks for. The result has as many dimensions as
-// the value. A range may reach beyond the end; if nothing at all lies within it, or its dimensions are not the
-// value's, there is no data. For arrays of strings a last dimension may cut the strings themselves (Part 4 §7.27).
+// slice returns the part of an array, string or byte string that an index range asks for. The result has as many
+// dimensions as the value. A range may reach beyond the end; if nothing at all lies within it, or its dimensions are
+// not the value's, there is no data. For arrays of strings a last dimension may cut the strings themselves (Part 4
+// §7.27).
 func slice(v *ua.Variant, indexRange string) (*ua.Variant, ua.StatusCode) {
 	spans, ok := parseRange(indexRange)
 	if !ok {

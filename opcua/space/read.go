@@ -7,8 +7,9 @@ import (
 )
 
 // Read reads an attribute into dst, with the status codes of Part 4 §5.10.2. dst is overwritten as a whole, its
-// EncodingMask set; what it points to may be shared, and must not be modified. The timestamps are those asked for: a value's
-// own source timestamp, and its own server timestamp or ctx.Now. An enc with an empty name asks for no particular encoding.
+// EncodingMask set; what it points to may be shared, and must not be modified. The timestamps are those asked for: a
+// value's own source timestamp, and its own server timestamp or ctx.Now. An enc with an empty name asks for no
+// particular encoding.
 func (s *Space) Read(ctx ReadContext, dst *ua.DataValue, k Key, attr ua.AttributeID, indexRange string, enc *ua.QualifiedName, ts ua.TimestampsToReturn) {
 	*dst = ua.DataValue{}
 	dst.Status = s.read(ctx, dst, k, attr, indexRange, enc)
@@ -24,7 +25,7 @@ func (s *Space) read(ctx ReadContext, dst *ua.DataValue, k Key, attr ua.Attribut
 	if !ok {
 		return ua.StatusBadNodeIDUnknown
 	}
-	status := ua.StatusOK
+	var status ua.StatusCode
 	if attr == ua.AttributeIDValue {
 		status = n.readValue(ctx, dst)
 	} else {
@@ -73,7 +74,8 @@ func (n *Node) readValue(ctx ReadContext, dst *ua.DataValue) ua.StatusCode {
 	return dst.Status
 }
 
-// nullVariant is the value of a variable that has none; on the wire it is one byte, and means more than an absent value.
+// nullVariant is the value of a variable that has none; on the wire it is one byte, and means more than an absent
+// value.
 var nullVariant = &ua.Variant{}
 
 func (n *Node) readAttribute(dst *ua.DataValue, attr ua.AttributeID) ua.StatusCode {

@@ -21,8 +21,9 @@ const (
 // ErrTableFull is returned by an edit that would take a Table over MaxTableNodes or MaxTableReferences.
 var ErrTableFull = errors.New("space: table is full")
 
-// Table is a Source that the program fills and changes. Readers take no lock: an edit makes a new state and then puts it in the
-// place of the old one. An edit therefore costs time in proportion to the table, and many changes are best made in one.
+// Table is a Source that the program fills and changes. Readers take no lock: an edit makes a new state and then puts
+// it in the place of the old one. An edit therefore costs time in proportion to the table, and many changes are best
+// made in one.
 type Table struct {
 	edit  sync.Mutex // held by the one edit that is under way
 	state atomic.Pointer[tableState]
@@ -36,8 +37,8 @@ type tableState struct {
 	last  uint64 // the highest sequence number given to a link so far
 }
 
-// links are the references of one node in the order in which they were made. The numbers rise, and make cursors that stay right
-// whatever is added or removed.
+// links are the references of one node in the order in which they were made. The numbers rise, and make cursors that
+// stay right whatever is added or removed.
 type links struct {
 	refs    []Reference
 	numbers []uint64
@@ -93,8 +94,8 @@ func (t *Table) Linked(k Key, r Reference) bool {
 	return ok
 }
 
-// Edit changes the table: fn makes the changes, and they become visible together when it has returned nil. After an error, fn's or that
-// of one of the changes, nothing has changed. fn must not call the table's Edit.
+// Edit changes the table: fn makes the changes, and they become visible together when it has returned nil. After an
+// error, fn's or that of one of the changes, nothing has changed. fn must not call the table's Edit.
 func (t *Table) Edit(fn func(e *Edit) error) error {
 	t.edit.Lock()
 	defer t.edit.Unlock()
@@ -113,15 +114,16 @@ func (t *Table) Edit(fn func(e *Edit) error) error {
 	return nil
 }
 
-// Edit is a change of a Table that is under way. After the first error its methods do nothing, and Table.Edit returns that error.
+// Edit is a change of a Table that is under way. After the first error its methods do nothing, and Table.Edit returns
+// that error.
 type Edit struct {
 	state *tableState
 	owned map[Key]struct{} // whose links are this edit's own copy
 	err   error
 }
 
-// Put adds a node, or replaces the one of the same key; references stay. The reference to its type definition comes from the node
-// itself.
+// Put adds a node, or replaces the one of the same key; references stay. The reference to its type definition comes
+// from the node itself.
 func (e *Edit) Put(n *Node) {
 	if e.err != nil {
 		return
@@ -166,8 +168,8 @@ func (e *Edit) Remove(k Key) {
 	}
 }
 
-// Link adds a reference from one node to another, and its inverse. Either may be a node of another source. One that the table has
-// already is left as it is.
+// Link adds a reference from one node to another, and its inverse. Either may be a node of another source. One that the
+// table has already is left as it is.
 func (e *Edit) Link(from, refType, to Key) {
 	if e.err != nil {
 		return

@@ -12,8 +12,8 @@ const (
 	MaxPathElements = 64
 	// MaxPathMatches bounds the nodes that a path leads to, and those on the way; more is BadTooManyMatches.
 	MaxPathMatches = 1000
-	// MaxPathScan bounds the references that are looked at; more is BadQueryTooComplex. Folders of more children than that are found
-	// by their source's Finder.
+	// MaxPathScan bounds the references that are looked at; more is BadQueryTooComplex. Folders of more children than
+	// that are found by their source's Finder.
 	MaxPathScan = 20_000
 )
 

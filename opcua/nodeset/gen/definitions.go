@@ -17,7 +17,8 @@ const (
 	union       = 12756
 )
 
-// define sets the DataTypeDefinition of a data type, if it has one: subtypes of Structure, of Enumeration, and option sets.
+// define sets the DataTypeDefinition of a data type, if it has one: subtypes of Structure, of Enumeration, and option
+// sets.
 func (b *builder) define(n *pack.Node) error {
 	d := b.xml[n.ID].Definition
 	var v any
@@ -43,7 +44,8 @@ func (b *builder) define(n *pack.Node) error {
 	return err
 }
 
-// enumDefinition is that of an enumeration, or of an option set, whose values are the numbers of the bits (Part 3 §8.50, §8.52).
+// enumDefinition is that of an enumeration, or of an option set, whose values are the numbers of the bits (Part 3
+// §8.50, §8.52).
 func enumDefinition(d *definition) *ua.EnumDefinition {
 	out := &ua.EnumDefinition{Fields: make([]*ua.EnumField, len(d.Fields))}
 	for i, f := range d.Fields {

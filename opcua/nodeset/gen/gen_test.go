@@ -149,7 +149,7 @@ func TestBuildRefuses(t *testing.T) {
 		"lacks NamespaceUri":                variable("", "<Value><ExtensionObject><Body><EUInformation/></Body></ExtensionObject></Value>"),
 		"there is no data type i=99":        dataType(`<Definition><Field Name="A" DataType="i=99"/></Definition>`),
 		"optional fields together":          dataType(`<Definition IsUnion="true"><Field Name="A" DataType="Double" IsOptional="true"/></Definition>`),
-		"Definition: unknown attribute New": dataType(`<Definition New="1"/>`),
+		"in Definition: unknown attribute New": dataType(`<Definition New="1"/>`),
 		"field A: unknown attributes":       dataType(`<Definition><Field Name="A" New="1"/></Definition>`),
 		"neither structure":                 node(`<UADataType NodeId="i=9" BrowseName="X"><DisplayName>X</DisplayName><Definition/></UADataType>`),
 	} {

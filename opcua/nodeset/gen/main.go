@@ -1,8 +1,9 @@
-// The command gen makes ns0.bin, the nodes of namespace 0, from the NodeSet2 file that the gopcua module carries (OPC 10000-6 annex F). It is run
-// by go generate in the package nodeset; the same module version always gives the same file.
+// The command gen makes ns0.bin, the nodes of namespace 0, from the NodeSet2 file that the gopcua module carries (OPC
+// 10000-6 annex F). It is run by go generate in the package nodeset; the same module version always gives the same
+// file.
 //
-// It is strict: an element, attribute or kind of value that it does not know is an error, because leaving it out would make the address space
-// silently wrong with the next version of the standard.
+// It is strict: an element, attribute or kind of value that it does not know is an error, because leaving it out would
+// make the address space silently wrong with the next version of the standard.
 package main
 
 import (

@@ -77,8 +77,8 @@ func build(document []byte) ([]byte, error) {
 	return pack.Encode(nodes)
 }
 
-// link collects the references in the order of the file. The file gives some at one end, some at the other and some at both; here each is
-// known once, at both.
+// link collects the references in the order of the file. The file gives some at one end, some at the other and some at
+// both; here each is known once, at both.
 func (b *builder) link() error {
 	known := map[arc]bool{}
 	for _, id := range b.ids {
@@ -207,9 +207,9 @@ func (b *builder) data(n *pack.Node, x *xmlNode) (err error) {
 	return err
 }
 
-// dataTypeDictionaryType is the type of the two type dictionaries of namespace 0. Their values, 470 kB of XML, are left out: the standard has
-// deprecated them in favour of the DataTypeDefinition attribute, and a client that reads one a thousand times in one request must not make
-// the server build an answer of hundreds of megabytes.
+// dataTypeDictionaryType is the type of the two type dictionaries of namespace 0. Their values, 470 kB of XML, are left
+// out: the standard has deprecated them in favour of the DataTypeDefinition attribute, and a client that reads one a
+// thousand times in one request must not make the server build an answer of hundreds of megabytes.
 const dataTypeDictionaryType = 72
 
 // dimensions reads ArrayDimensions: numbers with commas between them.

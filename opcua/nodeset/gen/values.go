@@ -12,7 +12,7 @@ import (
 // value turns the Value element of a variable into a Variant in the binary encoding.
 func value(e *element) (string, error) {
 	if len(e.Children) != 1 {
-		return "", fmt.Errorf("Value has %d elements, want 1", len(e.Children))
+		return "", fmt.Errorf("the Value has %d elements, want 1", len(e.Children))
 	}
 	v, err := decode(&e.Children[0])
 	if err != nil {
@@ -40,7 +40,7 @@ func decode(e *element) (any, error) {
 	case "DateTime":
 		return time.Parse(time.RFC3339, e.trimmed())
 	case "LocalizedText":
-		return localized(e)
+		return localText(e)
 	case "ExtensionObject":
 		return extension(e)
 	case "ListOfInt32":
@@ -48,7 +48,7 @@ func decode(e *element) (any, error) {
 	case "ListOfString":
 		return list(e, "String", func(e *element) (string, error) { return e.Text, nil })
 	case "ListOfLocalizedText":
-		return list(e, "LocalizedText", localized)
+		return list(e, "LocalizedText", localText)
 	case "ListOfExtensionObject":
 		return list(e, "ExtensionObject", extension)
 	}
@@ -77,8 +77,8 @@ func integer[T int32 | uint32 | int64](e *element) (T, error) {
 	return T(n), err
 }
 
-// localized reads a LocalizedText; a missing element is the empty text.
-func localized(e *element) (*ua.LocalizedText, error) {
+// localText reads a LocalizedText; a missing element is the empty text.
+func localText(e *element) (*ua.LocalizedText, error) {
 	if e == nil {
 		return &ua.LocalizedText{}, nil
 	}
@@ -103,7 +103,7 @@ func extension(e *element) (*ua.ExtensionObject, error) {
 		return nil, err
 	}
 	if len(body.Children) != 1 {
-		return nil, fmt.Errorf("Body has %d elements, want 1", len(body.Children))
+		return nil, fmt.Errorf("the Body has %d elements, want 1", len(body.Children))
 	}
 	var v any
 	switch s := &body.Children[0]; s.XMLName.Local {
@@ -161,7 +161,7 @@ func argument(e *element) (*ua.Argument, error) {
 			return nil, err
 		}
 	}
-	a.Description, err = localized(f[4])
+	a.Description, err = localText(f[4])
 	return a, err
 }
 
@@ -177,10 +177,10 @@ func enumValue(e *element) (*ua.EnumValueType, error) {
 	if v.Value, err = integer[int64](f[0]); err != nil {
 		return nil, err
 	}
-	if v.DisplayName, err = localized(f[1]); err != nil {
+	if v.DisplayName, err = localText(f[1]); err != nil {
 		return nil, err
 	}
-	v.Description, err = localized(f[2])
+	v.Description, err = localText(f[2])
 	return v, err
 }
 
@@ -196,9 +196,9 @@ func engineeringUnit(e *element) (*ua.EUInformation, error) {
 	if u.UnitID, err = integer[int32](f[1]); err != nil {
 		return nil, err
 	}
-	if u.DisplayName, err = localized(f[2]); err != nil {
+	if u.DisplayName, err = localText(f[2]); err != nil {
 		return nil, err
 	}
-	u.Description, err = localized(f[3])
+	u.Description, err = localText(f[3])
 	return u, err
 }

@@ -116,11 +116,11 @@ func (n *xmlNode) strict() error {
 	if d := n.Definition; d != nil {
 		for _, a := range d.Attrs {
 			if a.Name.Local != "Name" && a.Name.Local != "SymbolicName" {
-				return fmt.Errorf("Definition: unknown attribute %s", a.Name.Local)
+				return fmt.Errorf("in Definition: unknown attribute %s", a.Name.Local)
 			}
 		}
 		if len(d.Extra) > 0 {
-			return fmt.Errorf("Definition: unknown element %s", d.Extra[0].XMLName.Local)
+			return fmt.Errorf("in Definition: unknown element %s", d.Extra[0].XMLName.Local)
 		}
 		for _, f := range d.Fields {
 			if len(f.Attrs) > 0 || len(f.Extra) > 0 {

@@ -12,7 +12,8 @@ type File struct {
 	references, records, texts           string
 }
 
-// Open reads the header of a file that Encode made. The file is part of the program and trusted: only its shape is checked.
+// Open reads the header of a file that Encode made. The file is part of the program and trusted: only its shape is
+// checked.
 func Open(s string) (*File, error) {
 	if len(s) < headerSize || s[:len(magic)] != magic {
 		return nil, errors.New("pack: not a file of nodes of this version")

@@ -1,6 +1,6 @@
-// Package pack is the file format of the generated namespace 0: small, and read in place. Opening a file decodes nothing; a node is
-// decoded when it is asked for, and its strings point into the file. Both directions stand here, so that the generator and the reader cannot
-// disagree.
+// Package pack is the file format of the generated namespace 0: small, and read in place. Opening a file decodes
+// nothing; a node is decoded when it is asked for, and its strings point into the file. Both directions stand here, so
+// that the generator and the reader cannot disagree.
 //
 // A file is a header of fixed-width tables, all numbers little-endian, and three sections:
 //
