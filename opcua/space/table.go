@@ -1,6 +1,7 @@
 package space
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -20,6 +21,9 @@ const (
 
 // ErrTableFull is returned by an edit that would take a Table over MaxTableNodes or MaxTableReferences.
 var ErrTableFull = errors.New("space: table is full")
+
+// errEditOver keeps an Edit that was kept beyond its function from changing what readers see.
+var errEditOver = errors.New("space: the edit is over")
 
 // Table is a Source that the program fills and changes. Readers take no lock: an edit makes a new state and then puts
 // it in the place of the old one. An edit therefore costs time in proportion to the table, and many changes are best
@@ -104,14 +108,12 @@ func (t *Table) Edit(fn func(e *Edit) error) error {
 		state: &tableState{nodes: maps.Clone(old.nodes), links: maps.Clone(old.links), known: maps.Clone(old.known), last: old.last},
 		owned: map[Key]struct{}{},
 	}
-	if err := fn(e); err != nil {
-		return err
+	err := cmp.Or(fn(e), e.err)
+	if err == nil {
+		t.state.Store(e.state)
 	}
-	if e.err != nil {
-		return e.err
-	}
-	t.state.Store(e.state)
-	return nil
+	e.err = errEditOver
+	return err
 }
 
 // Edit is a change of a Table that is under way. After the first error its methods do nothing, and Table.Edit returns

@@ -63,6 +63,10 @@ func TestTableEditIsAllOrNothing(t *testing.T) {
 			t.Error("no error")
 		}
 	}
+	var kept *Edit
+	edit(t, table, func(e *Edit) { kept = e })
+	kept.Unlink(a, Organizes, b)
+	kept.Remove(a)
 	refs, next := table.References(b, "", 10)
 	if diff := cmp.Diff([]Reference{{Organizes, false, a}}, refs, cmp.AllowUnexported(Key{})); diff != "" || next != "" {
 		t.Errorf("after failed edits: %s %q", diff, next)
