@@ -149,8 +149,10 @@ type Config struct {
 	Announce *logv1.AnnounceMember
 	// SelfStatus adds to Members what only the layers above know of this member: level, band, reasons and peers. May be nil.
 	SelfStatus func() *quoratev1.Member
-	Limits     Limits
-	Storage    *Storage
+	// FreeSpace returns the free bytes where the log is. Nil means those of DataDir's file system; with Storage nothing is guarded.
+	FreeSpace func() (uint64, error)
+	Limits    Limits
+	Storage   *Storage
 }
 
 func (c *Config) normalise() error {
@@ -189,5 +191,8 @@ func (c *Config) normalise() error {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	c.Limits = c.Limits.withDefaults()
+	if c.FreeSpace == nil && c.Storage == nil {
+		c.FreeSpace = func() (uint64, error) { return freeBytes(c.DataDir) }
+	}
 	return nil
 }

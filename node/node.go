@@ -13,12 +13,25 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"quorate/fsm"
-	logv1 "quorate/proto/quorate/log/v1"
-	quoratev1 "quorate/proto/quorate/v1"
+	peerv1 "quorate/proto/quorate/peer/v1"
+	"quorate/telemetry"
 )
+
+// NeverHeard is the age of a contact that never was.
+const NeverHeard = 100 * 365 * 24 * time.Hour
+
+// notifyBuffer is how many changes of leadership raft may tell before anyone looks: raft blocks on a full channel.
+const notifyBuffer = 64
 
 // View is what a read is answered from.
 type View struct {
@@ -26,47 +39,359 @@ type View struct {
 	State *fsm.State
 	// Member is the id of the member that answered.
 	Member string
-	// LeaderContactAge is 0 on the leader and otherwise the time since this member last heard from one.
+	// LeaderContactAge is 0 on a confirmed leader and otherwise the time since this member was last in contact with the group.
 	LeaderContactAge time.Duration
 }
 
-// Node is one running member.
-type Node struct{}
+// Node is one running member. Its methods may be called from any goroutine.
+type Node struct {
+	cfg       Config
+	logger    *slog.Logger
+	raft      *raft.Raft
+	storage   *Storage
+	machine   *machine
+	proposer  *proposer
+	reads     *reads
+	asksMu    sync.Mutex
+	asks      map[raft.ServerID]int
+	session   atomic.Pointer[session]
+	led       notifier
+	opened    time.Time
+	confirmed atomic.Pointer[time.Time]
+	// deposed is what raft gave as its last contact when this member lost its leadership: raft sets it then, though it heard from nobody.
+	deposed atomic.Pointer[time.Time]
+	// dispatched is the clock's reading when the last entry was formed here.
+	dispatched atomic.Int64
+	diverged   atomic.Pointer[string]
+	tight      atomic.Bool
 
-// Open starts a member. It returns before a leader is known.
-func Open(cfg Config) (*Node, error) { return nil, &Error{Op: "open", Kind: NotReady} }
-
-func (n *Node) ID() string { return "" }
-
-// Propose commits a command.
-func (n *Node) Propose(ctx context.Context, cmd *logv1.Command) (*logv1.Outcome, error) {
-	return nil, nil
+	// ctx ends when stopped is closed.
+	ctx    context.Context
+	cancel context.CancelFunc
+	// started is closed once raft runs; the raft port answers a moment earlier.
+	started    chan struct{}
+	fatal      chan error
+	failed     atomic.Pointer[error]
+	stopping   chan struct{}
+	stopOnce   sync.Once
+	stopped    chan struct{}
+	done       chan struct{}
+	stopErr    error
+	notify     chan bool
+	observed   chan raft.Observation
+	background sync.WaitGroup
 }
 
-// Read returns a view.
-func (n *Node) Read(ctx context.Context, opts *quoratev1.ReadOptions) (View, error) {
-	return View{}, nil
+// session is one leadership whose OpenTerm was applied here. Cluster time goes on from its base (platform.md §2).
+type session struct {
+	term uint64
+	// base is cluster time as it stood when the term was opened, and start the clock's reading then.
+	base  time.Duration
+	start time.Duration
 }
-func (n *Node) Local() View { return View{} }
 
-// Watch is a cursor.
-type Watch struct{}
+func (s *session) now(c Clock) time.Duration { return s.base + c.Elapsed() - s.start }
 
-func (n *Node) Watch(from uint64) (*Watch, error) { return nil, nil }
-func (w *Watch) Next(ctx context.Context) (events []*quoratev1.Event, revision uint64, err error) {
-	return nil, 0, nil
+// notifier wakes whoever waits for something to change.
+type notifier struct {
+	mu sync.Mutex
+	ch chan struct{}
 }
-func (w *Watch) Close()                                                           {}
-func (n *Node) Changed() <-chan struct{}                                          { return nil }
-func (n *Node) Members(ctx context.Context) ([]*quoratev1.Member, error)          { return nil, nil }
-func (n *Node) TransferLeadership(ctx context.Context, to string) (string, error) { return "", nil }
-func (n *Node) AddLearner(ctx context.Context, id, raftAddress string) error      { return nil }
-func (n *Node) Promote(ctx context.Context, id string) error                      { return nil }
-func (n *Node) Remove(ctx context.Context, id string) error                       { return nil }
-func (n *Node) QuorumContact() time.Duration                                      { return 0 }
-func (n *Node) IsLeader() bool                                                    { return false }
-func (n *Node) Leader() string                                                    { return "" }
-func (n *Node) Diverged() bool                                                    { return false }
-func (n *Node) Ready() error                                                      { return nil }
-func (n *Node) Fatal() <-chan error                                               { return nil }
-func (n *Node) Shutdown(ctx context.Context) error                                { return nil }
+
+func (n *notifier) wait() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ch == nil {
+		n.ch = make(chan struct{})
+	}
+	return n.ch
+}
+
+func (n *notifier) wake() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ch != nil {
+		close(n.ch)
+		n.ch = nil
+	}
+}
+
+// Open starts a member. It returns once the newest snapshot is restored and before a leader is known: see Ready.
+func Open(cfg Config) (*Node, error) {
+	if err := cfg.normalise(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n := &Node{
+		cfg: cfg, logger: cfg.Logger.With("member", cfg.ID), ctx: ctx, cancel: cancel, opened: time.Now(),
+		proposer: newProposer(cfg.Limits), reads: newReads(cfg.Limits.WaitingReads), asks: map[raft.ServerID]int{},
+		fatal: make(chan error, 1), started: make(chan struct{}), stopping: make(chan struct{}), stopped: make(chan struct{}), done: make(chan struct{}),
+		notify: make(chan bool, notifyBuffer), observed: make(chan raft.Observation, notifyBuffer),
+	}
+	n.machine = newMachine(cfg.Limits, n.fail)
+	if err := n.start(); err != nil {
+		cancel()
+		return nil, errors.Join(err, n.closeStorage(), cfg.Transport.Close())
+	}
+	return n, nil
+}
+
+func (n *Node) start() error {
+	var err error
+	if n.storage = n.cfg.Storage; n.storage == nil {
+		if n.storage, err = openStorage(n.cfg.DataDir, n.cfg.LogStore, n.logger); err != nil {
+			return err
+		}
+	}
+	rc := n.raftConfig()
+	logs, stable := guardLog(n.storage.Log, n.fail), guardStable(n.storage.Stable, n.fail)
+	cached, err := raft.NewLogCache(logCacheEntries, logs)
+	if err != nil {
+		return err
+	}
+	trans := &patient{Transport: n.cfg.Transport, leads: n.leadsIn}
+	if err := n.bootstrap(rc, logs, stable, trans); err != nil {
+		return err
+	}
+	if err := n.cfg.Transport.Start(peers{n: n}, n.cfg.Timing); err != nil {
+		return err
+	}
+	r, err := raft.NewRaft(rc, n.machine, cached, stable, n.storage.Snapshots, trans)
+	if err != nil {
+		return fmt.Errorf("start raft: %w", err)
+	}
+	n.raft = r
+	close(n.started)
+	r.RegisterObserver(raft.NewObserver(n.observed, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	}))
+	for _, run := range []func(){n.runProposer, n.runReads, n.runLeadership, n.runObserver, n.runDigests, n.runAnnounce, n.runSpaceGuard} {
+		n.background.Go(run)
+	}
+	return nil
+}
+
+// logCacheEntries bounds the entries that raft keeps decoded for its followers; an entry is at most Limits.EntryBytes.
+const logCacheEntries = 512
+
+func (n *Node) raftConfig() *raft.Config {
+	t, c := n.cfg.Timing, raft.DefaultConfig()
+	c.LocalID = raft.ServerID(n.cfg.ID)
+	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout, c.CommitTimeout = t.Heartbeat, t.Election, t.LeaderLease, t.Commit
+	c.MaxAppendEntries = 1024
+	c.BatchApplyCh = true
+	// A removed member stays a member that nobody votes for, and says so in Ready: a process that vanished would only look broken.
+	c.ShutdownOnRemove = false
+	c.SnapshotThreshold, c.TrailingLogs = n.cfg.Limits.SnapshotEntries, n.cfg.Limits.SnapshotEntries
+	c.SnapshotInterval = 30 * time.Second
+	c.NotifyCh = n.notify
+	c.NoLegacyTelemetry = true
+	c.Logger = telemetry.HCLog(n.logger.With("component", "raft"))
+	return c
+}
+
+// bootstrap writes the first configuration into an empty store. Every first voter writes the same one, so that it doesn't matter who starts first.
+func (n *Node) bootstrap(rc *raft.Config, logs raft.LogStore, stable raft.StableStore, trans raft.Transport) error {
+	if len(n.cfg.Bootstrap) == 0 {
+		return nil
+	}
+	exists, err := raft.HasExistingState(logs, stable, n.storage.Snapshots)
+	if err != nil || exists {
+		return err
+	}
+	var first raft.Configuration
+	for _, m := range n.cfg.Bootstrap {
+		first.Servers = append(first.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(m.ID), Address: raft.ServerAddress(m.RaftAddress)})
+	}
+	if err := raft.BootstrapCluster(rc, logs, stable, n.storage.Snapshots, trans, first); err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	return nil
+}
+
+// ID returns this member's id.
+func (n *Node) ID() string { return n.cfg.ID }
+
+// IsLeader says whether this member leads and has opened its term.
+func (n *Node) IsLeader() bool { return n.session.Load() != nil }
+
+// Leader returns the id of the leader as far as this member knows, empty if it knows none.
+func (n *Node) Leader() string {
+	_, id := n.raft.LeaderWithID()
+	return string(id)
+}
+
+// Diverged says whether this member's state was found to differ from the majority's. It never becomes false again.
+func (n *Node) Diverged() bool { return n.diverged.Load() != nil }
+
+// Fatal returns a channel that gets one error when a store failed or the log is corrupt: the process must stop then.
+func (n *Node) Fatal() <-chan error { return n.fatal }
+
+// fail reports the first fatal error.
+func (n *Node) fail(err error) {
+	if !n.failed.CompareAndSwap(nil, &err) {
+		return
+	}
+	n.logger.Error("member must stop", "error", err)
+	n.fatal <- err
+}
+
+// QuorumContact returns how long ago this member was certainly in contact with the group: 0 on a leader that a majority confirmed just now, the
+// age of the last confirmation on one that can't get any, and the age of the last contact with the leader elsewhere.
+func (n *Node) QuorumContact() time.Duration {
+	if n.session.Load() != nil {
+		if age := n.confirmedAge(); age > n.confirmInterval()+n.cfg.Timing.Confirm {
+			return age
+		}
+		return 0
+	}
+	last := n.raft.LastContact()
+	if d := n.deposed.Load(); d != nil && last.Equal(*d) {
+		return n.confirmedAge()
+	}
+	if last.IsZero() {
+		return NeverHeard
+	}
+	return time.Since(last)
+}
+
+// confirmInterval is how often a leader has itself confirmed when no reads do it.
+func (n *Node) confirmInterval() time.Duration { return 2 * n.cfg.Timing.Heartbeat }
+
+func (n *Node) confirmedAge() time.Duration {
+	if at := n.confirmed.Load(); at != nil {
+		return time.Since(*at)
+	}
+	return NeverHeard
+}
+
+// Ready returns nil when this member can serve, and otherwise why it can't.
+func (n *Node) Ready() error {
+	if err := n.usable("ready"); err != nil {
+		return err
+	}
+	not := func(format string, args ...any) error {
+		return &Error{Op: "ready", Kind: NotReady, Err: fmt.Errorf(format, args...)}
+	}
+	if n.tight.Load() {
+		return &Error{Op: "ready", Kind: StorageFailed, Err: fmt.Errorf("less than %d bytes are free in the data directory", n.cfg.Limits.FreeBytes)}
+	}
+	if n.Leader() == "" {
+		return &Error{Op: "ready", Kind: NoLeader}
+	}
+	if _, ok := n.server(n.cfg.ID); !ok {
+		return not("this member isn't in the group's configuration")
+	}
+	state := n.machine.latest.Load().state
+	if state.Term() == 0 {
+		return not("nothing has been applied yet")
+	}
+	if state.Term() != n.raft.CurrentTerm() {
+		return not("the state is of term %d, the group in term %d", state.Term(), n.raft.CurrentTerm())
+	}
+	return nil
+}
+
+// usable returns why this member can't answer at all.
+func (n *Node) usable(op string) error {
+	select {
+	case <-n.stopping:
+		return &Error{Op: op, Kind: Shutdown}
+	default:
+	}
+	if why := n.failed.Load(); why != nil {
+		return &Error{Op: op, Kind: StorageFailed, Err: *why}
+	}
+	if why := n.diverged.Load(); why != nil {
+		return &Error{Op: op, Kind: Diverged, Err: errors.New(*why)}
+	}
+	return nil
+}
+
+// leadsIn is what patient asks.
+func (n *Node) leadsIn(term uint64, id raft.ServerID) bool {
+	select {
+	case <-n.started:
+	default:
+		return true
+	}
+	select {
+	case <-n.stopped:
+		return false
+	default:
+	}
+	_, member := n.server(string(id))
+	return member && n.raft.State() == raft.Leader && n.raft.CurrentTerm() == term
+}
+
+// server finds a member in raft's latest configuration.
+func (n *Node) server(id string) (raft.Server, bool) {
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		if string(s.ID) == id {
+			return s, true
+		}
+	}
+	return raft.Server{}, false
+}
+
+// leaderPeer returns a client for the leader, which must be another member.
+func (n *Node) leaderPeer(op string) (peerv1.PeerServiceClient, error) {
+	address, id := n.raft.LeaderWithID()
+	if id == "" {
+		return nil, &Error{Op: op, Kind: NoLeader}
+	}
+	if string(id) == n.cfg.ID {
+		return nil, &Error{Op: op, Kind: NoLeader, Err: errors.New("this member leads but hasn't opened its term yet")}
+	}
+	peer, err := n.cfg.Transport.Peer(string(id), string(address))
+	if err != nil {
+		return nil, &Error{Op: op, Kind: NoLeader, Err: err}
+	}
+	return peer, nil
+}
+
+// Shutdown hands the leadership over, lets what is in flight end, and stops. Ctx bounds the hand-over only: when it has ended already there is none.
+// It may be called several times; all calls return when the member has stopped.
+func (n *Node) Shutdown(ctx context.Context) error {
+	n.stopOnce.Do(func() {
+		if ctx.Err() == nil && n.raft.State() == raft.Leader && n.otherVoters() > 0 {
+			if err := n.handOver(ctx, ""); err != nil {
+				n.logger.Warn("stopping without handing over", "error", err)
+			}
+		}
+		close(n.stopping)
+		n.led.wake()
+		n.drain()
+		n.cancel()
+		close(n.stopped)
+		err := n.raft.Shutdown().Error()
+		n.background.Wait()
+		n.stopErr = errors.Join(err, n.cfg.Transport.Close(), n.closeStorage())
+		close(n.done)
+	})
+	<-n.done
+	return n.stopErr
+}
+
+// drain waits until no entry is in flight. A leader that reaches nobody loses its leadership after the lease, and with it every entry; an Apply
+// future that is still open when raft stops would never end.
+func (n *Node) drain() {
+	limit := time.NewTimer(4*n.cfg.Timing.LeaderLease + n.cfg.Timing.RPC)
+	defer limit.Stop()
+	for range cap(n.proposer.slots) {
+		select {
+		case n.proposer.slots <- struct{}{}:
+		case <-limit.C:
+			n.logger.Warn("stopping with entries in flight")
+			return
+		}
+	}
+}
+
+func (n *Node) closeStorage() error {
+	if n.storage == nil || n.storage.Close == nil {
+		return nil
+	}
+	return n.storage.Close()
+}

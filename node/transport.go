@@ -1,9 +1,15 @@
 package node
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
+	"time"
 
 	"github.com/hashicorp/raft"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	peerv1 "quorate/proto/quorate/peer/v1"
 )
@@ -13,10 +19,12 @@ type Transport interface {
 	raft.Transport
 	raft.WithPreVote
 	raft.WithClose
-	// Peer returns a client for the member with that id at that raft address. It doesn't wait for a connection.
+	// Start begins to answer the other members' questions with peers. Open calls it once, before it uses anything else of the transport
+	// but LocalAddr.
+	Start(peers peerv1.PeerServiceServer, timing Timing) error
+	// Peer returns a client for the member with that id at that raft address. It doesn't wait for a connection. Its errors are gRPC
+	// statuses; a request that certainly never left this member fails with one made by NotSent.
 	Peer(id, address string) (peerv1.PeerServiceClient, error)
-	// ServePeers answers the other members' questions. It is called once, before the first of them can be answered.
-	ServePeers(peerv1.PeerServiceServer)
 	// Retain forgets every member that isn't named.
 	Retain(ids []string)
 }
@@ -27,4 +35,117 @@ type Credentials interface {
 	MemberServerTLS() *tls.Config
 	// MemberClientTLS accepts only a server that proves to be the expected member.
 	MemberClientTLS(expectMember string) *tls.Config
+}
+
+// Errors cross from member to member as an ErrorInfo with this domain and the kind's name as reason, so that the asking member knows whether
+// the command may still take effect.
+const (
+	peerErrorDomain = "peer.quorate"
+	reasonNotSent   = "not sent"
+)
+
+func peerStatus(code codes.Code, reason, message string) error {
+	st := status.New(code, message)
+	if with, err := st.WithDetails(&errdetails.ErrorInfo{Domain: peerErrorDomain, Reason: reason}); err == nil {
+		st = with
+	}
+	return st.Err()
+}
+
+// NotSent returns the error of a request that certainly never left this member.
+func NotSent(err error) error { return peerStatus(codes.Unavailable, reasonNotSent, err.Error()) }
+
+// toPeer turns an error of this member into what it answers to another.
+func toPeer(err error) error {
+	if err == nil {
+		return nil
+	}
+	var e *Error
+	if !errors.As(err, &e) {
+		return status.FromContextError(err).Err()
+	}
+	code := codes.Unavailable
+	switch e.Kind {
+	case Overloaded:
+		code = codes.ResourceExhausted
+	case Invalid, NotVoter, NotReady:
+		code = codes.FailedPrecondition
+	}
+	message := ""
+	if e.Err != nil {
+		message = e.Err.Error()
+	}
+	return peerStatus(code, e.Kind.String(), message)
+}
+
+// fromPeer is the inverse of toPeer. What another member didn't say itself, such as a broken connection, has an unknown outcome.
+func fromPeer(ctx context.Context, op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	st := status.Convert(err)
+	for _, d := range st.Details() {
+		info, ok := d.(*errdetails.ErrorInfo)
+		if !ok || info.Domain != peerErrorDomain {
+			continue
+		}
+		if info.Reason == reasonNotSent {
+			return &Error{Op: op, Kind: NoLeader, Err: errors.New(st.Message())}
+		}
+		var cause error
+		if st.Message() != "" {
+			cause = errors.New(st.Message())
+		}
+		for kind, name := range kindNames {
+			if name != info.Reason {
+				continue
+			}
+			if kind == Shutdown || kind == Diverged {
+				// It is the leader that stops or has diverged, not this member: there will be another leader.
+				kind = NotLeader
+			}
+			return &Error{Op: op, Kind: kind, Err: cause}
+		}
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return &Error{Op: op, Kind: UnknownOutcome, Err: err}
+}
+
+// patient is the transport as raft sees it. Raft's replication backs off for up to ten seconds, counted in failures that only a success
+// clears, so that a member which comes back after a minute waits seconds for its first entry although heartbeats reach it at once. Patient
+// holds each failed AppendEntries back until a heartbeat got through or leadership ended: failures then don't add up while a member is away.
+type patient struct {
+	Transport
+	// leads says whether this member still leads in a term, with that member in the group.
+	leads func(term uint64, id raft.ServerID) bool
+	hearts
+}
+
+// patiencePoll is how often patient looks whether waiting still makes sense.
+const patiencePoll = 20 * time.Millisecond
+
+// AppendEntries implements raft.Transport.
+func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	before := p.beats(id)
+	err := p.Transport.AppendEntries(id, target, args, resp)
+	if isHeartbeat(args) {
+		if err == nil {
+			p.beat(id)
+		}
+		return err
+	}
+	if err == nil {
+		return nil
+	}
+	for p.beats(id) == before && p.leads(args.Term, id) {
+		time.Sleep(patiencePoll)
+	}
+	return err
+}
+
+// isHeartbeat recognises raft's heartbeats the way that its own transport does.
+func isHeartbeat(a *raft.AppendEntriesRequest) bool {
+	return a.PrevLogEntry == 0 && a.PrevLogTerm == 0 && len(a.Entries) == 0 && a.LeaderCommitIndex == 0
 }

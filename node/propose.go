@@ -1,0 +1,298 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"quorate/fsm"
+	logv1 "quorate/proto/quorate/log/v1"
+	peerv1 "quorate/proto/quorate/peer/v1"
+)
+
+// Field numbers of logv1.Entry and logv1.Command, for entries that are put together from commands encoded by their callers. A test compares the
+// result with what the generated code makes.
+const (
+	entryClock         protowire.Number = 1
+	entryLeaderApplied protowire.Number = 2
+	entryCommands      protowire.Number = 3
+	entryTerm          protowire.Number = 4
+)
+
+// retryPause is the longest wait before a call that found no leader looks again; a change of leader wakes it at once.
+const retryPause = 50 * time.Millisecond
+
+// Propose commits a command and returns what the state machine answered, on any member. A refusal is in the Outcome. An *Error of kind UnknownOutcome
+// means that the command may still take effect: sending it again with the same request id is safe. The group's own commands have no request id.
+//
+// A command that certainly didn't happen, because there was no leader or it had changed, is sent again until ctx ends or Limits.Propose is over.
+func (n *Node) Propose(ctx context.Context, cmd *logv1.Command) (*logv1.Outcome, error) {
+	const op = "propose"
+	if cmd.GetBody() == nil {
+		return nil, &Error{Op: op, Kind: Invalid, Err: errors.New("command has no body")}
+	}
+	if cmd.WallTime == nil {
+		// The caller's command isn't touched: it may be sent elsewhere too.
+		cmd = &logv1.Command{RequestId: cmd.RequestId, Actor: cmd.Actor, WallTime: timestamppb.New(n.cfg.Clock.Wall()), Body: cmd.Body}
+	}
+	data, err := proto.Marshal(cmd)
+	if err != nil {
+		return nil, &Error{Op: op, Kind: Invalid, Err: err}
+	}
+	if len(data) > n.cfg.Limits.CommandBytes {
+		return nil, &Error{Op: op, Kind: Invalid, Err: fmt.Errorf("command has %d bytes, more than %d", len(data), n.cfg.Limits.CommandBytes)}
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Limits.Propose)
+	defer cancel()
+	var outcome *logv1.Outcome
+	err = n.untilLed(ctx, op, func() (err error) {
+		outcome, err = n.proposeOnce(ctx, cmd, data)
+		return err
+	})
+	return outcome, err
+}
+
+// untilLed calls try again for as long as it fails for want of a leader, which means that it changed nothing.
+func (n *Node) untilLed(ctx context.Context, op string, try func() error) error {
+	for {
+		if err := n.usable(op); err != nil {
+			return err
+		}
+		changed := n.led.wait()
+		err := try()
+		var e *Error
+		if err == nil || !errors.As(err, &e) || (e.Kind != NotLeader && e.Kind != NoLeader) {
+			return err
+		}
+		pause := time.NewTimer(retryPause)
+		select {
+		case <-changed:
+		case <-pause.C:
+		case <-n.stopping:
+		case <-ctx.Done():
+			pause.Stop()
+			return &Error{Op: op, Kind: NoLeader, Err: e.Err}
+		}
+		pause.Stop()
+	}
+}
+
+func (n *Node) proposeOnce(ctx context.Context, cmd *logv1.Command, data []byte) (*logv1.Outcome, error) {
+	if n.session.Load() != nil {
+		return n.proposeHere(ctx, cmd, data)
+	}
+	peer, err := n.leaderPeer("propose")
+	if err != nil {
+		return nil, err
+	}
+	resp, err := peer.Propose(ctx, &peerv1.ProposeRequest{Command: cmd})
+	if err != nil {
+		return nil, fromPeer(ctx, "propose", err)
+	}
+	return resp.GetOutcome(), nil
+}
+
+// proposeHere commits a command on this member, which must lead. Data is the encoded command.
+func (n *Node) proposeHere(ctx context.Context, cmd *logv1.Command, data []byte) (*logv1.Outcome, error) {
+	state := n.machine.latest.Load().state
+	if r := state.Accepts(cmd); r != nil {
+		return refused(state, r), nil
+	}
+	p := &proposal{data: data, done: make(chan answer, 1)}
+	if err := n.proposer.enqueue(p); err != nil {
+		return nil, err
+	}
+	select {
+	case a := <-p.done:
+		return a.outcome, a.err
+	case <-ctx.Done():
+	}
+	if n.proposer.withdraw(p) {
+		return nil, &Error{Op: "propose", Kind: Deadline, Err: ctx.Err()}
+	}
+	return nil, &Error{Op: "propose", Kind: UnknownOutcome, Err: ctx.Err()}
+}
+
+// refused is the outcome of a command that isn't worth an entry.
+func refused(state *fsm.State, r *fsm.Refusal) *logv1.Outcome {
+	return &logv1.Outcome{
+		Revision: state.Revision(), Clock: uint64(state.Now()), Generation: state.CurrentGeneration().GetNumber(),
+		Result: &logv1.Outcome_Refusal{Refusal: r.Refusal},
+	}
+}
+
+type answer struct {
+	outcome *logv1.Outcome
+	err     error
+}
+
+// proposal is one command that waits for its entry, or for its entry's commitment.
+type proposal struct {
+	data []byte
+	done chan answer
+}
+
+// proposer gathers commands into entries: what waits while entries are in flight goes into the next one together, which is what makes many
+// callers cheap. Its slots bound the entries in flight.
+type proposer struct {
+	limits Limits
+	mu     sync.Mutex
+	queue  []*proposal
+	bytes  int
+	wake   chan struct{}
+	slots  chan struct{}
+}
+
+func newProposer(limits Limits) *proposer {
+	return &proposer{limits: limits, wake: make(chan struct{}, 1), slots: make(chan struct{}, limits.EntriesInFlight)}
+}
+
+func (p *proposer) enqueue(q *proposal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.queue) >= p.limits.WaitingProposals || p.bytes+len(q.data) > p.limits.WaitingBytes {
+		return &Error{Op: "propose", Kind: Overloaded, Err: fmt.Errorf("%d proposals wait", len(p.queue))}
+	}
+	p.queue = append(p.queue, q)
+	p.bytes += len(q.data)
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// withdraw takes a proposal back and says whether it was still waiting.
+func (p *proposer) withdraw(q *proposal) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.queue {
+		if p.queue[i] == q {
+			p.queue = append(p.queue[:i], p.queue[i+1:]...)
+			p.bytes -= len(q.data)
+			return true
+		}
+	}
+	return false
+}
+
+// take removes what fits into one entry from the front of the queue.
+func (p *proposer) take() []*proposal {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n, size := 0, 0
+	for n < len(p.queue) && n < p.limits.EntryCommands && (n == 0 || size+len(p.queue[n].data) <= p.limits.EntryBytes) {
+		size += len(p.queue[n].data)
+		n++
+	}
+	batch := p.queue[:n:n]
+	p.queue = p.queue[n:]
+	p.bytes -= size
+	if len(p.queue) == 0 {
+		p.queue = nil
+	}
+	return batch
+}
+
+// runProposer forms entries until the member stops. The entry is formed only when a slot is free, so that it holds as much as possible.
+func (n *Node) runProposer() {
+	for {
+		select {
+		case <-n.proposer.wake:
+		case <-n.stopped:
+			n.failWaiting()
+			return
+		}
+		for {
+			select {
+			case n.proposer.slots <- struct{}{}:
+			case <-n.stopped:
+				n.failWaiting()
+				return
+			}
+			batch := n.proposer.take()
+			if len(batch) == 0 {
+				<-n.proposer.slots
+				break
+			}
+			n.dispatch(batch)
+		}
+	}
+}
+
+func (n *Node) failWaiting() {
+	for batch := n.proposer.take(); len(batch) > 0; batch = n.proposer.take() {
+		settle(batch, &Error{Op: "propose", Kind: Shutdown})
+	}
+}
+
+func settle(batch []*proposal, err error) {
+	for _, p := range batch {
+		p.done <- answer{err: err}
+	}
+}
+
+// dispatch hands an entry to raft and settles its proposals when raft has.
+func (n *Node) dispatch(batch []*proposal) {
+	s := n.session.Load()
+	if s == nil {
+		<-n.proposer.slots
+		settle(batch, &Error{Op: "propose", Kind: NotLeader})
+		return
+	}
+	future := n.raft.Apply(n.entry(s, batch), n.cfg.Timing.RPC)
+	n.background.Go(func() {
+		err := future.Error()
+		<-n.proposer.slots
+		if err != nil {
+			settle(batch, applyError(err))
+			return
+		}
+		result, ok := future.Response().(*entryResult)
+		if !ok || len(result.outcomes) != len(batch) {
+			settle(batch, &Error{Op: "propose", Kind: UnknownOutcome, Err: fmt.Errorf("entry %d: %v", future.Index(), future.Response())})
+			return
+		}
+		for i, p := range batch {
+			p.done <- answer{outcome: result.outcomes[i]}
+		}
+	})
+}
+
+// applyError sorts what raft says of an entry. Only the first three mean that it was never written to a log.
+func applyError(err error) error {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
+		return &Error{Op: "propose", Kind: NotLeader, Err: err}
+	}
+	return &Error{Op: "propose", Kind: UnknownOutcome, Err: err}
+}
+
+// entry encodes an entry with the leader's reading of cluster time. The applied index is read before the clock, so that the reading is known
+// to have been taken after that entry was applied (platform.md §2).
+func (n *Node) entry(s *session, batch []*proposal) []byte {
+	size := 64
+	for _, p := range batch {
+		size += len(p.data) + 8
+	}
+	b := make([]byte, 0, size)
+	index := n.machine.latest.Load().state.Revision()
+	n.dispatched.Store(int64(n.cfg.Clock.Elapsed()))
+	b = protowire.AppendTag(b, entryClock, protowire.VarintType)
+	b = protowire.AppendVarint(b, uint64(s.now(n.cfg.Clock)))
+	b = protowire.AppendTag(b, entryLeaderApplied, protowire.VarintType)
+	b = protowire.AppendVarint(b, index)
+	for _, p := range batch {
+		b = protowire.AppendTag(b, entryCommands, protowire.BytesType)
+		b = protowire.AppendBytes(b, p.data)
+	}
+	b = protowire.AppendTag(b, entryTerm, protowire.VarintType)
+	return protowire.AppendVarint(b, s.term)
+}

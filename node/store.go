@@ -1,0 +1,155 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	wal "github.com/hashicorp/raft-wal"
+	"go.etcd.io/bbolt"
+
+	"quorate/telemetry"
+)
+
+const (
+	// snapshotsKept is how many snapshots stay on disk.
+	snapshotsKept = 2
+	// lockTimeout bounds the wait for another process that has the store open.
+	lockTimeout = time.Second
+)
+
+// openStorage opens or creates the stores under dir: stable.db for raft's term and vote, snapshots/, and log.db or wal/. The term and the vote have a
+// file of their own, so that an election doesn't rewrite the log's pages.
+func openStorage(dir, kind string, logger *slog.Logger) (_ *Storage, err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := checkKind(dir, kind); err != nil {
+		return nil, err
+	}
+	var closers []func() error
+	closeAll := func() error {
+		var err error
+		for _, c := range closers {
+			err = errors.Join(err, c())
+		}
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeAll())
+		}
+	}()
+	stable, err := openBolt(filepath.Join(dir, "stable.db"))
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, stable.Close)
+	s := &Storage{Stable: stable, Close: closeAll}
+	switch kind {
+	case LogStoreBolt:
+		log, err := openBolt(filepath.Join(dir, "log.db"))
+		if err != nil {
+			return nil, err
+		}
+		closers, s.Log = append(closers, log.Close), log
+	case LogStoreWAL:
+		path := filepath.Join(dir, "wal")
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return nil, err
+		}
+		log, err := wal.Open(path, wal.WithLogger(telemetry.HCLog(logger.With("component", "wal"))))
+		if err != nil {
+			return nil, fmt.Errorf("open %s: %w", path, err)
+		}
+		closers, s.Log = append(closers, log.Close), log
+	}
+	s.Snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, telemetry.HCLog(logger.With("component", "snapshots")))
+	return s, err
+}
+
+// checkKind refuses a directory whose log is of the other kind: starting with an empty one would forget votes and entries.
+func checkKind(dir, kind string) error {
+	other, name := "wal", LogStoreWAL
+	if kind == LogStoreWAL {
+		other, name = "log.db", LogStoreBolt
+	}
+	if _, err := os.Stat(filepath.Join(dir, other)); err == nil {
+		return fmt.Errorf("storage.logStore: %s was asked for, but the data directory holds a log of kind %s", kind, name)
+	}
+	return nil
+}
+
+func openBolt(path string) (*raftboltdb.BoltStore, error) {
+	// The free list as a map, and not written with each commit, is what keeps bolt's commits short as the file grows; it is rebuilt at start.
+	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
+		FreelistType: bbolt.FreelistMapType, NoFreelistSync: true, Timeout: lockTimeout,
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return store, nil
+}
+
+// guardedLog reports failures: raft on a follower only logs them, and a leader with a full disk would win one election after the other.
+type guardedLog struct {
+	raft.LogStore
+	fail func(error)
+}
+
+func guardLog(s raft.LogStore, fail func(error)) raft.LogStore { return guardedLog{s, fail} }
+
+func (g guardedLog) check(op string, err error) error {
+	if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
+		g.fail(&Error{Op: op, Kind: StorageFailed, Err: err})
+	}
+	return err
+}
+
+func (g guardedLog) GetLog(index uint64, l *raft.Log) error {
+	return g.check("read log", g.LogStore.GetLog(index, l))
+}
+
+func (g guardedLog) StoreLog(l *raft.Log) error { return g.check("write log", g.LogStore.StoreLog(l)) }
+
+func (g guardedLog) StoreLogs(l []*raft.Log) error {
+	return g.check("write log", g.LogStore.StoreLogs(l))
+}
+
+func (g guardedLog) DeleteRange(first, last uint64) error {
+	return g.check("shorten log", g.LogStore.DeleteRange(first, last))
+}
+
+// IsMonotonic implements raft.MonotonicLogStore, for the write-ahead log.
+func (g guardedLog) IsMonotonic() bool {
+	m, ok := g.LogStore.(raft.MonotonicLogStore)
+	return ok && m.IsMonotonic()
+}
+
+// guardedStable does the same for the term and the vote.
+type guardedStable struct {
+	raft.StableStore
+	fail func(error)
+}
+
+func guardStable(s raft.StableStore, fail func(error)) raft.StableStore {
+	return guardedStable{s, fail}
+}
+
+func (g guardedStable) check(err error) error {
+	if err != nil {
+		g.fail(&Error{Op: "write vote", Kind: StorageFailed, Err: err})
+	}
+	return err
+}
+
+func (g guardedStable) Set(key, value []byte) error { return g.check(g.StableStore.Set(key, value)) }
+
+func (g guardedStable) SetUint64(key []byte, value uint64) error {
+	return g.check(g.StableStore.SetUint64(key, value))
+}
