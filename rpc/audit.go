@@ -1,0 +1,109 @@
+package rpc
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	quoratev1 "quorate/proto/quorate/v1"
+)
+
+// Outcome says how a change went.
+type Outcome string
+
+// The outcomes of a change.
+const (
+	// Accepted: it was made.
+	Accepted Outcome = "accepted"
+	// Refused: it was not made, because of who asked, or what for, or the state that it met.
+	Refused Outcome = "refused"
+	// Failed: it was not made, because the group could not.
+	Failed Outcome = "failed"
+	// Unknown: whether it was made is not known.
+	Unknown Outcome = "unknown"
+)
+
+// AuditRecord is one change that was asked for.
+type AuditRecord struct {
+	// Time is wall time when the answer was known.
+	Time time.Time
+	// Actor is who asked and from where; its name is empty if that could not be found out.
+	Actor *quoratev1.Actor
+	// Method is the full name of the gRPC method, for REST as well.
+	Method string
+	// Request is what was asked for. It must not be modified.
+	Request proto.Message
+	// RequestID is the client's, or one made here where the request has none.
+	RequestID string
+	Outcome   Outcome
+	// Generation is the current one after the change or at its refusal, as far as this member knows; 0 before the first.
+	Generation uint64
+	// Revision is that of the change, 0 if there was none.
+	Revision uint64
+	// Code, Reason and Message are those of the error; OK and empty if there was none.
+	Code            codes.Code
+	Reason, Message string
+}
+
+func auditTo(logger *slog.Logger) func(AuditRecord) {
+	return func(r AuditRecord) {
+		level := slog.LevelInfo
+		if r.Outcome != Accepted {
+			level = slog.LevelWarn
+		}
+		logger.LogAttrs(context.Background(), level, "change",
+			slog.String("outcome", string(r.Outcome)), slog.String("method", r.Method),
+			slog.String("actor", r.Actor.GetName()), slog.String("role", r.Actor.GetRole()), slog.String("from", r.Actor.GetAddress()),
+			slog.String("requestId", r.RequestID), slog.Uint64("generation", r.Generation), slog.Uint64("revision", r.Revision),
+			slog.String("code", r.Code.String()), slog.String("reason", r.Reason), slog.String("message", r.Message))
+	}
+}
+
+// audit records a change that was asked for, with the answer that the caller is about to get.
+func (s *Server) audit(c *call, request, response any, err error) {
+	record := AuditRecord{
+		Time: s.config.Now(), Actor: c.caller.actor(), Method: c.method, RequestID: c.requestID, Outcome: Accepted,
+		Generation: s.config.Node.Local().State.CurrentGeneration().GetNumber(),
+	}
+	record.Request, _ = request.(proto.Message)
+	if answer, ok := response.(interface {
+		GetHeader() *quoratev1.ResponseHeader
+	}); ok && err == nil {
+		record.Revision, record.Generation = answer.GetHeader().GetRevision(), answer.GetHeader().GetGeneration()
+	}
+	if err != nil {
+		st := status.Convert(err)
+		record.Code, record.Message, record.Reason = st.Code(), st.Message(), reasonOf(st)
+		record.Outcome = outcomeOf(record.Code, record.Reason)
+	}
+	s.config.Audit(record)
+}
+
+func outcomeOf(code codes.Code, reason string) Outcome {
+	if reason == ReasonUnknownOutcome {
+		return Unknown
+	}
+	switch code {
+	case codes.InvalidArgument, codes.NotFound, codes.AlreadyExists, codes.PermissionDenied, codes.Unauthenticated,
+		codes.FailedPrecondition, codes.Aborted, codes.OutOfRange, codes.Unimplemented, codes.ResourceExhausted:
+		return Refused
+	case codes.Canceled, codes.Internal:
+		// The caller went away, or the handler died, while the change was under way.
+		return Unknown
+	}
+	return Failed
+}
+
+func reasonOf(st *status.Status) string {
+	for _, detail := range st.Details() {
+		if info, ok := detail.(*errdetails.ErrorInfo); ok {
+			return info.GetReason()
+		}
+	}
+	return ""
+}

@@ -1,0 +1,186 @@
+package rpc
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"runtime/debug"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+
+	"quorate/fsm"
+)
+
+// requestIDKey is the metadata that carries a request id: read where the request has no field for it, and echoed in the
+// header of the answer. In REST it is the header X-Request-Id.
+const requestIDKey = "x-request-id"
+
+// call is what the interceptors found out about a call.
+type call struct {
+	method    string
+	caller    caller
+	requestID string
+	changes   bool
+}
+
+// unary is the way of every unary call. Its steps are in this order for a reason: what is outside sees what the inside
+// answers, so recovery covers all, errors are statuses before they are audited, and a caller who may not is in the audit.
+func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
+	c := &call{method: info.FullMethod, changes: rules[info.FullMethod].changes}
+	defer func() {
+		err = s.answer(c, err)
+		if c.changes {
+			s.audit(c, request, response, err)
+		}
+	}()
+	defer s.recover(c, &err)
+
+	done, err := acquire(&s.calls, s.config.Limits.MaxCalls, ReasonTooManyCalls)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	ctx, cancel := s.deadline(ctx)
+	defer cancel()
+	if c.requestID = requestID(ctx, request, c.changes); c.requestID != "" {
+		// It fails only where there is no stream to set it on, which no caller could be told anyway.
+		_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, c.requestID))
+	}
+	if ctx, err = s.admit(ctx, c); err != nil {
+		return nil, err
+	}
+	if err := s.validate(request); err != nil {
+		return nil, err
+	}
+	return handler(ctx, request)
+}
+
+// stream is the way of every streaming call. It has no deadline of its own, ends when the server stops, and changes
+// nothing.
+func (s *Server) stream(server any, raw grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	c := &call{method: info.FullMethod}
+	defer func() { err = s.answer(c, err) }()
+	defer s.recover(c, &err)
+
+	done, err := acquire(&s.watches, s.config.Limits.MaxWatches, ReasonTooManyWatches)
+	if err != nil {
+		return err
+	}
+	defer done()
+	ctx, cancel := context.WithCancelCause(raw.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(s.stopping, func() { cancel(shuttingDown()) })()
+	if ctx, err = s.admit(ctx, c); err != nil {
+		return err
+	}
+	err = handler(server, &validatedStream{ServerStream: raw, ctx: ctx, validate: s.validate})
+	if s.stopping.Err() != nil && raw.Context().Err() == nil {
+		// Whatever the handler made of its end, this is why.
+		return shuttingDown()
+	}
+	return err
+}
+
+// admit finds out who calls, and whether they may.
+func (s *Server) admit(ctx context.Context, c *call) (context.Context, error) {
+	var err error
+	if c.caller, err = identify(ctx, s.config.Now()); err != nil {
+		return nil, err
+	}
+	if err := authorize(c.caller, c.method); err != nil {
+		return nil, err
+	}
+	return withCaller(ctx, c.caller), nil
+}
+
+// deadline gives a call without one the default, and shortens one that is too far away.
+func (s *Server) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := s.config.Limits.MaxDeadline
+	if _, ok := ctx.Deadline(); !ok {
+		limit = min(limit, s.config.Limits.DefaultDeadline)
+	}
+	return context.WithTimeout(ctx, limit)
+}
+
+// recover turns a panic into an internal error: one call's bug shall not take a member out of the group.
+func (s *Server) recover(c *call, err *error) {
+	cause := recover()
+	if cause == nil {
+		return
+	}
+	s.config.OnPanic(c.method)
+	s.config.Logger.Error("a call panicked", slog.String("method", c.method), slog.String("requestId", c.requestID),
+		slog.Any("cause", cause), slog.String("stack", string(debug.Stack())))
+	*err = newStatus(failure{code: codes.Internal, reason: ReasonInternal}, "internal error; the member's log has more", nil).Err()
+}
+
+// answer makes a status of an error, and logs what callers are not told.
+func (s *Server) answer(c *call, err error) error {
+	if err == nil {
+		return nil
+	}
+	st, known := toStatus(err)
+	if !known {
+		s.config.Logger.Error("a call failed", slog.String("method", c.method), slog.String("requestId", c.requestID), slog.Any("error", err))
+	}
+	return st.Err()
+}
+
+// acquire counts a call in, and returns what counts it out again.
+func acquire(inFlight *atomic.Int64, limit int, reason string) (done func(), err error) {
+	if inFlight.Add(1) > int64(limit) {
+		inFlight.Add(-1)
+		return nil, exhausted(reason, "this member has as many calls of this sort in flight as it takes")
+	}
+	return func() { inFlight.Add(-1) }, nil
+}
+
+// requestID returns the id in the request, or else in the metadata. A change always has one, so that its audit record
+// can be found again.
+func requestID(ctx context.Context, request any, changes bool) string {
+	if r, ok := request.(interface{ GetRequestId() string }); ok && usableID(r.GetRequestId()) {
+		return r.GetRequestId()
+	}
+	if values := metadata.ValueFromIncomingContext(ctx, requestIDKey); len(values) == 1 && usableID(values[0]) {
+		return values[0]
+	}
+	if changes {
+		return rand.Text()
+	}
+	return ""
+}
+
+// usableID says whether an id may go into metadata and logs; what else is wrong with it, validation says.
+func usableID(id string) bool {
+	if id == "" || len(id) > fsm.MaxRequestIDBytes || !utf8.ValidString(id) {
+		return false
+	}
+	for i := range len(id) {
+		if id[i] < ' ' || id[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// validatedStream validates what comes in, and has the context that ends when the server stops.
+type validatedStream struct {
+	grpc.ServerStream
+	ctx      context.Context
+	validate func(any) error
+}
+
+// Context implements grpc.ServerStream.
+func (s *validatedStream) Context() context.Context { return s.ctx }
+
+// RecvMsg implements grpc.ServerStream.
+func (s *validatedStream) RecvMsg(message any) error {
+	if err := s.ServerStream.RecvMsg(message); err != nil {
+		return err
+	}
+	return s.validate(message)
+}

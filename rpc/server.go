@@ -1,0 +1,213 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"buf.build/go/protovalidate"
+	"golang.org/x/net/netutil"
+	"google.golang.org/grpc"
+	channelz "google.golang.org/grpc/channelz/service"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"quorate/node"
+	logv1 "quorate/proto/quorate/log/v1"
+	quoratev1 "quorate/proto/quorate/v1"
+)
+
+// Keepalive of gRPC connections: a peer that vanished is found out within 40 s, and one that pings more often than this
+// is shown the door.
+const (
+	keepaliveTime    = 30 * time.Second
+	keepaliveTimeout = 10 * time.Second
+	keepaliveMinimum = 5 * time.Second
+	handshakeTimeout = 10 * time.Second
+)
+
+// services are those of quorate.v1, in the order of the protocol.
+var services = []*grpc.ServiceDesc{
+	&quoratev1.TopologyService_ServiceDesc,
+	&quoratev1.LeaseService_ServiceDesc,
+	&quoratev1.MaintenanceService_ServiceDesc,
+	&quoratev1.MemberService_ServiceDesc,
+	&quoratev1.EventService_ServiceDesc,
+}
+
+// Server serves one member's gRPC and HTTP listeners. Make it with New and end it with Shutdown.
+type Server struct {
+	config    Config
+	validator protovalidate.Validator
+	grpc      *grpc.Server
+	http      *http.Server
+	gateway   *grpc.ClientConn
+	inProcess *inProcessListener
+	running   sync.WaitGroup
+
+	calls, watches atomic.Int64
+
+	// stopping ends the streams.
+	stopping context.Context
+	stop     context.CancelFunc
+}
+
+// New makes a server, which is able to serve at once.
+func New(config Config) (*Server, error) {
+	if err := config.complete(); err != nil {
+		return nil, err
+	}
+	s := &Server{config: config, inProcess: newInProcessListener()}
+	s.stopping, s.stop = context.WithCancel(context.Background())
+	var err error
+	if s.validator, err = newValidator(services); err != nil {
+		return nil, err
+	}
+	s.grpc = s.newGRPC()
+	if err := checkRules(s.grpc.GetServiceInfo()); err != nil {
+		return nil, err
+	}
+	if err := s.openGateway(); err != nil {
+		return nil, err
+	}
+	s.running.Go(func() {
+		if err := s.grpc.Serve(s.inProcess); err != nil {
+			s.config.Logger.Error("the connection inside the process ended", slog.Any("error", err))
+		}
+	})
+	return s, nil
+}
+
+func (s *Server) newGRPC() *grpc.Server {
+	limits := s.config.Limits
+	server := grpc.NewServer(
+		grpc.Creds(newHandshaker(s.config.Credentials)),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.MaxRecvMsgSize(limits.MaxRequestBytes),
+		grpc.MaxHeaderListSize(uint32(min(limits.MaxHeaderBytes, math.MaxInt32))),
+		grpc.MaxConcurrentStreams(limits.MaxStreams),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinimum, PermitWithoutStream: true}),
+		grpc.UnaryInterceptor(s.unary),
+		grpc.StreamInterceptor(s.stream),
+	)
+	quoratev1.RegisterTopologyServiceServer(server, &topologyService{server: s})
+	quoratev1.RegisterLeaseServiceServer(server, &leaseService{server: s})
+	quoratev1.RegisterMaintenanceServiceServer(server, &maintenanceService{server: s})
+	quoratev1.RegisterMemberServiceServer(server, &memberService{server: s})
+	quoratev1.RegisterEventServiceServer(server, &eventService{server: s})
+	healthpb.RegisterHealthServer(server, newHealth(s.ready, services))
+	reflection.Register(server)
+	channelz.RegisterChannelzServiceToServer(server)
+	return server
+}
+
+// ready returns why the member should not be asked, nil if it may.
+func (s *Server) ready() error {
+	if s.stopping.Err() != nil {
+		return errors.New("shutting down")
+	}
+	return s.config.Node.Ready()
+}
+
+// ServeGRPC serves gRPC until Shutdown, and then returns nil. It closes the listener.
+func (s *Server) ServeGRPC(listener net.Listener) error {
+	err := s.grpc.Serve(netutil.LimitListener(listener, s.config.Limits.MaxConnections))
+	if err == nil || errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return fmt.Errorf("rpc: serve gRPC: %w", err)
+}
+
+// ServeHTTP serves REST until Shutdown, and then returns nil. It closes the listener.
+func (s *Server) ServeHTTP(listener net.Listener) error {
+	limited := netutil.LimitListener(listener, s.config.Limits.MaxConnections)
+	var err error
+	if s.http.TLSConfig != nil {
+		err = s.http.ServeTLS(limited, "", "")
+	} else {
+		err = s.http.Serve(limited)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("rpc: serve HTTP: %w", err)
+}
+
+// Shutdown stops taking calls, ends streams, and waits for the calls in flight for as long as ctx lets it; then it cuts
+// them off and returns the error of ctx.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stop()
+	// REST first, since its calls go on over gRPC.
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(err, s.http.Close())
+	}
+	err = errors.Join(err, s.gateway.Close())
+	graceful := make(chan struct{})
+	go func() {
+		defer close(graceful)
+		s.grpc.GracefulStop()
+	}()
+	select {
+	case <-graceful:
+	case <-ctx.Done():
+		s.grpc.Stop()
+		<-graceful
+		err = errors.Join(err, ctx.Err())
+	}
+	s.running.Wait()
+	return err
+}
+
+// propose puts a command into the log, on behalf of the caller of ctx, and returns its outcome unless that is a refusal.
+func (s *Server) propose(ctx context.Context, requestID string, command *logv1.Command) (*logv1.Outcome, error) {
+	command.RequestId = requestID
+	command.Actor = callerFrom(ctx).actor()
+	command.WallTime = timestamppb.New(s.config.Now())
+	outcome, err := s.config.Node.Propose(ctx, command)
+	if err != nil {
+		return nil, err
+	}
+	return outcome, refused(outcome)
+}
+
+// read returns a view of the state, and the header for an answer from it.
+func (s *Server) read(ctx context.Context, options *quoratev1.ReadOptions) (node.View, *quoratev1.ResponseHeader, error) {
+	view, err := s.config.Node.Read(ctx, options)
+	if err != nil {
+		return node.View{}, nil, err
+	}
+	return view, headerOf(view), nil
+}
+
+func headerOf(view node.View) *quoratev1.ResponseHeader {
+	return &quoratev1.ResponseHeader{
+		Revision:         view.State.Revision(),
+		Generation:       view.State.CurrentGeneration().GetNumber(),
+		Member:           view.Member,
+		LeaderContactAge: durationpb.New(view.LeaderContactAge),
+		ClusterTime:      durationpb.New(view.State.Now()),
+	}
+}
+
+// headerAfter is the header of the answer to a change.
+func (s *Server) headerAfter(outcome *logv1.Outcome) *quoratev1.ResponseHeader {
+	return &quoratev1.ResponseHeader{
+		Revision:         outcome.GetRevision(),
+		Generation:       outcome.GetGeneration(),
+		Member:           s.config.Node.ID(),
+		LeaderContactAge: durationpb.New(s.config.Node.Local().LeaderContactAge),
+		ClusterTime:      durationpb.New(time.Duration(outcome.GetClock())),
+	}
+}
