@@ -109,8 +109,9 @@ type Limits struct {
 	// MessageTimeout is how long a request may take from its first byte to its
 	// last.
 	MessageTimeout time.Duration
-	// IdleTimeout is how long a connection may stay silent. It has to be longer
-	// than the longest session time-out, and than MaxTokenLifetime.
+	// IdleTimeout is how long a connection may stay silent at least; it is ended
+	// at the latest an eighth after that. It has to be longer than the longest
+	// session time-out. A token that is not renewed ends the connection too.
 	IdleTimeout time.Duration
 	// WriteTimeout is how long a client may leave queued messages unread.
 	WriteTimeout time.Duration

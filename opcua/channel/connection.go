@@ -187,8 +187,8 @@ func (c *Channel) pause() {
 	c.waitForRoom()
 }
 
-// awaitRequest sets the deadline for the time until the next request. A new
-// deadline is not worth its cost before an eighth of the old one is over.
+// awaitRequest sets the deadline for the time until the next request. It is an
+// eighth later than it has to be, so that it need not be set for each request.
 func (c *Channel) awaitRequest() {
 	if !c.opened {
 		return // the deadline of the handshake stays
@@ -199,8 +199,8 @@ func (c *Channel) awaitRequest() {
 	}
 	idle := min(c.server.limits.IdleTimeout, c.tokenLeft())
 	until := time.Now().Add(idle)
-	if d := until.Sub(c.deadline); d > idle/8 || d < 0 {
-		c.setDeadline(until)
+	if late := c.deadline.Sub(until); late < 0 || late > idle/8 {
+		c.setDeadline(until.Add(idle / 8))
 	}
 }
 

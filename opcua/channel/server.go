@@ -270,13 +270,19 @@ func (s *Server) offersPolicy(uri string) bool {
 func (s *Server) enterHandshake() (release func(), err error) {
 	wait := time.NewTimer(s.limits.HandshakeTimeout)
 	defer wait.Stop()
+	halted := ending{ua.StatusBadServerHalted, RejectServerClose, "server is shutting down"}
+	select {
+	case <-s.done:
+		return nil, halted
+	default:
+	}
 	select {
 	case s.handshakes <- struct{}{}:
 		return func() { <-s.handshakes }, nil
 	case <-wait.C:
 		return nil, ending{ua.StatusBadTCPServerTooBusy, RejectTimeout, "too many channels are being opened"}
 	case <-s.done:
-		return nil, ending{ua.StatusBadServerHalted, RejectServerClose, "server is shutting down"}
+		return nil, halted
 	}
 }
 
