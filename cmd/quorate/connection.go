@@ -44,6 +44,8 @@ type connection struct {
 	members   []*grpc.ClientConn
 	current   int
 	timeout   time.Duration
+	// pause is the wait after the first round over all endpoints.
+	pause time.Duration
 }
 
 // connect prepares the connections; none is opened before the first call.
@@ -52,7 +54,7 @@ func (o *options) connect() (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &connection{endpoints: o.endpoints, timeout: o.timeout}
+	c := &connection{endpoints: o.endpoints, timeout: o.timeout, pause: firstPause}
 	for _, endpoint := range o.endpoints {
 		// A proxy from the environment is not used: members are in the plant's own network.
 		member, err := grpc.NewClient("passthrough:///"+endpoint,
@@ -100,7 +102,7 @@ func (c *connection) Invoke(ctx context.Context, method string, request, reply a
 	defer cancel()
 	failure := &remoteError{repeat: repeatFlags(request)}
 	changes := !isRead(request)
-	pause := firstPause
+	pause := c.pause
 	for attempt := 1; ; attempt++ {
 		member, endpoint := c.members[c.current], c.endpoints[c.current]
 		reached, err := c.attempt(ctx, member, method, request, reply, opts)

@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"sort"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"sigs.k8s.io/yaml"
 
 	quoratev1 "quorate/proto/quorate/v1"
 )
@@ -51,17 +52,8 @@ func readTopology(stdin io.Reader, name string) (*quoratev1.Topology, error) {
 // parseTopology parses a document whose schema is the protobuf message. JSON is YAML too, so there is one way for both.
 // Keys are snake_case or lowerCamelCase, as protobuf's JSON form has it; any other key is an error that names it.
 func parseTopology(raw []byte) (*quoratev1.Topology, error) {
-	if len(bytes.TrimSpace(raw)) == 0 {
-		return nil, errors.New("the topology document is empty")
-	}
-	asJSON, err := yaml.YAMLToJSONStrict(raw)
+	tree, err := parseYAML(raw)
 	if err != nil {
-		return nil, fmt.Errorf("not a YAML or JSON document: %w", err)
-	}
-	var tree any
-	decoder := json.NewDecoder(bytes.NewReader(asJSON))
-	decoder.UseNumber()
-	if err := decoder.Decode(&tree); err != nil {
 		return nil, fmt.Errorf("not a YAML or JSON document: %w", err)
 	}
 	if tree == nil {
@@ -73,10 +65,28 @@ func parseTopology(raw []byte) (*quoratev1.Topology, error) {
 	if len(problems) > 0 {
 		return nil, errors.New(strings.Join(problems, "; "))
 	}
+	asJSON, err := json.Marshal(tree)
+	if err != nil {
+		return nil, fmt.Errorf("not a topology document: %w", err)
+	}
 	if err := protojson.Unmarshal(asJSON, topology); err != nil {
 		return nil, fmt.Errorf("not a topology document: %w", err)
 	}
 	return topology, nil
+}
+
+// parseYAML parses one YAML document, nil where there is nothing in it. A key given twice and a second document are errors:
+// either would be silently dropped.
+func parseYAML(raw []byte) (any, error) {
+	decoder := yaml.NewDecoder(bytes.NewReader(raw))
+	var tree, more any
+	if err := decoder.Decode(&tree); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if err := decoder.Decode(&more); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one document")
+	}
+	return tree, nil
 }
 
 // checkMessage compares the tree with the message's fields, so that every wrong key and value is named by its path. The
@@ -146,6 +156,10 @@ func checkValue(path string, value any, field protoreflect.FieldDescriptor, prob
 		if _, ok := value.(string); !ok {
 			*problems = append(*problems, fmt.Sprintf("%s: must be text, got %s", path, describe(value)))
 		}
+	case protoreflect.Uint32Kind:
+		if n, ok := value.(int); !ok || n < 0 || n > math.MaxUint32 {
+			*problems = append(*problems, fmt.Sprintf("%s: must be a number from 0 to %d, got %s", path, uint32(math.MaxUint32), describe(value)))
+		}
 	}
 }
 
@@ -158,7 +172,7 @@ func orTop(path string) string {
 
 func describe(value any) string {
 	switch v := value.(type) {
-	case map[string]any:
+	case map[string]any, map[any]any:
 		return "a mapping"
 	case []any:
 		return "a list"

@@ -12,7 +12,6 @@ import (
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/knadh/koanf/maps"
-	yamlparser "github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/v2"
 )
 
@@ -223,9 +222,13 @@ func readSettingsFile(name string) (map[string]any, error) {
 
 // parseTree parses YAML and refuses keys that no setting has.
 func parseTree(raw []byte) (map[string]any, error) {
-	tree, err := yamlparser.Parser().Unmarshal(raw)
+	document, err := parseYAML(raw)
 	if err != nil {
 		return nil, err
+	}
+	tree, ok := document.(map[string]any)
+	if !ok && document != nil {
+		return nil, fmt.Errorf("must be a mapping of settings, got %s", describe(document))
 	}
 	if unknown := unknownKeys("", tree, reflect.TypeFor[settings]()); len(unknown) > 0 {
 		return nil, fmt.Errorf("unknown key %s", strings.Join(unknown, ", "))

@@ -177,9 +177,21 @@ func (s *settings) checkRedundancy(f *findings) {
 	between(f, "redundancy.goodSamples", r.GoodSamples, 1, redundancy.MaxSamples)
 	// Zero would mean the default to the packages below, so it can't be asked for.
 	between(f, "redundancy.recoverDwell", r.RecoverDwell, time.Millisecond, redundancy.MaxRecoverDwell)
-	if _, err := ua.ParseNodeID(r.WitnessNode); err != nil {
-		f.add("redundancy.witnessNode", "must be a NodeId such as i=2258, got %q", r.WitnessNode)
+	if _, err := parseNodeID(r.WitnessNode); err != nil {
+		f.add("redundancy.witnessNode", "%v", err)
 	}
+}
+
+// nodeIDForm is stricter than gopcua's parser, which takes a mistyped id for a text id in namespace 0.
+var nodeIDForm = regexp.MustCompile(`^(ns=[0-9]+;)?[isgb]=.+$`)
+
+func parseNodeID(text string) (*ua.NodeID, error) {
+	if nodeIDForm.MatchString(text) {
+		if id, err := ua.ParseNodeID(text); err == nil {
+			return id, nil
+		}
+	}
+	return nil, fmt.Errorf("must be a NodeId such as i=2258 or ns=2;s=m1, got %q", text)
 }
 
 func between[T interface{ ~int | ~int64 }](f *findings, key string, value, least, most T) {
