@@ -39,15 +39,13 @@ func (a *application) setMaintenance(c *logv1.SetMaintenance) (*logv1.Outcome, *
 	if _, _, known := a.Server(c.GetServer()); !known && !declared {
 		return nil, a.unknownServer(c.GetServer())
 	}
-	m := &quoratev1.Maintenance{Server: c.GetServer(), Active: c.GetActive(), Actor: a.actor(), Since: a.wallTime()}
 	if !c.GetActive() {
-		if a.maintenance.active.Delete(c.GetServer()) {
-			a.emit(&quoratev1.Event{Body: &quoratev1.Event_MaintenanceChanged{MaintenanceChanged: m}})
-		}
-		return maintained(m), nil
+		return maintained(a.withdrawMaintenance(c.GetServer())), nil
 	}
-	m.Reason = c.GetReason()
-	m.EstimatedReturn = copyTime(c.GetEstimatedReturn())
+	m := &quoratev1.Maintenance{
+		Server: c.GetServer(), Active: true, Reason: c.GetReason(), EstimatedReturn: copyTime(c.GetEstimatedReturn()),
+		Actor: a.actor(), Since: a.wallTime(),
+	}
 	if declared {
 		if m.GetReason() == before.GetReason() && proto.Equal(m.GetEstimatedReturn(), before.GetEstimatedReturn()) {
 			return maintained(before), nil
@@ -57,6 +55,15 @@ func (a *application) setMaintenance(c *logv1.SetMaintenance) (*logv1.Outcome, *
 	a.maintenance.active.Set(c.GetServer(), m)
 	a.emit(&quoratev1.Event{Body: &quoratev1.Event_MaintenanceChanged{MaintenanceChanged: m}})
 	return maintained(m), nil
+}
+
+// withdrawMaintenance ends what was declared of a server, if anything was.
+func (a *application) withdrawMaintenance(server string) *quoratev1.Maintenance {
+	m := &quoratev1.Maintenance{Server: server, Actor: a.actor(), Since: a.wallTime()}
+	if a.maintenance.active.Delete(server) {
+		a.emit(&quoratev1.Event{Body: &quoratev1.Event_MaintenanceChanged{MaintenanceChanged: m}})
+	}
+	return m
 }
 
 // Maintenance returns what was declared of a server; false means that it is not in maintenance.

@@ -113,7 +113,7 @@ func (a *application) removeMember(m *logv1.MemberRecord) {
 // dropMember forgets a member, and what is kept for its server.
 func (a *application) dropMember(id string) {
 	a.members.byID.Delete(id)
-	a.maintenance.active.Delete(id)
+	a.withdrawMaintenance(id)
 	a.leases.forgetEnded(id)
 }
 
@@ -200,6 +200,20 @@ func (s *State) Members() []*logv1.MemberRecord {
 		all = append(all, m)
 	}
 	return all
+}
+
+// CheckRemovable says whether a member may be taken out of the group: the refusal is MEMBER_IN_TOPOLOGY while the current
+// topology names it, UNKNOWN_MEMBER where it is not in the group.
+func (s *State) CheckRemovable(id string) *Refusal {
+	if _, r := s.present("id", id); r != nil {
+		return r
+	}
+	if set, _, ok := s.Server(id); ok {
+		return refuse(logv1.Kind_KIND_PRECONDITION, ReasonMemberInTopology, "id",
+			"member %s is in set %s of the current topology: publish one without it first", id, set.GetId()).
+			with("set", set.GetId())
+	}
+	return nil
 }
 
 // CommandVersion returns the command set that every member can apply, at least 1: the lowest that any has announced. A member

@@ -92,7 +92,7 @@ func (w *snapshotWriter) record(record *logv1.SnapshotRecord) {
 	if w.err != nil {
 		return
 	}
-	body, err := proto.MarshalOptions{}.MarshalAppend(w.buffer[:0], record)
+	body, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(w.buffer[:0], record)
 	if err != nil {
 		w.err = fmt.Errorf("snapshot record %d: %w", w.records, err)
 		return

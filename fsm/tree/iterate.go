@@ -2,7 +2,8 @@ package tree
 
 import "iter"
 
-// All returns the items in key order.
+// All returns the items in key order. As with every iteration, the map must not be changed meanwhile: iterate over a snapshot
+// where it has to be.
 func (m *Map[K, V]) All() iter.Seq2[K, V] {
 	root := m.root
 	return func(yield func(K, V) bool) {

@@ -1,0 +1,403 @@
+package fsm
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	logv1 "quorate/proto/quorate/log/v1"
+	quoratev1 "quorate/proto/quorate/v1"
+)
+
+// notebook runs one transcript: a state, the entries that were applied to it, and what they did, in words.
+//
+// Every directive that is a command becomes an entry of its own, at the next index, stamped with the reading that "clock" set
+// last. After each, the invariants are checked, and the state must come through a snapshot with the same digest.
+type notebook struct {
+	state   *State
+	reading time.Duration
+	index   uint64
+	last    *logv1.Entry
+	draft   *quoratev1.Topology // Of the last publish, for "publish same".
+	seen    *seen
+}
+
+// seen collects what all transcripts together have shown.
+type seen struct{ bodies, events, reasons map[string]bool }
+
+func newSeen() *seen {
+	return &seen{bodies: map[string]bool{}, events: map[string]bool{}, reasons: map[string]bool{}}
+}
+
+// wallStart is the wall time of cluster time 0 in transcripts.
+var wallStart = time.Date(2026, 3, 1, 6, 0, 0, 0, time.UTC)
+
+func (n *notebook) run(t *testing.T, d *datadriven.TestData) string {
+	switch d.Cmd {
+	case "clock":
+		n.reading = duration(t, d)
+		return ""
+	case "again":
+		return n.apply(t, n.index+1, n.last)
+	case "replay":
+		return n.apply(t, n.index, n.last)
+	case "publish", "rollback", "adopt", "begin", "end", "maintenance", "sync", "announce", "open-term", "tick", "pulse", "mark-digest":
+		return n.apply(t, n.index+1, n.entry(t, d))
+	default:
+		return n.query(t, d)
+	}
+}
+
+func duration(t *testing.T, d *datadriven.TestData) time.Duration {
+	v, err := time.ParseDuration(d.CmdArgs[0].Key)
+	if err != nil {
+		d.Fatalf(t, "%v", err)
+	}
+	return v
+}
+
+// entry builds the entry that a directive stands for; times=N puts the command into it N times, each with a request id of its own
+// (and publish request id of its own, where that is given), and expecting the generation that the one before it made.
+func (n *notebook) entry(t *testing.T, d *datadriven.TestData) *logv1.Entry {
+	e := &logv1.Entry{Clock: uint64(n.reading), LeaderApplied: n.index}
+	times := number(t, d, "times", 1)
+	for i := range times {
+		c := n.command(t, d, i)
+		c.RequestId = text(d, "id", "")
+		if times > 1 && c.RequestId != "" {
+			c.RequestId += "." + strconv.FormatUint(i, 10)
+		}
+		c.Actor = &quoratev1.Actor{Name: text(d, "actor", "ann"), Role: "operator", Address: "10.0.0.7:5511"}
+		c.WallTime = timestamppb.New(wallStart.Add(n.reading))
+		e.Commands = append(e.Commands, c)
+	}
+	return e
+}
+
+func (n *notebook) command(t *testing.T, d *datadriven.TestData, i uint64) *logv1.Command {
+	first := ""
+	if len(d.CmdArgs) > 0 && len(d.CmdArgs[0].Vals) == 0 {
+		first = d.CmdArgs[0].Key
+	}
+	apply := text(d, "publish", "")
+	if apply != "" && d.HasArg("times") {
+		apply += "." + strconv.FormatUint(i, 10)
+	}
+	switch d.Cmd {
+	case "publish":
+		if first != "same" {
+			n.draft = draft(t, d)
+		}
+		return &logv1.Command{Body: &logv1.Command_PublishTopology{PublishTopology: &logv1.PublishTopology{
+			ExpectedGeneration: number(t, d, "expect", n.state.CurrentGeneration().GetNumber()) + i, Topology: n.draft}}}
+	case "rollback":
+		return &logv1.Command{Body: &logv1.Command_RollbackTopology{RollbackTopology: &logv1.RollbackTopology{
+			ExpectedGeneration: number(t, d, "expect", n.state.CurrentGeneration().GetNumber()), To: number(t, d, "to", 0)}}}
+	case "adopt":
+		return &logv1.Command{Body: &logv1.Command_AdoptGeneration{AdoptGeneration: &logv1.AdoptGeneration{
+			Member: first, Generation: number(t, d, "generation", 0)}}}
+	case "begin":
+		return &logv1.Command{Body: &logv1.Command_BeginLease{BeginLease: &logv1.BeginLease{Server: first,
+			Generation: number(t, d, "generation", 0), PublishRequestId: apply, Reason: text(d, "reason", "")}}}
+	case "end":
+		return &logv1.Command{Body: &logv1.Command_EndLease{EndLease: &logv1.EndLease{Server: first,
+			Generation: number(t, d, "generation", 0), PublishRequestId: apply, Outcome: text(d, "outcome", "")}}}
+	case "maintenance":
+		m := &logv1.SetMaintenance{Server: text(d, "server", ""), Active: first == "on", Reason: text(d, "reason", "")}
+		if hours := text(d, "return", ""); hours == "never" {
+			m.EstimatedReturn = &timestamppb.Timestamp{Nanos: -1}
+		} else if hours != "" {
+			m.EstimatedReturn = timestamppb.New(wallStart.Add(time.Duration(number(t, d, "return", 0)) * time.Hour))
+		}
+		return &logv1.Command{Body: &logv1.Command_SetMaintenance{SetMaintenance: m}}
+	case "sync":
+		m := &logv1.SyncMembers{}
+		for _, arg := range d.CmdArgs {
+			m.Members = append(m.Members, &logv1.SyncMembers_Member{Id: arg.Key, Voter: !slices.Contains(arg.Vals, "learner"),
+				RaftAddress: map[bool]string{false: arg.Key + ":7301"}[slices.Contains(arg.Vals, "nowhere")]})
+		}
+		return &logv1.Command{Body: &logv1.Command_SyncMembers{SyncMembers: m}}
+	case "announce":
+		return &logv1.Command{Body: &logv1.Command_AnnounceMember{AnnounceMember: &logv1.AnnounceMember{Id: first,
+			GrpcAddress: text(d, "grpc", first+":7101"), HttpAddress: first + ":7201", OpcuaUrl: "opc.tcp://" + first + ":4841",
+			Version: text(d, "version", "0.1.0"), CommandVersion: uint32(number(t, d, "commands", 1))}}}
+	case "open-term":
+		return &logv1.Command{Body: &logv1.Command_OpenTerm{OpenTerm: &logv1.OpenTerm{Term: number(t, d, "term", 0), Leader: text(d, "leader", "")}}}
+	case "tick":
+		return &logv1.Command{Body: &logv1.Command_Tick{Tick: &logv1.Tick{}}}
+	case "pulse":
+		return &logv1.Command{Body: &logv1.Command_Pulse{Pulse: &logv1.Pulse{}}}
+	default:
+		return &logv1.Command{Body: &logv1.Command_MarkDigest{MarkDigest: &logv1.MarkDigest{}}}
+	}
+}
+
+// apply applies an entry and says in words what it did; of many commands only the last answer.
+func (n *notebook) apply(t *testing.T, index uint64, e *logv1.Entry) string {
+	n.last = e
+	outcomes, events, err := n.state.ApplyEntry(index, e)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	if len(outcomes) == 0 {
+		return "skipped"
+	}
+	n.index = index
+	n.verify(t)
+	var out strings.Builder
+	for i, o := range outcomes {
+		body := e.GetCommands()[i]
+		if r := RefusalOf(o); r != nil {
+			n.seen.reasons[r.GetReason()] = true
+		} else {
+			n.seen.bodies[bodyName(body)] = true
+		}
+		if i == len(outcomes)-1 {
+			fmt.Fprintf(&out, "%d @%v: %s\n", o.GetRevision(), time.Duration(o.GetClock()), sayOutcome(o))
+		}
+	}
+	const shown = 12
+	for i, ev := range events {
+		n.seen.events[eventName(ev)] = true
+		if i < shown {
+			fmt.Fprintf(&out, "  event %s\n", sayEvent(ev))
+		}
+	}
+	if len(events) > shown {
+		fmt.Fprintf(&out, "  and %d more\n", len(events)-shown)
+	}
+	return out.String()
+}
+
+func bodyName(c *logv1.Command) string {
+	m := c.ProtoReflect()
+	return string(m.WhichOneof(m.Descriptor().Oneofs().ByName("body")).Name())
+}
+
+func eventName(e *quoratev1.Event) string {
+	m := e.ProtoReflect()
+	return string(m.WhichOneof(m.Descriptor().Oneofs().ByName("body")).Name())
+}
+
+// verify checks the invariants, and sends the state through a snapshot: what comes out goes on in its place.
+func (n *notebook) verify(t *testing.T) {
+	t.Helper()
+	if err := n.state.Check(); err != nil {
+		t.Fatal(err)
+	}
+	restored := roundTrip(t, n.state)
+	if n.index%2 == 0 {
+		n.state = restored
+	}
+}
+
+// roundTrip writes and restores a state, and fails unless both are equal.
+func roundTrip(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, s *State) *State {
+	t.Helper()
+	var first, second bytes.Buffer
+	written, err := s.WriteTo(&first)
+	if err != nil || written != int64(first.Len()) {
+		t.Fatalf("write snapshot: %d of %d bytes, %v", written, first.Len(), err)
+	}
+	restored, err := Restore(bytes.NewReader(first.Bytes()))
+	if err != nil {
+		t.Fatalf("restore snapshot: %v", err)
+	}
+	if restored.Digest() != s.Digest() {
+		t.Fatalf("the restored state has another digest")
+	}
+	if _, err := restored.WriteTo(&second); err != nil || !bytes.Equal(first.Bytes(), second.Bytes()) {
+		t.Fatalf("the restored state writes another snapshot, %v", err)
+	}
+	return restored
+}
+
+func text(d *datadriven.TestData, key, otherwise string) string {
+	arg, ok := d.Arg(key)
+	if !ok || len(arg.Vals) == 0 {
+		return otherwise
+	}
+	// "a*300" stands for a text that is too long to read.
+	if letter, count, ok := strings.Cut(arg.Vals[0], "*"); ok {
+		if c, err := strconv.Atoi(count); err == nil {
+			return strings.Repeat(letter, c)
+		}
+	}
+	return strings.ReplaceAll(arg.Vals[0], "_", " ")
+}
+
+func number(t *testing.T, d *datadriven.TestData, key string, otherwise uint64) uint64 {
+	arg, ok := d.Arg(key)
+	if !ok {
+		return otherwise
+	}
+	v, err := strconv.ParseUint(arg.Vals[0], 10, 64)
+	if err != nil {
+		d.Fatalf(t, "%s: %v", key, err)
+	}
+	return v
+}
+
+// draft reads a topology: "set ID MODE [max=N]", then its servers, "MEMBER ROLE [uri=…] [endpoint=…] [health=…]". "sets N [pad=BYTES]"
+// stands for N sets of one server each, whose health URLs are made longer by so many bytes.
+func draft(t *testing.T, d *datadriven.TestData) *quoratev1.Topology {
+	if strings.TrimSpace(d.Input) == "none" {
+		return nil
+	}
+	top := &quoratev1.Topology{}
+	for line := range strings.Lines(d.Input) {
+		name, args, err := datadriven.ParseLine(line)
+		if err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+		given := map[string]string{}
+		var words []string
+		for _, a := range args {
+			if len(a.Vals) == 0 && !strings.Contains(line, a.Key+"=") {
+				words = append(words, a.Key)
+				continue
+			}
+			given[a.Key] = strings.Join(a.Vals, "")
+		}
+		value := func(key, otherwise string) string {
+			if v, ok := given[key]; ok {
+				return v
+			}
+			return otherwise
+		}
+		if name == "sets" {
+			top.Sets = append(top.Sets, manySets(t, words[0], value("pad", ""))...)
+			continue
+		}
+		if name == "set" {
+			words = append(words, "", "")
+			set := &quoratev1.RedundantSet{Id: words[0], Mode: words[1]}
+			if limit, err := strconv.ParseUint(value("max", ""), 10, 32); err == nil {
+				set.Policies = &quoratev1.RedundancyPolicies{MaxServers: uint32(limit)}
+			}
+			top.Sets = append(top.Sets, set)
+			continue
+		}
+		set := top.GetSets()[len(top.GetSets())-1]
+		set.Servers = append(set.Servers, &quoratev1.RedundantServer{
+			Member: name, Role: append(words, "")[0],
+			ApplicationUri: value("uri", "urn:plant:"+name),
+			EndpointUrl:    value("endpoint", "opc.tcp://"+name+":4841"),
+			HealthUrl:      value("health", "http://"+name+":7201/healthz"),
+		})
+	}
+	return top
+}
+
+func manySets(t *testing.T, count, pad string) (sets []*quoratev1.RedundantSet) {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytes, _ := strconv.Atoi(pad)
+	for i := range n {
+		sets = append(sets, &quoratev1.RedundantSet{Id: fmt.Sprintf("set-%d", i), Mode: ModeNone, Servers: []*quoratev1.RedundantServer{{
+			Member: fmt.Sprintf("s%d", i), Role: RolePrimary, ApplicationUri: fmt.Sprintf("urn:plant:s%d:%s", i, strings.Repeat("u", bytes)),
+			EndpointUrl: "opc.tcp://s:4841/" + strings.Repeat("e", bytes), HealthUrl: "http://s/" + strings.Repeat("h", bytes),
+		}}})
+	}
+	return sets
+}
+
+func sayOutcome(o *logv1.Outcome) string {
+	if r := RefusalOf(o); r != nil {
+		out := fmt.Sprintf("refused, %s %s", strings.TrimPrefix(r.GetKind().String(), "KIND_"), r.GetReason())
+		if r.GetField() != "" {
+			out += "\n  field " + r.GetField()
+		}
+		for _, name := range slices.Sorted(maps.Keys(r.GetDetails())) {
+			out += fmt.Sprintf("\n  %s %s", name, r.GetDetails()[name])
+		}
+		return out + "\n  " + r.GetMessage()
+	}
+	switch {
+	case o.GetGenerationPublished() != nil:
+		return "published " + sayGeneration(o.GetGenerationPublished())
+	case o.GetLease() != nil:
+		return "lease " + sayLease(o.GetLease())
+	case o.GetMaintenance() != nil:
+		return "maintenance " + sayMaintenance(o.GetMaintenance())
+	default:
+		return "done"
+	}
+}
+
+func sayGeneration(g *quoratev1.Generation) string {
+	out := fmt.Sprintf("generation %d (%.8s) by %s with %s at %v", g.GetNumber(), g.GetDigest(), g.GetActor().GetName(),
+		g.GetPublishRequestId(), g.GetClusterTime().AsDuration())
+	if g.GetRollbackOf() != 0 {
+		out += fmt.Sprintf(", rollback of %d", g.GetRollbackOf())
+	}
+	if g.GetTopology() == nil {
+		out += ", digest only"
+	}
+	return out
+}
+
+func sayLease(l *quoratev1.ApplyLease) string {
+	out := fmt.Sprintf("%s/%d/%s of set %s", l.GetKey().GetServer(), l.GetKey().GetGeneration(), l.GetKey().GetPublishRequestId(), l.GetSet())
+	switch l.GetState() {
+	case quoratev1.LeaseState_LEASE_STATE_OPEN:
+		out += fmt.Sprintf(" open since %v until %v, %d window(s)", l.GetBegun().AsDuration(), l.GetDeadline().AsDuration(), l.GetWindows())
+	case quoratev1.LeaseState_LEASE_STATE_ENDED:
+		out += fmt.Sprintf(" ended %v to %v: %s", l.GetBegun().AsDuration(), l.GetEnded().AsDuration(), l.GetOutcome())
+	default:
+		out += fmt.Sprintf(" abandoned %v to %v", l.GetBegun().AsDuration(), l.GetEnded().AsDuration())
+	}
+	if l.GetReason() != "" {
+		out += ", for " + l.GetReason()
+	}
+	return out + ", by " + l.GetActor().GetName()
+}
+
+func sayMaintenance(m *quoratev1.Maintenance) string {
+	if !m.GetActive() {
+		return "off " + m.GetServer()
+	}
+	out := fmt.Sprintf("on %s since %s by %s", m.GetServer(), m.GetSince().AsTime().Format("15:04:05"), m.GetActor().GetName())
+	if m.GetReason() != "" {
+		out += ", for " + m.GetReason()
+	}
+	if m.GetEstimatedReturn() != nil {
+		out += ", back at " + m.GetEstimatedReturn().AsTime().Format("15:04:05")
+	}
+	return out
+}
+
+func sayEvent(e *quoratev1.Event) string {
+	out := fmt.Sprintf("%d.%d ", e.GetRevision(), e.GetSequence())
+	switch b := e.GetBody().(type) {
+	case *quoratev1.Event_TopologyPublished:
+		return out + "published: " + sayGeneration(b.TopologyPublished)
+	case *quoratev1.Event_LeaseBegun:
+		return out + "lease begun: " + sayLease(b.LeaseBegun)
+	case *quoratev1.Event_LeaseEnded:
+		return out + "lease ended: " + sayLease(b.LeaseEnded)
+	case *quoratev1.Event_LeaseAbandoned:
+		return out + "lease abandoned: " + sayLease(b.LeaseAbandoned)
+	case *quoratev1.Event_MaintenanceChanged:
+		return out + "maintenance: " + sayMaintenance(b.MaintenanceChanged)
+	case *quoratev1.Event_MemberChanged:
+		return out + "member " + b.MemberChanged.GetId() + " " + b.MemberChanged.GetChange()
+	case *quoratev1.Event_GenerationAdopted:
+		return out + fmt.Sprintf("member %s adopted generation %d", b.GenerationAdopted.GetMember(), b.GenerationAdopted.GetGeneration())
+	default:
+		return out + "unknown"
+	}
+}
