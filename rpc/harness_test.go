@@ -319,8 +319,15 @@ func (s *scripted) Ready() error { return s.ready() }
 
 func (s *scripted) Local() node.View { return node.View{State: fsm.New(), Member: "m1"} }
 
-func (s *scripted) Read(ctx context.Context, _ *quoratev1.ReadOptions) (node.View, error) { return s.read(ctx) }
+func (s *scripted) Read(ctx context.Context, _ *quoratev1.ReadOptions) (node.View, error) {
+	return s.read(ctx)
+}
 
 func (s *scripted) Propose(ctx context.Context, c *logv1.Command) (*logv1.Outcome, error) {
 	return s.propose(ctx, c)
+}
+
+// contextExpired returns a context that has run out.
+func contextExpired() (context.Context, context.CancelFunc) {
+	return context.WithDeadline(context.Background(), time.Now().Add(-time.Second))
 }

@@ -60,6 +60,7 @@ type Server struct {
 	// stopping ends the streams.
 	stopping context.Context
 	stop     context.CancelFunc
+	ended    sync.Once
 }
 
 // New makes a server, which is able to serve at once.
@@ -145,8 +146,13 @@ func (s *Server) ServeHTTP(listener net.Listener) error {
 }
 
 // Shutdown stops taking calls, ends streams, and waits for the calls in flight for as long as ctx lets it; then it cuts
-// them off and returns the error of ctx.
-func (s *Server) Shutdown(ctx context.Context) error {
+// them off and returns the error of ctx. Only the first call does anything.
+func (s *Server) Shutdown(ctx context.Context) (err error) {
+	s.ended.Do(func() { err = s.end(ctx) })
+	return err
+}
+
+func (s *Server) end(ctx context.Context) error {
 	s.stop()
 	// REST first, since its calls go on over gRPC.
 	err := s.http.Shutdown(ctx)
