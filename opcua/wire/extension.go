@@ -121,10 +121,12 @@ func appendExtensionObject(b []byte, e *ua.ExtensionObject) ([]byte, error) {
 	if e.EncodingMask == ua.ExtensionObjectEmpty {
 		return b, nil
 	}
+	if e.Value == nil {
+		return append(b, 0xff, 0xff, 0xff, 0xff), nil
+	}
 	start := len(b)
 	b = append(b, 0, 0, 0, 0)
 	switch v := e.Value.(type) {
-	case nil:
 	case Raw:
 		b = append(b, v...)
 	case *ua.XMLElement:

@@ -29,6 +29,7 @@ func (d *decoder) variant(v *ua.Variant) {
 		return
 	}
 	defer d.leave()
+	start := d.off
 	mask := d.u8()
 	typ := ua.TypeID(mask & maskVariantType)
 	isArray, isMatrix := mask&ua.VariantArrayValues != 0, mask&ua.VariantArrayDimensions != 0
@@ -49,12 +50,29 @@ func (d *decoder) variant(v *ua.Variant) {
 	if d.failed {
 		return
 	}
+	if isArray && typ == ua.TypeIDByteString && reflect.ValueOf(value).Len() > 0 {
+		d.byteStrings(v, start)
+		return
+	}
 	made, err := ua.NewVariant(value)
 	if err != nil {
 		d.fail(ua.StatusBadDecodingError, "Variant is malformed")
 		return
 	}
 	*v = *made
+}
+
+// byteStrings lets ua decode the array of ByteStrings between start and here,
+// which has been found well-formed: ua takes such an array for a matrix of bytes
+// when it is asked to make a Variant of it. The copy is because ua keeps
+// references to its input.
+func (d *decoder) byteStrings(v *ua.Variant, start int) {
+	if !d.charge(d.off - start) {
+		return
+	}
+	if _, err := v.Decode(append(make([]byte, 0, d.off-start), d.b[start:d.off]...)); err != nil {
+		d.fail(ua.StatusBadDecodingError, "array of ByteStrings is malformed")
+	}
 }
 
 func (d *decoder) scalar(typ ua.TypeID) any {
