@@ -56,7 +56,7 @@ func (m *Manager) catchUp(ctx context.Context) bool {
 		cancel()
 		if err == nil {
 			if r, ok := view.State.Member(m.member); ok && r.GetAdoptedGeneration() > 0 {
-				m.recovery.fault(m.now())
+				m.recovery.fault()
 			}
 			m.initialised.Store(true)
 			m.wake()

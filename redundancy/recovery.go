@@ -17,8 +17,9 @@ type recovery struct {
 
 	mu        sync.Mutex
 	on        bool
-	since     time.Time
-	faults    uint64 // counts faults, so that a read that began before the last one does not count
+	standing  bool      // the fault has not ended yet
+	since     time.Time // when it ended
+	faults    uint64    // counts faults that ended, so that a read that began before the last one does not count
 	witnessed bool
 }
 
@@ -26,27 +27,34 @@ func newRecovery(dwell time.Duration) *recovery {
 	return &recovery{dwell: dwell, begun: make(chan struct{}, 1)}
 }
 
-// fault begins a recovery, or begins it anew: a new fault resets both conditions.
-func (r *recovery) fault(now time.Time) {
+// fault notes a fault. It stands until look is told that there is none.
+func (r *recovery) fault() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.on {
-		r.version.Add(1)
-	}
-	r.on, r.since, r.witnessed = true, now, false
-	r.faults++
-	select {
-	case r.begun <- struct{}{}:
-	default:
-	}
+	r.standing = true
+	r.turn(true)
 }
 
-// look ends the recovery if both conditions are met.
+// look begins the recovery when a fault has ended, and ends it when both of its conditions are met. A new fault resets both.
 func (r *recovery) look(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.on && r.witnessed && now.Sub(r.since) >= r.dwell {
-		r.on = false
+	switch {
+	case r.standing:
+		r.standing, r.since, r.witnessed = false, now, false
+		r.faults++
+		select {
+		case r.begun <- struct{}{}:
+		default: // The witness has not taken the last word yet.
+		}
+	case r.on && r.witnessed && now.Sub(r.since) >= r.dwell:
+		r.turn(false)
+	}
+}
+
+func (r *recovery) turn(on bool) {
+	if r.on != on {
+		r.on = on
 		r.version.Add(1)
 	}
 }
@@ -61,7 +69,7 @@ func (r *recovery) active() bool {
 func (r *recovery) wanted() (fault uint64, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.faults, r.on && !r.witnessed
+	return r.faults, r.on && !r.standing && !r.witnessed
 }
 
 // witness notes a successful read that began after that fault.

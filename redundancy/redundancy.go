@@ -234,9 +234,10 @@ func (m *Manager) step(ctx context.Context) {
 	now := m.now()
 	if m.group.Diverged() || m.stalled(now) {
 		// A server that was faulted may have missed anything, so it has to prove itself again.
-		m.recovery.fault(now)
+		m.recovery.fault()
+	} else {
+		m.recovery.look(now)
 	}
-	m.recovery.look(now)
 	state := m.group.Local().State
 	m.probes.follow(ctx, state.CurrentGeneration(), peersOf(state, m.member))
 	m.compute()
