@@ -221,7 +221,7 @@ func TestSlowReader(t *testing.T) {
 // TestBackPressure proves that the requests of a client that does not read its
 // answers are not read either, and that all is answered once it does.
 func TestBackPressure(t *testing.T) {
-	const requests, size = 300, 100_000
+	const requests, size = 300, 200_000
 	value := &ua.DataValue{EncodingMask: ua.DataValueValue, Value: ua.MustVariant(strings.Repeat("x", size))}
 	h := &echo{serve: func(ch *Channel, requestID uint32, req ua.Request) {
 		_ = ch.Send(requestID, &ua.ReadResponse{ResponseHeader: readResponse(req).ResponseHeader, Results: []*ua.DataValue{value}})

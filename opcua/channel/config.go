@@ -97,8 +97,8 @@ type Limits struct {
 	// MaxPartialBytes bounds the memory that requests of which not all chunks
 	// have come may hold, in bytes, over all connections.
 	MaxPartialBytes int
-	// MaxQueueBytes bounds what is queued for one slow client, in bytes, and
-	// with it the size of one response. A client that exceeds it is disconnected.
+	// MaxQueueBytes bounds what is queued for one slow client, in bytes; one
+	// response may have half of it. A client that exceeds it is disconnected.
 	MaxQueueBytes int
 	// MaxQueueMessages bounds the number of messages that are queued for one
 	// slow client.

@@ -223,12 +223,6 @@ func (c *Channel) setDeadline(t time.Time) {
 	}
 }
 
-func (c *Channel) isClosed() bool {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	return c.out.closed
-}
-
 // errBye ends a connection as the client wished.
 var errBye = errors.New("channel: closed by the client")
 
@@ -357,8 +351,12 @@ func (c *Channel) handleRequest(requestID uint32, body []byte) error {
 	} else {
 		c.refuse(requestID, err)
 	}
-	if c.isClosed() {
+	closed, crowded := c.state()
+	if closed {
 		return net.ErrClosed
+	}
+	if crowded {
+		c.pause()
 	}
 	return nil
 }

@@ -133,7 +133,7 @@ func (c *Channel) appendMessage(requestID uint32, msg any) (err error) {
 	}
 	size, room := len(buf)-base-symmetricHeader, t.send.maxBody(c.sendChunkSize)
 	chunks := max(1, (size+room-1)/room)
-	if size > c.server.limits.MaxQueueBytes || c.peerMaxMessage > 0 && size > c.peerMaxMessage ||
+	if size > c.server.limits.MaxQueueBytes/2 || c.peerMaxMessage > 0 && size > c.peerMaxMessage ||
 		c.peerMaxChunks > 0 && chunks > c.peerMaxChunks {
 		return errTooLarge
 	}
@@ -286,15 +286,21 @@ func (o *outgoing) signal() {
 func (c *Channel) waitForRoom() {
 	o := &c.out
 	for {
-		o.mu.Lock()
-		wait := o.draining && (o.inflight+len(o.buf) > c.server.limits.MaxQueueBytes/2 ||
-			o.inflightMessages+o.messages > c.server.limits.MaxQueueMessages/2)
-		o.mu.Unlock()
-		if !wait {
+		if _, crowded := c.state(); !crowded {
 			return
 		}
 		<-o.room
 	}
+}
+
+// state says whether the channel is being ended, and whether half of its queue
+// is full.
+func (c *Channel) state() (closed, crowded bool) {
+	o, l := &c.out, &c.server.limits
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.closed, o.draining &&
+		(o.inflight+len(o.buf) > l.MaxQueueBytes/2 || o.inflightMessages+o.messages > l.MaxQueueMessages/2)
 }
 
 // Close ends the connection. If reason is not ua.StatusOK the client is told it
