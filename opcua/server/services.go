@@ -50,6 +50,8 @@ func (v *services) serve(ch secureChannel, requestID uint32, req ua.Request) {
 		resp, status = v.findServers(ch, r)
 	case *ua.GetEndpointsRequest:
 		resp, status = v.getEndpoints(ch, r)
+	case *ua.RegisterServerRequest, *ua.RegisterServer2Request, *ua.FindServersOnNetworkRequest:
+		status = ua.StatusBadServiceUnsupported // Discovery too, so these need no session to be told.
 	case *ua.CreateSessionRequest:
 		resp, status = v.createSession(ch, r)
 	case *ua.ActivateSessionRequest:

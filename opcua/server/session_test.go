@@ -12,30 +12,32 @@ import (
 
 // inSessionRequests are one of each service that needs an activated session, and some that there are not.
 func inSessionRequests() []ua.Request {
+	null := ua.NewTwoByteNodeID(0)
+	what := &ua.ReadValueID{NodeID: levelKey.NodeID(), AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}}
+	params := &ua.MonitoringParameters{}
 	return []ua.Request{
-		&ua.ReadRequest{NodesToRead: []*ua.ReadValueID{{NodeID: levelKey.NodeID(), AttributeID: ua.AttributeIDValue}}},
+		&ua.ReadRequest{NodesToRead: []*ua.ReadValueID{what}},
 		&ua.WriteRequest{NodesToWrite: []*ua.WriteValue{{NodeID: levelKey.NodeID(), AttributeID: ua.AttributeIDValue, Value: dataValue(int64(1))}}},
-		&ua.BrowseRequest{NodesToBrowse: []*ua.BrowseDescription{{NodeID: objectsKey.NodeID()}}},
+		&ua.BrowseRequest{View: &ua.ViewDescription{ViewID: null}, NodesToBrowse: []*ua.BrowseDescription{folder()}},
 		&ua.BrowseNextRequest{ContinuationPoints: [][]byte{{1}}},
-		&ua.TranslateBrowsePathsToNodeIDsRequest{BrowsePaths: []*ua.BrowsePath{{}}},
+		&ua.TranslateBrowsePathsToNodeIDsRequest{BrowsePaths: []*ua.BrowsePath{{StartingNode: objectsKey.NodeID(), RelativePath: &ua.RelativePath{}}}},
 		&ua.RegisterNodesRequest{NodesToRegister: []*ua.NodeID{levelKey.NodeID()}},
 		&ua.UnregisterNodesRequest{NodesToUnregister: []*ua.NodeID{levelKey.NodeID()}},
 		&ua.CreateSubscriptionRequest{},
 		&ua.ModifySubscriptionRequest{},
 		&ua.SetPublishingModeRequest{SubscriptionIDs: []uint32{1}},
 		&ua.DeleteSubscriptionsRequest{SubscriptionIDs: []uint32{1}},
-		&ua.CreateMonitoredItemsRequest{SubscriptionID: 1, ItemsToCreate: []*ua.MonitoredItemCreateRequest{{}}},
-		&ua.ModifyMonitoredItemsRequest{SubscriptionID: 1, ItemsToModify: []*ua.MonitoredItemModifyRequest{{}}},
+		&ua.CreateMonitoredItemsRequest{SubscriptionID: 1, ItemsToCreate: []*ua.MonitoredItemCreateRequest{{ItemToMonitor: what, RequestedParameters: params}}},
+		&ua.ModifyMonitoredItemsRequest{SubscriptionID: 1, ItemsToModify: []*ua.MonitoredItemModifyRequest{{RequestedParameters: params}}},
 		&ua.SetMonitoringModeRequest{SubscriptionID: 1, MonitoredItemIDs: []uint32{1}},
 		&ua.DeleteMonitoredItemsRequest{SubscriptionID: 1, MonitoredItemIDs: []uint32{1}},
 		&ua.PublishRequest{},
 		&ua.RepublishRequest{SubscriptionID: 1},
 		&ua.CancelRequest{},
-		&ua.CallRequest{MethodsToCall: []*ua.CallMethodRequest{{}}},
-		&ua.HistoryReadRequest{},
+		&ua.CallRequest{MethodsToCall: []*ua.CallMethodRequest{{ObjectID: null, MethodID: null}}},
 		&ua.TransferSubscriptionsRequest{},
 		&ua.AddNodesRequest{},
-		&ua.RegisterServer2Request{},
+		&ua.CloseSessionRequest{},
 	}
 }
 
@@ -50,7 +52,9 @@ func TestNothingIsServedWithoutASession(t *testing.T) {
 				ua.NewByteStringNodeID(0, nil), ua.NewByteStringNodeID(1, make([]byte, tokenBytes)), ua.NewGUIDNodeID(0, "72962B91-FA75-4AE6-8D28-B404DC7DAF63")} {
 				wantFault(t, r.ask(other, token, req), ua.StatusBadSessionIDInvalid)
 			}
-			wantFault(t, r.ask(other, inactive, req), ua.StatusBadSessionNotActivated)
+			if _, closing := req.(*ua.CloseSessionRequest); !closing { // The one that is served before activation.
+				wantFault(t, r.ask(other, inactive, req), ua.StatusBadSessionNotActivated)
+			}
 			wantFault(t, r.ask(stranger, r.auth, req), ua.StatusBadSecureChannelIDInvalid)
 			wantFault(t, r.ask(stranger, inactive, req), ua.StatusBadSecureChannelIDInvalid)
 		}
@@ -62,7 +66,8 @@ func TestNothingIsServedWithoutASession(t *testing.T) {
 
 func TestOtherServicesAreUnsupported(t *testing.T) {
 	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
-		for _, req := range []ua.Request{&ua.WriteRequest{}, &ua.CallRequest{}, &ua.HistoryReadRequest{}, &ua.AddNodesRequest{}, &ua.QueryFirstRequest{}, &ua.SetTriggeringRequest{}} {
+		for _, req := range []ua.Request{&ua.WriteRequest{}, &ua.CallRequest{}, &ua.HistoryReadRequest{}, &ua.AddNodesRequest{}, &ua.QueryFirstRequest{}, &ua.SetTriggeringRequest{},
+			&ua.RegisterServerRequest{}, &ua.RegisterServer2Request{}, &ua.FindServersOnNetworkRequest{}} {
 			wantFault(t, r.call(req), ua.StatusBadServiceUnsupported)
 		}
 	})
