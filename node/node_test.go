@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // group is a group of real members over loopback.
 type group struct {
-	t       *testing.T
+	t       testing.TB
 	members []BootstrapMember
 	nodes   map[string]*Node
 	configs map[string]Config
@@ -34,7 +34,7 @@ func testLogger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-func startGroup(t *testing.T, size int, change func(*Config)) *group {
+func startGroup(t testing.TB, size int, change func(*Config)) *group {
 	t.Helper()
 	g := &group{t: t, nodes: map[string]*Node{}, configs: map[string]Config{}, creds: map[string]Credentials{}}
 	transports := make([]*NetTransport, size)
@@ -101,7 +101,7 @@ func (g *group) restart(id string) *Node {
 }
 
 // eventually waits for a condition, looking at it often: nothing tells of raft's inner changes.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(20 * time.Second)
 	defer deadline.Stop()

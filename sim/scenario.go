@@ -1,0 +1,415 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"quorate/fsm"
+	"quorate/node"
+	logv1 "quorate/proto/quorate/log/v1"
+	quoratev1 "quorate/proto/quorate/v1"
+)
+
+// attemptTimeout bounds one try of a client; it tries again, elsewhere and with the same request id, until it knows the outcome.
+const attemptTimeout = 3 * time.Second
+
+// Scenario is one seeded run.
+type Scenario struct {
+	Seed    uint64
+	Members int
+	// For is how long faults and load go on, in virtual time.
+	For     time.Duration
+	Clients int
+	// Think is the longest pause of a client between two operations.
+	Think time.Duration
+	// Calm is the longest time between two faults; 0 means no faults.
+	Calm   time.Duration
+	Timing node.Timing
+	Limits node.Limits
+	// FastClocks lets clocks gain as crystals do: 200 ppm. Without, they may be slow or stand still only.
+	FastClocks bool
+}
+
+// crystal is how much a machine's clock may gain or lose.
+const crystal = 200e-6
+
+type run struct {
+	Scenario
+	world   *World
+	history *History
+	ctx     context.Context
+	tasks   sync.WaitGroup
+	logs    []*Log
+}
+
+// Run runs a scenario and returns its history; an error means that the group didn't even start or stop. It must be called inside a bubble.
+func Run(s Scenario) (*History, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	fastest := 0.0
+	if s.FastClocks {
+		fastest = crystal
+	}
+	r := &run{Scenario: s, world: NewWorld(s.Members, s.Timing, s.Limits), history: NewHistory(fastest), ctx: ctx}
+	rng := r.random(0)
+	for _, id := range r.world.IDs() {
+		if err := r.world.Start(id, r.clock(rng)); err != nil {
+			return nil, err
+		}
+	}
+	if !r.world.Ready(time.Minute) {
+		return nil, errors.Join(errors.New("the group isn't ready after a minute"), r.world.Close())
+	}
+	r.work()
+	r.faults(r.random(1))
+	r.settle()
+	cancel()
+	r.tasks.Wait()
+	err := r.world.Close()
+	r.history.CheckClock()
+	return r.history, err
+}
+
+func (r *run) random(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(r.Seed, stream)) }
+
+// clock makes a clock that began long ago, with a wrong wall time.
+func (r *run) clock(rng *rand.Rand) *Clock {
+	rate := 1 - rng.Float64()*crystal
+	if r.FastClocks {
+		rate += rng.Float64() * crystal
+	}
+	return NewClock(time.Duration(rng.Int64N(int64(1000*time.Hour))), rate, time.Duration(rng.Int64N(int64(48*time.Hour)))-24*time.Hour)
+}
+
+// work starts clients, watchers and observers.
+func (r *run) work() {
+	for i := range r.Clients {
+		r.tasks.Go(func() { r.client(i, r.random(100+uint64(i))) })
+	}
+	for _, id := range r.world.IDs() {
+		l := &Log{Member: id}
+		r.logs = append(r.logs, l)
+		r.tasks.Go(func() { r.watch(l) })
+	}
+	r.tasks.Go(func() {
+		digests := map[uint64][32]byte{}
+		for r.pause(time.Second) {
+			r.observe(digests)
+		}
+	})
+}
+
+func (r *run) pause(d time.Duration) bool { return sleep(r.ctx, d) == nil }
+
+// observe looks at every member from outside.
+func (r *run) observe(digests map[uint64][32]byte) {
+	for _, id := range r.world.Running() {
+		n := r.world.Node(id)
+		if n == nil {
+			continue
+		}
+		s := n.Local().State
+		r.history.Observe(id, s)
+		digest := s.Digest()
+		if other, ok := digests[s.Revision()]; ok && other != digest {
+			r.history.Report("%s: another digest at revision %d", id, s.Revision())
+		}
+		digests[s.Revision()] = digest
+		if n.Diverged() {
+			r.history.Report("%s calls itself diverged", id)
+		}
+		select {
+		case err := <-n.Fatal():
+			r.history.Report("%s would stop: %v", id, err)
+		default:
+		}
+	}
+}
+
+// faults breaks things until the scenario is over, and heals them.
+func (r *run) faults(rng *rand.Rand) {
+	ends := time.Now().Add(r.For)
+	for time.Now().Before(ends) {
+		if r.Calm == 0 {
+			r.pause(time.Until(ends))
+			break
+		}
+		r.pause(time.Duration(rng.Int64N(int64(r.Calm))))
+		r.history.mu.Lock()
+		r.history.Faults++
+		r.history.mu.Unlock()
+		r.fault(rng)
+	}
+	r.world.Network.Heal()
+	for _, id := range r.world.IDs() {
+		if r.world.Node(id) == nil {
+			if err := r.world.Start(id, r.clock(rng)); err != nil {
+				r.history.Report("start %s: %v", id, err)
+			}
+		}
+	}
+}
+
+func (r *run) fault(rng *rand.Rand) {
+	ids := r.world.IDs()
+	victim := ids[rng.IntN(len(ids))]
+	for _, id := range ids {
+		// Leaders are the more interesting half of the victims.
+		if n := r.world.Node(id); n != nil && n.IsLeader() && rng.IntN(2) == 0 {
+			victim = id
+		}
+	}
+	length := time.Duration(rng.Int64N(int64(r.Calm)))
+	switch rng.IntN(8) {
+	case 0, 1:
+		r.world.Kill(victim)
+		r.pause(length)
+		if err := r.world.Start(victim, r.clock(rng)); err != nil {
+			r.history.Report("start %s: %v", victim, err)
+		}
+		return
+	case 2:
+		if err := r.world.Stop(r.ctx, victim); err != nil {
+			r.history.Report("stop %s: %v", victim, err)
+		}
+		if err := r.world.Start(victim, r.clock(rng)); err != nil {
+			r.history.Report("start %s: %v", victim, err)
+		}
+	case 3:
+		for _, id := range ids {
+			r.world.Network.Cut(victim, id)
+			r.world.Network.Cut(id, victim)
+		}
+	case 4:
+		// One direction only: the victim hears and isn't heard, or the other way round.
+		in := rng.IntN(2) == 0
+		for _, id := range ids {
+			if in {
+				r.world.Network.Cut(id, victim)
+			} else {
+				r.world.Network.Cut(victim, id)
+			}
+		}
+	case 5:
+		for _, from := range ids {
+			for _, to := range ids {
+				r.world.Network.Slow(from, to, time.Duration(rng.Int64N(int64(100*time.Millisecond))), 10*time.Millisecond)
+			}
+		}
+	case 6:
+		if n := r.world.Node(victim); n != nil {
+			ctx, cancel := context.WithTimeout(r.ctx, attemptTimeout)
+			// It may well fail: the network may be anything.
+			_, _ = n.TransferLeadership(ctx, "")
+			cancel()
+		}
+	case 7:
+		if c := r.world.Clock(victim); c != nil {
+			c.SetWall(time.Duration(rng.Int64N(int64(1000*time.Hour))) - 500*time.Hour)
+			c.SetRate(0)
+			r.pause(length)
+			c.SetRate(1 - crystal*rng.Float64())
+		}
+	}
+	r.pause(length)
+	r.world.Network.Heal()
+}
+
+// settle waits until the healed group is whole again and compares what everybody has.
+func (r *run) settle() {
+	healed := time.Now()
+	if !r.world.Ready(10 * time.Second) {
+		r.history.Report("the healed group isn't ready after 10 s")
+		return
+	}
+	ids := r.world.IDs()
+	o := r.write("last", ids[0], &logv1.Command{Body: &logv1.Command_Tick{Tick: &logv1.Tick{}}})
+	if o == nil || time.Since(healed) > 10*time.Second {
+		r.history.Report("a write took %v after healing", time.Since(healed))
+		return
+	}
+	states := map[string]*fsm.State{}
+	same := Until(10*time.Second, func() bool {
+		for _, id := range ids {
+			states[id] = r.world.Node(id).Local().State
+		}
+		for _, id := range ids {
+			if states[id].Revision() < o.GetRevision() || states[id].Revision() != states[ids[0]].Revision() {
+				return false
+			}
+		}
+		return true
+	})
+	if !same {
+		r.history.Report("the members didn't come to one revision")
+		return
+	}
+	first := states[ids[0]]
+	for _, id := range ids {
+		if states[id].Digest() != first.Digest() {
+			r.history.Report("%s and %s differ at revision %d", id, ids[0], first.Revision())
+		}
+	}
+	r.history.CheckPublished(first)
+	// Watchers get what was applied before they are compared.
+	r.pause(time.Second)
+	r.history.CheckLogs(r.logs, o.GetRevision()-1)
+}
+
+// watch follows one member's events across its lives.
+func (r *run) watch(l *Log) {
+	next := uint64(1)
+	for r.ctx.Err() == nil {
+		n := r.world.Node(l.Member)
+		if n == nil {
+			r.pause(50 * time.Millisecond)
+			continue
+		}
+		next = r.follow(l, n, next)
+		r.pause(10 * time.Millisecond)
+	}
+}
+
+func (r *run) follow(l *Log, n *node.Node, next uint64) uint64 {
+	skip := func(err error) uint64 {
+		var c *node.CompactedError
+		if errors.As(err, &c) && c.Revision+1 > next {
+			r.history.mu.Lock()
+			l.gaps = append(l.gaps, [2]uint64{next - 1, c.Revision})
+			r.history.mu.Unlock()
+			return c.Revision + 1
+		}
+		return next
+	}
+	w, err := n.Watch(next)
+	if err != nil {
+		return skip(err)
+	}
+	defer w.Close()
+	// The last watch may have ended within a revision, which now begins again.
+	l.trim(next)
+	for {
+		events, revision, err := w.Next(r.ctx)
+		if err != nil {
+			return skip(err)
+		}
+		for _, e := range events {
+			r.history.Event(e)
+		}
+		r.history.mu.Lock()
+		l.events = append(l.events, events...)
+		r.history.mu.Unlock()
+		next = max(next, revision+1)
+	}
+}
+
+// client does one operation after the other.
+func (r *run) client(number int, rng *rand.Rand) {
+	for i := 0; r.pause(time.Duration(rng.Int64N(int64(r.Think)))); i++ {
+		ids := r.world.IDs()
+		member := ids[rng.IntN(len(ids))]
+		request := fmt.Sprintf("c%d-%d", number, i)
+		server := ids[rng.IntN(2)]
+		switch rng.IntN(6) {
+		case 0, 1:
+			r.read(member)
+		case 2:
+			if s := r.read(member); s != nil {
+				r.write(request, member, publish(s.CurrentGeneration().GetNumber(), rng))
+			}
+		case 3:
+			r.write(request, member, &logv1.Command{Body: &logv1.Command_SetMaintenance{SetMaintenance: &logv1.SetMaintenance{
+				Server: server, Active: rng.IntN(2) == 0, Reason: request,
+			}}})
+		case 4:
+			r.history.AskedLease(request, server)
+			r.write(request, member, &logv1.Command{Body: &logv1.Command_BeginLease{BeginLease: &logv1.BeginLease{
+				Server: server, PublishRequestId: request, Reason: "apply",
+			}}})
+		case 5:
+			r.endLease(request, member, server, rng)
+		}
+	}
+}
+
+// endLease ends an open lease, mostly: some are left to the watchdog.
+func (r *run) endLease(request, member, server string, rng *rand.Rand) {
+	s := r.read(member)
+	if s == nil || rng.IntN(4) == 0 {
+		return
+	}
+	for _, l := range s.Leases(server, false) {
+		r.write(request, member, &logv1.Command{Body: &logv1.Command_EndLease{EndLease: &logv1.EndLease{
+			Server: server, Generation: l.GetKey().GetGeneration(), PublishRequestId: l.GetKey().GetPublishRequestId(), Outcome: "success",
+		}}})
+		return
+	}
+}
+
+func (r *run) read(member string) *fsm.State {
+	n := r.world.Node(member)
+	if n == nil {
+		return nil
+	}
+	floor := r.history.Floor()
+	ctx, cancel := context.WithTimeout(r.ctx, attemptTimeout)
+	defer cancel()
+	v, err := n.Read(ctx, nil)
+	if err != nil {
+		return nil
+	}
+	r.history.Read(member, floor, v.State.Revision())
+	return v.State
+}
+
+// write sends a command until its outcome is known, and returns it; nil when the run ended first.
+func (r *run) write(request, member string, cmd *logv1.Command) *logv1.Outcome {
+	cmd.Actor = &quoratev1.Actor{Name: "sim", Role: "operator"}
+	if cmd.GetTick() == nil {
+		cmd.RequestId = request
+	}
+	asked := time.Now()
+	for try := 0; r.ctx.Err() == nil; try++ {
+		ids := r.world.IDs()
+		n := r.world.Node(member)
+		member = ids[try%len(ids)]
+		if n == nil {
+			r.pause(20 * time.Millisecond)
+			continue
+		}
+		ctx, cancel := context.WithTimeout(r.ctx, attemptTimeout)
+		o, err := n.Propose(ctx, cmd)
+		cancel()
+		if err == nil {
+			r.history.Wrote(request, asked, o)
+			return o
+		}
+		var e *node.Error
+		if errors.As(err, &e) && e.Kind == node.UnknownOutcome {
+			r.history.mu.Lock()
+			r.history.Unknown++
+			r.history.mu.Unlock()
+		}
+	}
+	return nil
+}
+
+func publish(expected uint64, rng *rand.Rand) *logv1.Command {
+	roles := []string{"Primary", "Backup"}
+	first := rng.IntN(2)
+	server := func(i int) *quoratev1.RedundantServer {
+		id := fmt.Sprintf("m%d", i+1)
+		return &quoratev1.RedundantServer{
+			Member: id, ApplicationUri: "urn:sim:" + id, EndpointUrl: "opc.tcp://" + id + ":4840", HealthUrl: "http://" + id + ":7201/healthz",
+			Role: roles[(first+i)%2],
+		}
+	}
+	return &logv1.Command{Body: &logv1.Command_PublishTopology{PublishTopology: &logv1.PublishTopology{
+		ExpectedGeneration: expected,
+		Topology:           &quoratev1.Topology{Sets: []*quoratev1.RedundantSet{{Id: "line-a", Mode: "WARM", Servers: []*quoratev1.RedundantServer{server(0), server(1)}}}},
+	}}}
+}
