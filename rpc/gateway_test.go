@@ -6,8 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -306,5 +310,46 @@ func TestShutdownCutsOffWhatDoesNotEnd(t *testing.T) {
 	}
 	if _, err := quoratev1.NewLeaseServiceClient(h.dial(t, nil)).ListLeases(testContext(t), &quoratev1.ListLeasesRequest{}); status.Code(err) != codes.Unavailable {
 		t.Errorf("after the shutdown: %v", err)
+	}
+}
+
+// TestASlowReaderIsCutOff has a client that takes nothing of an answer without an end.
+func TestASlowReaderIsCutOff(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	server := &http.Server{ReadTimeout: 10 * time.Millisecond, WriteTimeout: 10 * time.Millisecond}
+	server.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		stream := newStreamWriter(w, 50*time.Millisecond)
+		chunk := make([]byte, 1<<20)
+		for {
+			if _, err := stream.Write(chunk); err != nil {
+				ended <- err
+				return
+			}
+			stream.Flush()
+		}
+	})
+	var running sync.WaitGroup
+	running.Go(func() { _ = server.Serve(listener) })
+	defer running.Wait()
+	defer server.Close()
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the stream ended with %v", err)
+		}
+	case <-time.After(patience):
+		t.Error("the stream goes on")
 	}
 }

@@ -317,7 +317,10 @@ func (s *scripted) ID() string { return "m1" }
 
 func (s *scripted) Ready() error { return s.ready() }
 
-func (s *scripted) Local() node.View { return node.View{State: fsm.New(), Member: "m1"} }
+// before is the state of a group that has done nothing.
+var before = fsm.New()
+
+func (s *scripted) Local() node.View { return node.View{State: before, Member: "m1"} }
 
 func (s *scripted) Read(ctx context.Context, _ *quoratev1.ReadOptions) (node.View, error) {
 	return s.read(ctx)
