@@ -59,7 +59,7 @@ func measureStore(ctx context.Context, store, binary, callers, data string, port
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	g, err := devgroup.Start(ctx, devgroup.Options{
 		Binary: binary, Data: filepath.Join(dir, "group"), BasePort: port, Set: []string{"storage.logStore=" + store}, Log: os.Stderr,
 	})
