@@ -105,11 +105,14 @@ func serve(t testing.TB, change ...func(*Config)) *served {
 // secured are the options of a client that signs, or signs and encrypts.
 func secured(mode ua.MessageSecurityMode) []opcua.Option {
 	return []opcua.Option{
-		opcua.SecurityPolicy("Basic256Sha256"),
-		opcua.SecurityMode(mode),
-		opcua.RemoteCertificate(serverIdentity().der),
 		opcua.Certificate(clientIdentity().der),
 		opcua.PrivateKey(clientIdentity().key),
+		opcua.SecurityFromEndpoint(&ua.EndpointDescription{
+			SecurityPolicyURI:  ua.SecurityPolicyURIBasic256Sha256,
+			SecurityMode:       mode,
+			ServerCertificate:  serverIdentity().der,
+			UserIdentityTokens: []*ua.UserTokenPolicy{{PolicyID: "anonymous", TokenType: ua.UserTokenTypeAnonymous}},
+		}, ua.UserTokenTypeAnonymous),
 	}
 }
 
@@ -207,9 +210,6 @@ func wantChanges(t *testing.T, s *served, c *opcua.Client, changes int64) {
 		case <-timeout:
 			t.Fatalf("saw %d of %d changes", next, changes)
 		}
-	}
-	if err := sub.Cancel(t.Context()); err != nil {
-		t.Fatal(err)
 	}
 }
 
