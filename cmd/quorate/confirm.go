@@ -27,7 +27,9 @@ func (c *confirmation) ask(o *options, change string) error {
 	if !isTerminal(o.std.in) {
 		return fmt.Errorf("--yes: needed to %s, because standard input is not a terminal", change)
 	}
-	fmt.Fprintf(o.std.err, "Really %s? [y/N] ", change)
+	if _, err := fmt.Fprintf(o.std.err, "Really %s? [y/N] ", change); err != nil {
+		return err
+	}
 	answer, err := bufio.NewReader(o.std.in).ReadString('\n')
 	if err != nil {
 		return errors.New("not confirmed")

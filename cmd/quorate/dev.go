@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,6 +65,8 @@ type devGroup interface {
 	start() error
 	// failed delivers an error that ends the whole group.
 	failed() <-chan error
+	// settled tells that the group became ready.
+	settled()
 	// stop stops all members and waits for them.
 	stop() error
 }
@@ -100,7 +103,8 @@ func runDev(ctx context.Context, o *options, f *devFlags) (err error) {
 	failed := make(chan error, 1)
 	starting, cancel := context.WithTimeout(ctx, devStartLimit)
 	defer cancel()
-	go func() { failed <- plan.ready(starting, f.demo) }()
+	var waiter sync.WaitGroup
+	waiter.Go(func() { failed <- plan.ready(starting, f.demo) })
 	select {
 	case err := <-failed:
 		if ctx.Err() != nil {
@@ -111,9 +115,10 @@ func runDev(ctx context.Context, o *options, f *devFlags) (err error) {
 		}
 	case err := <-group.failed():
 		cancel()
-		<-failed
+		waiter.Wait()
 		return err
 	}
+	group.settled()
 	if err := announce(o.std.out, plan, f); err != nil {
 		return err
 	}

@@ -25,6 +25,8 @@ func newLocalGroup(plan *devPlan) *localGroup {
 
 func (g *localGroup) failed() <-chan error { return g.failures }
 
+func (g *localGroup) settled() {}
+
 func (g *localGroup) start() error {
 	for _, m := range g.plan.members {
 		log, err := os.OpenFile(m.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	quoratev1 "quorate/proto/quorate/v1"
+	"quorate/redundancy"
 )
 
 const (
@@ -298,7 +299,8 @@ func publishDemo(ctx context.Context, client quoratev1.TopologyServiceClient, de
 	return published.GetGeneration(), nil
 }
 
-// adopted waits until every server of a generation works under it, so that whoever reads a level next reads the right one.
+// adopted waits until every server of a generation works under it and says so, so that whoever reads a level next reads the
+// right one.
 func adopted(ctx context.Context, client quoratev1.MemberServiceClient, generation *quoratev1.Generation) error {
 	servers := map[string]bool{}
 	for _, set := range generation.GetTopology().GetSets() {
@@ -313,7 +315,8 @@ func adopted(ctx context.Context, client quoratev1.MemberServiceClient, generati
 		}
 		waiting := ""
 		for _, m := range list.GetMembers() {
-			if servers[m.GetId()] && m.GetAdoptedGeneration() < generation.GetNumber() {
+			begun := m.GetAdoptedGeneration() >= generation.GetNumber() && m.GetBand() != redundancy.NoData.String()
+			if servers[m.GetId()] && !begun {
 				waiting = m.GetId()
 			}
 		}

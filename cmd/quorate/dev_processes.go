@@ -24,11 +24,12 @@ type noticeWriter struct {
 func (n *noticeWriter) say(format string, arguments ...any) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	fmt.Fprintf(n.w, "quorate dev: "+format+"\n", arguments...)
+	// A terminal that is gone is no reason to stop the members.
+	_, _ = fmt.Fprintf(n.w, "quorate dev: "+format+"\n", arguments...)
 }
 
 // processGroup runs each member as a child process: this same binary with "serve". A member that dies stays dead until the
-// user restarts it, since watching that is what this mode is for.
+// user restarts it.
 type processGroup struct {
 	plan     *devPlan
 	notices  *noticeWriter
@@ -39,6 +40,7 @@ type processGroup struct {
 
 	mu       sync.Mutex
 	children map[string]*exec.Cmd
+	ready    bool
 	stopping bool
 }
 
@@ -50,6 +52,12 @@ func newProcessGroup(plan *devPlan, notices *noticeWriter) *processGroup {
 }
 
 func (g *processGroup) failed() <-chan error { return g.failures }
+
+func (g *processGroup) settled() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.ready = true
+}
 
 // start starts the children from one locked thread, which lives as long as the group: the parent-death signal is sent when
 // the thread that started a child ends, not the process (prctl(2), PR_SET_PDEATHSIG).
@@ -93,22 +101,21 @@ func (g *processGroup) startAll(binary string) error {
 	return nil
 }
 
-// watch waits for the end of a child. One that ends by itself, because it can't run, ends the group; one that was killed
-// does not.
+// watch waits for the end of a child. Before the group is ready it is the end of the group, and afterwards only of that member:
+// what the others do then is what the user wants to see.
 func (g *processGroup) watch(m *devMember, child *exec.Cmd) {
-	err := child.Wait()
+	_ = child.Wait() // How it ended is in its state.
 	g.mu.Lock()
 	delete(g.children, m.ID)
-	stopping := g.stopping
+	ready, stopping := g.ready, g.stopping
 	g.mu.Unlock()
-	if stopping {
-		return
+	switch {
+	case stopping:
+	case ready:
+		g.notices.say("member %s ended (%s); bring it back with: %s serve --config %s", m.ID, child.ProcessState, commandName(), quote(m.configFile()))
+	default:
+		g.failures <- fmt.Errorf("member %s ended (%s): %s", m.ID, child.ProcessState, lastLine(m.logFile()))
 	}
-	if child.ProcessState.Exited() && !child.ProcessState.Success() {
-		g.failures <- fmt.Errorf("member %s ended, %v: %s", m.ID, err, lastLine(m.logFile()))
-		return
-	}
-	g.notices.say("member %s ended (%s); bring it back with: %s serve --config %s", m.ID, child.ProcessState, commandName(), quote(m.configFile()))
 }
 
 // stop asks the children that still live to end and, where one does not in time, kills it. Members that the user restarted
@@ -177,7 +184,7 @@ func lastLine(name string) string {
 	if err != nil {
 		return "no log"
 	}
-	defer file.Close()
+	defer closeQuietly(file)
 	const tail = 16 << 10
 	if info, err := file.Stat(); err == nil && info.Size() > tail {
 		if _, err := file.Seek(-tail, io.SeekEnd); err != nil {

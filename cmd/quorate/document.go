@@ -32,7 +32,7 @@ func readTopology(stdin io.Reader, name string) (*quoratev1.Topology, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--file: %w", err)
 		}
-		defer file.Close()
+		defer closeQuietly(file)
 		source = file
 	}
 	raw, err := io.ReadAll(io.LimitReader(source, maxDocumentBytes+1))

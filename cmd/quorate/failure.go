@@ -81,7 +81,7 @@ func (e *remoteError) Error() string {
 
 // connectionCause takes gRPC's own words off a failed connection's reason.
 func connectionCause(message string) string {
-	for _, words := range []string{"Error while dialing: ", "authentication handshake failed: "} {
+	for _, words := range []string{"Error while dialing: ", "authentication handshake failed: "} { //nolint:misspell // gRPC's own word.
 		if _, cause, ok := strings.Cut(message, words); ok {
 			return strings.TrimSuffix(cause, `"`)
 		}
@@ -152,5 +152,6 @@ func printFailure(w io.Writer, err error) {
 		text = "interrupted"
 	}
 	text = strings.Join(strings.Fields(text), " ")
-	fmt.Fprintln(w, "quorate: "+text)
+	// There is nobody left to tell if this fails.
+	_, _ = fmt.Fprintln(w, "quorate: "+text)
 }

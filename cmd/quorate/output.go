@@ -7,13 +7,11 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/mattn/go-isatty"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"sigs.k8s.io/yaml"
 )
@@ -103,7 +101,7 @@ type printer struct {
 }
 
 func newPrinter(w io.Writer) *printer {
-	return &printer{w: w, colour: isTerminal(w) && os.Getenv("NO_COLOR") == ""}
+	return &printer{w: w, colour: isTerminal(w) && os.Getenv("NO_COLOR") == ""} //nolint:misspell // A name that others gave.
 }
 
 // isTerminal tells whether a stream is a terminal.
@@ -185,14 +183,6 @@ func (p *printer) coloured(c cell) {
 func (p *printer) flush() error {
 	_, err := p.w.Write(p.buffer.Bytes())
 	return err
-}
-
-// age shows a duration to the millisecond, which is as fine as a person reads.
-func age(d *durationpb.Duration) string {
-	if d == nil {
-		return ""
-	}
-	return d.AsDuration().Round(time.Millisecond).String()
 }
 
 // moment shows wall time in the local zone of whoever reads it.

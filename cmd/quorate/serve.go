@@ -50,6 +50,7 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	logger = logger.With("member", s.Member)
 	var failure error
 	select {
 	case <-ctx.Done():
@@ -67,11 +68,11 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger) error {
 	return failure
 }
 
-// newLogger returns the logger that the settings ask for. Every line says which member it is of.
+// newLogger returns the logger that the settings ask for.
 func newLogger(s *settings, w io.Writer) *slog.Logger {
 	handler := slog.Handler(slog.NewTextHandler(w, &slog.HandlerOptions{Level: s.logLevel()}))
 	if s.Log.Format == "json" {
 		handler = slog.NewJSONHandler(w, &slog.HandlerOptions{Level: s.logLevel()})
 	}
-	return slog.New(handler).With("member", s.Member)
+	return slog.New(handler)
 }

@@ -182,7 +182,7 @@ func decode(k *koanf.Koanf, into *settings) error {
 
 // wrongValues takes the decoder's tree of errors apart, into one text for each key.
 func wrongValues(err error) []string {
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // It walks the tree itself.
 	case *mapstructure.DecodeError:
 		return []string{e.Name() + ": " + e.Unwrap().Error()}
 	case interface{ Unwrap() []error }:
@@ -205,7 +205,7 @@ func readSettingsFile(name string) (map[string]any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--config: %w", err)
 	}
-	defer file.Close()
+	defer closeQuietly(file)
 	raw, err := io.ReadAll(io.LimitReader(file, maxSettingsBytes+1))
 	if err == nil && len(raw) > maxSettingsBytes {
 		err = fmt.Errorf("longer than %d bytes", maxSettingsBytes)
@@ -368,3 +368,6 @@ func parseBootstrap(from, to reflect.Type, value any) (any, error) {
 	}
 	return members, nil
 }
+
+// closeQuietly closes a file that was only read: nothing can be lost any more.
+func closeQuietly(file io.Closer) { _ = file.Close() }

@@ -109,7 +109,7 @@ func TestSettingsErrorsNameTheKey(t *testing.T) {
 		{[]string{"redundancy.witnessNode=x"}, "redundancy.witnessNode: must be a NodeId"},
 		{[]string{"log.level=loud"}, "log.level: must be one of"},
 		{[]string{"log.format=xml"}, "log.format: must be one of text, json"},
-		{[]string{"raft.adress=x"}, "unknown key raft.adress"},
+		{[]string{"raft.addr=x"}, "unknown key raft.addr"},
 		{[]string{"raft=x"}, "unknown key raft"},
 		{[]string{"log.level"}, "must be KEY=VALUE"},
 	} {
@@ -144,13 +144,13 @@ func TestBootstrapIsBounded(t *testing.T) {
 func TestUnknownKeysAreErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		"membr: m1":                                   "unknown key membr",
-		"raft: {adress: x}\nlogs: {}":                 "unknown key logs, raft.adress",
+		"raft: {addr: x}\nlogs: {}":                   "unknown key logs, raft.addr",
 		"bootstrap: [{member: m1, port: 1}]":          "unknown key bootstrap[0].port",
 		"\"raft.address\": \"127.0.0.1:1\"":           "unknown key raft.address",
 		"member: m1\nmember: m2":                      "already defined",
 		"raft: [1]":                                   "raft: ",
 		"- member":                                    "must be a mapping of settings, got a list",
-		"member: m1\n---\nmember: m2":                  "more than one document",
+		"member: m1\n---\nmember: m2":                 "more than one document",
 		"redundancy: {probeInterval: {seconds: two}}": "redundancy.probeInterval: ",
 	} {
 		_, err := loadSettings(settingsFile(t, text), nil, nil)
@@ -158,7 +158,7 @@ func TestUnknownKeysAreErrors(t *testing.T) {
 			t.Errorf("%q: error %v, want %q", text, err, want)
 		}
 	}
-	if _, err := loadSettings("", []string{"QUORATE_RAFT_ADRESS=x"}, nil); err == nil || !strings.Contains(err.Error(), "environment: QUORATE_RAFT_ADRESS is no setting") {
+	if _, err := loadSettings("", []string{"QUORATE_RAFT_ADDR=x"}, nil); err == nil || !strings.Contains(err.Error(), "environment: QUORATE_RAFT_ADDR is no setting") {
 		t.Errorf("error %v", err)
 	}
 }
