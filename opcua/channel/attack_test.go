@@ -204,6 +204,9 @@ func TestSlowReader(t *testing.T) {
 			n := 0
 			for ; err == nil && n < 1_000_000; n++ {
 				err = ch.Send(uint32(n), resp)
+				if n == 50 {
+					alive(t, addr) // with the queue half full
+				}
 			}
 			if !errors.Is(err, ErrSlow) {
 				t.Errorf("%d messages sent, then: %v", n, err)

@@ -70,6 +70,7 @@ const (
 	DefaultMinTokenLifetime      = time.Second
 	DefaultMaxTokenLifetime      = time.Hour
 	DefaultMaxHandshakes         = 1
+	DefaultMaxLargeRequests      = 8
 )
 
 // MinChunkSize is the smallest chunk size that Part 6 §7.1.2.3 lets a peer ask
@@ -121,6 +122,10 @@ type Limits struct {
 	// MaxHandshakes is how many channels may be in asymmetric cryptography at one
 	// time; it bounds the processor time that opening channels can take.
 	MaxHandshakes int
+	// MaxLargeRequests is how many requests of more than 4 KiB may be decoded and
+	// handled at one time; others wait for their turn. It bounds the memory that
+	// they take once decoded, see wire.Limits.
+	MaxLargeRequests int
 	// Decoding bounds what one request may contain.
 	Decoding wire.Limits
 }
@@ -149,6 +154,7 @@ func (l Limits) withDefaults() Limits {
 		MinTokenLifetime:      orDefault(l.MinTokenLifetime, DefaultMinTokenLifetime),
 		MaxTokenLifetime:      orDefault(l.MaxTokenLifetime, DefaultMaxTokenLifetime),
 		MaxHandshakes:         orDefault(l.MaxHandshakes, DefaultMaxHandshakes),
+		MaxLargeRequests:      orDefault(l.MaxLargeRequests, DefaultMaxLargeRequests),
 		Decoding:              l.Decoding,
 	}
 }
@@ -170,6 +176,7 @@ func (l Limits) check() error {
 		"MinTokenLifetime":      int64(l.MinTokenLifetime),
 		"MaxTokenLifetime":      int64(l.MaxTokenLifetime),
 		"MaxHandshakes":         int64(l.MaxHandshakes),
+		"MaxLargeRequests":      int64(l.MaxLargeRequests),
 	} {
 		if v < 0 {
 			return fmt.Errorf("channel: Limits.%s is negative", name)

@@ -341,6 +341,15 @@ func (c *Channel) handleRequest(requestID uint32, body []byte) error {
 	if len(body) > c.server.limits.MaxMessageSize {
 		return ending{ua.StatusBadTCPMessageTooLarge, RejectTooLarge, "request is too large"}
 	}
+	if len(body) > readBuffer {
+		// Decoded requests take a multiple of their length in memory, so only so
+		// many large ones are handled at a time.
+		release, err := c.server.enterLarge()
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
 	req, err := wire.DecodeRequest(body, c.server.limits.Decoding)
 	switch req.(type) {
 	case *ua.OpenSecureChannelRequest, *ua.CloseSecureChannelRequest:

@@ -204,6 +204,43 @@ func TestHandshakeQueue(t *testing.T) {
 	})
 }
 
+// TestLargeRequests proves that only so many large requests are handled at a
+// time, that small ones do not wait for them, and that who waits too long is
+// told so.
+func TestLargeRequests(t *testing.T) {
+	inBubble(t, Limits{MaxLargeRequests: 1, MessageTimeout: 30 * time.Second}, func(t *testing.T, s *Server, l *pipeListener, h *echo, got rejects) {
+		stuck := make(chan struct{})
+		h.serve = func(ch *Channel, requestID uint32, req ua.Request) {
+			if len(req.(*ua.ReadRequest).NodesToRead) > 1 {
+				<-stuck
+			}
+			_ = ch.Send(requestID, &ua.ReadResponse{ResponseHeader: readResponse(req).ResponseHeader})
+		}
+		large := make([]string, 1000)
+		for i := range large {
+			large[i] = "i=2258"
+		}
+		open := func() *raw {
+			r := l.dial(t).hello()
+			r.open(ua.SecurityTokenRequestTypeIssue, time.Hour)
+			return r
+		}
+		first, second, small := open(), open(), open()
+		first.send(first.chunk("MSGF", 1, readRequest(t, 2, large...)))
+		synctest.Wait()
+		second.send(second.chunk("MSGF", 1, readRequest(t, 2, large...)))
+		small.alive()
+		if n := h.served.Load(); n != 2 {
+			t.Errorf("%d requests at the handler", n)
+		}
+		second.endsAfter(30*time.Second, 0, ua.StatusBadTCPServerTooBusy)
+		close(stuck)
+		if id, _ := first.response(); id != 1 {
+			t.Errorf("request %d answered", id)
+		}
+	})
+}
+
 // TestShutdown proves that clients are told, that handlers hear of it, and that
 // nothing is accepted afterwards.
 func TestShutdown(t *testing.T) {

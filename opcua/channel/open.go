@@ -199,8 +199,11 @@ func (c *Channel) issue(requestID uint32, req *ua.OpenSecureChannelRequest) erro
 	if renew {
 		t.id = c.newestToken().id%math.MaxUint32 + 1
 	}
-	serverNonce := make([]byte, c.policy.nonceLength)
-	_, _ = rand.Read(serverNonce) // never fails; see crypto/rand
+	var serverNonce []byte
+	if c.policy.hasAsymmetricSecrets {
+		serverNonce = make([]byte, c.policy.nonceLength)
+		_, _ = rand.Read(serverNonce) // never fails; see crypto/rand
+	}
 	if err := t.setKeys(c.policy, c.mode, req.ClientNonce, serverNonce); err != nil {
 		return ending{ua.StatusBadTCPInternalError, RejectSecurity, err.Error()}
 	}

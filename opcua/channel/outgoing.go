@@ -299,7 +299,7 @@ func (c *Channel) state() (closed, crowded bool) {
 	o, l := &c.out, &c.server.limits
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.closed, o.draining &&
+	return o.closed, o.draining && !o.closed &&
 		(o.inflight+len(o.buf) > l.MaxQueueBytes/2 || o.inflightMessages+o.messages > l.MaxQueueMessages/2)
 }
 
@@ -325,6 +325,7 @@ func (c *Channel) end(e ending) {
 	}
 	c.flushLocked()
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0))
+	o.signal()
 }
 
 // breakLocked ends a connection that nothing can be written to any more.

@@ -33,6 +33,7 @@ type Server struct {
 
 	done         chan struct{} // closed by Shutdown
 	handshakes   chan struct{} // a place for each concurrent handshake
+	large        chan struct{} // a place for each concurrent large request
 	partialBytes atomic.Int64
 	channelID    atomic.Uint32
 
@@ -71,6 +72,7 @@ func NewServer(cfg Config, h Handler) (*Server, error) {
 		cfg: cfg, limits: limits, handler: h, log: cfg.Logger, now: cfg.Now,
 		done:       make(chan struct{}),
 		handshakes: make(chan struct{}, limits.MaxHandshakes),
+		large:      make(chan struct{}, limits.MaxLargeRequests),
 		listeners:  map[net.Listener]struct{}{},
 		channels:   map[*Channel]struct{}{},
 		perHost:    map[string]int{},
@@ -268,19 +270,28 @@ func (s *Server) offersPolicy(uri string) bool {
 
 // enterHandshake waits for a place for asymmetric cryptography.
 func (s *Server) enterHandshake() (release func(), err error) {
-	wait := time.NewTimer(s.limits.HandshakeTimeout)
-	defer wait.Stop()
+	return s.enter(s.handshakes, s.limits.HandshakeTimeout, "too many channels are being opened")
+}
+
+// enterLarge waits for a place for a large request.
+func (s *Server) enterLarge() (release func(), err error) {
+	return s.enter(s.large, s.limits.MessageTimeout, "too many large requests")
+}
+
+func (s *Server) enter(places chan struct{}, timeout time.Duration, busy string) (release func(), err error) {
 	halted := ending{ua.StatusBadServerHalted, RejectServerClose, "server is shutting down"}
 	select {
 	case <-s.done:
 		return nil, halted
 	default:
 	}
+	wait := time.NewTimer(timeout)
+	defer wait.Stop()
 	select {
-	case s.handshakes <- struct{}{}:
-		return func() { <-s.handshakes }, nil
+	case places <- struct{}{}:
+		return func() { <-places }, nil
 	case <-wait.C:
-		return nil, ending{ua.StatusBadTCPServerTooBusy, RejectTimeout, "too many channels are being opened"}
+		return nil, ending{ua.StatusBadTCPServerTooBusy, RejectTimeout, busy}
 	case <-s.done:
 		return nil, halted
 	}

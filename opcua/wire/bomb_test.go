@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -118,7 +119,7 @@ func TestBombs(t *testing.T) {
 		{"extension object of an unknown encoding", write(t, []byte{byte(ua.TypeIDExtensionObject), 0, 0, 3}), malformed},
 		{"extension object beyond the message", write(t, append([]byte{byte(ua.TypeIDExtensionObject), 0, 0, 1}, u32(5)...)), malformed},
 		{"extension object of length -2", write(t, append([]byte{byte(ua.TypeIDExtensionObject), 0, 0, 1}, u32(0xfffffffe)...)), malformed},
-		{"data values that take much memory", write(t, append(array(ua.TypeIDDataValue, 60_000), make([]byte, 60_000)...)), 0},
+		{"two-byte node ids, which take most memory of what is used", write(t, append(array(ua.TypeIDNodeID, 60_000), make([]byte, 120_000)...)), 0},
 		{"empty", nil, malformed},
 		{"only a type id", []byte{1, 0, 0x77, 2}, malformed},
 		{"bytes left over", append(stringBomb(null), 0), malformed},
@@ -182,6 +183,16 @@ func TestLimits(t *testing.T) {
 			check(t, ua.MustVariant(tt.not), tt.limits, false)
 		})
 	}
+	// In proportion to the length of the message, without any limit set.
+	empties := func(n int) *ua.Variant {
+		values := make([]*ua.DataValue, n)
+		for i := range values {
+			values[i] = new(ua.DataValue)
+		}
+		return ua.MustVariant(values)
+	}
+	check(t, empties(100), Limits{}, true)
+	check(t, empties(1000), Limits{}, false)
 	check(t, nested(5), Limits{MaxDepth: 5}, true)
 	check(t, nested(6), Limits{MaxDepth: 5}, false)
 	check(t, nested(DefaultMaxDepth), Limits{}, true)
@@ -267,8 +278,41 @@ func TestNull(t *testing.T) {
 		}
 	}
 	for _, m := range messages {
-		if _, err := AppendMessage(nil, newOf(m)); err != nil {
+		b, err := AppendMessage(nil, newOf(m))
+		if err != nil {
 			t.Errorf("empty %T: %v", m, err)
+			continue
+		}
+		if _, _, err := ua.DecodeService(b); err != nil {
+			t.Errorf("ua cannot decode an empty %T: %v", m, err)
+		}
+		if _, ok := m.(ua.Request); ok {
+			req, err := DecodeRequest(b, Limits{})
+			if err != nil {
+				t.Errorf("empty %T: %v", m, err)
+				continue
+			}
+			noNil(t, reflect.TypeOf(m).String(), reflect.ValueOf(req))
+		}
+	}
+}
+
+// noNil proves that a decoded structure has no nil pointers.
+func noNil(t *testing.T, path string, v reflect.Value) {
+	t.Helper()
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			t.Errorf("%s is nil", path)
+			return
+		}
+		noNil(t, path, v.Elem())
+	case reflect.Struct:
+		for i := range v.NumField() {
+			// The inner DiagnosticInfo is optional, and NodeIds are opaque.
+			if f := v.Type().Field(i); f.IsExported() && f.Name != "InnerDiagnosticInfo" {
+				noNil(t, path+"."+f.Name, v.Field(i))
+			}
 		}
 	}
 }

@@ -32,7 +32,7 @@ var decoders = sync.Pool{New: func() any { return new(decoder) }}
 func newDecoder(b []byte, lim Limits) *decoder {
 	d := decoders.Get().(*decoder)
 	lim = lim.orDefault()
-	*d = decoder{b: b, lim: lim, mem: lim.MaxMemory}
+	*d = decoder{b: b, lim: lim, mem: min(lim.MaxMemory, baseMemory+memoryPerByte*len(b))}
 	return d
 }
 

@@ -35,6 +35,14 @@ const (
 	DefaultMaxMemory           = 16 << 20
 )
 
+// A message may take baseMemory and memoryPerByte for each byte of its length in
+// memory. What needs most for its length in practice are arrays of two-byte
+// NodeIds, with 28 times.
+const (
+	baseMemory    = 16 << 10
+	memoryPerByte = 32
+)
+
 // DefaultLimits are the limits of a server that nobody configured otherwise.
 var DefaultLimits = Limits{
 	MaxArrayLength:      DefaultMaxArrayLength,
@@ -59,9 +67,10 @@ type Limits struct {
 	// MaxDepth is how deep Variants, DiagnosticInfos, DataValues and
 	// ExtensionObjects may be nested; Part 6 §5.2.2 asks decoders for 100.
 	MaxDepth int
-	// MaxMemory is how many bytes the decoded message may take. It bounds the
+	// MaxMemory is how many bytes the decoded message may take. A message may
+	// also not take more than 16 KiB and 32 times its length, which bounds the
 	// amplification of tiny elements: an empty DataValue is one byte on the wire
-	// and a hundred in memory.
+	// and more than a hundred in memory.
 	MaxMemory int
 }
 
