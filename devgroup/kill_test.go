@@ -127,7 +127,8 @@ func (c clients) write(ctx context.Context, id string, first int) error {
 func history(ctx context.Context, conn *grpc.ClientConn, upTo uint64) (map[string]int, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := quoratev1.NewEventServiceClient(conn).WatchEvents(ctx, &quoratev1.WatchEventsRequest{FromRevision: 1})
+	// The member may have been back for less time than the connection takes to find it.
+	stream, err := quoratev1.NewEventServiceClient(conn).WatchEvents(ctx, &quoratev1.WatchEventsRequest{FromRevision: 1}, grpc.WaitForReady(true))
 	if err != nil {
 		return nil, err
 	}
