@@ -29,8 +29,9 @@ const (
 	ReasonTooManyLeases   = "TOO_MANY_LEASES"
 	ReasonTooManyWindows  = "TOO_MANY_WINDOWS"
 
-	ReasonInvalidMembers   = "INVALID_MEMBERS"
-	ReasonMemberInTopology = "MEMBER_IN_TOPOLOGY" // details: set; for the layer that removes members
+	ReasonInvalidMembers = "INVALID_MEMBERS"
+	// ReasonMemberInTopology (details: set) is refused by the node, which changes Raft's configuration.
+	ReasonMemberInTopology = "MEMBER_IN_TOPOLOGY"
 
 	// Of a topology that is not valid; all have a field.
 	ReasonTopologyRequired        = "TOPOLOGY_REQUIRED"

@@ -15,7 +15,7 @@ import (
 // and what they say of themselves.
 //
 // Raft's configuration is a fact that the state machine can't refuse. So a member that left it although the current
-// topology names it (the layer above refuses to remove one, but a publish may overtake it) stays here as departed:
+// topology names it (the node refuses to remove one, but a publish may overtake it) stays here as departed:
 // without a raft address, no longer allowed in a new topology, and dropped by the publish that no longer names it. That way no
 // server of the topology is ever without a member, and nobody vanishes silently.
 type members struct {
@@ -200,20 +200,6 @@ func (s *State) Members() []*logv1.MemberRecord {
 		all = append(all, m)
 	}
 	return all
-}
-
-// CheckRemovable says whether a member may be taken out of the group: the refusal is MEMBER_IN_TOPOLOGY while the current
-// topology names it, UNKNOWN_MEMBER where it is not in the group.
-func (s *State) CheckRemovable(id string) *Refusal {
-	if _, r := s.present("id", id); r != nil {
-		return r
-	}
-	if set, _, ok := s.Server(id); ok {
-		return refuse(logv1.Kind_KIND_PRECONDITION, ReasonMemberInTopology, "id",
-			"member %s is in set %s of the current topology: publish one without it first", id, set.GetId()).
-			with("set", set.GetId())
-	}
-	return nil
 }
 
 // CommandVersion returns the command set that every member can apply, at least 1: the lowest that any has announced. A member
