@@ -42,6 +42,8 @@ const (
 const (
 	streamRaft byte = 'R'
 	streamPeer byte = 'P'
+	// streamLife carries one byte back, and then nothing: it is there to end when the process does.
+	streamLife byte = 'L'
 )
 
 // NetTransport is the Transport over one TCP port.
@@ -188,6 +190,8 @@ func (t *NetTransport) receive(raw net.Conn) error {
 		return t.raftConns.put(conn, release)
 	case streamPeer:
 		return t.peerConns.put(conn, release)
+	case streamLife:
+		return t.keepOpen(conn)
 	}
 	return fmt.Errorf("unknown stream kind %d", kind[0])
 }

@@ -69,15 +69,17 @@ type Node struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	// started is closed once raft runs; the raft port answers a moment earlier.
-	started    chan struct{}
-	fatal      chan error
-	failed     atomic.Pointer[error]
-	stopping   chan struct{}
-	stopOnce   sync.Once
-	stopped    chan struct{}
-	done       chan struct{}
-	stopErr    error
-	notify     chan bool
+	started  chan struct{}
+	fatal    chan error
+	failed   atomic.Pointer[error]
+	stopping chan struct{}
+	stopOnce sync.Once
+	stopped  chan struct{}
+	done     chan struct{}
+	stopErr  error
+	notify   chan bool
+	// requests are what raft is asked, by other members and by this one.
+	requests   chan raft.RPC
 	observed   chan raft.Observation
 	background sync.WaitGroup
 }
@@ -126,7 +128,7 @@ func Open(cfg Config) (*Node, error) {
 		cfg: cfg, logger: cfg.Logger.With("member", cfg.ID), ctx: ctx, cancel: cancel, opened: time.Now(),
 		proposer: newProposer(cfg.Limits), reads: newReads(cfg.Limits.WaitingReads), asks: map[raft.ServerID]int{},
 		fatal: make(chan error, 1), started: make(chan struct{}), stopping: make(chan struct{}), stopped: make(chan struct{}), done: make(chan struct{}),
-		notify: make(chan bool, notifyBuffer), observed: make(chan raft.Observation, notifyBuffer),
+		notify: make(chan bool, notifyBuffer), requests: make(chan raft.RPC), observed: make(chan raft.Observation, notifyBuffer),
 	}
 	n.machine = newMachine(cfg.Limits, n.fail)
 	if err := n.start(); err != nil {
@@ -149,7 +151,7 @@ func (n *Node) start() error {
 	if err != nil {
 		return err
 	}
-	trans := &patient{Transport: n.cfg.Transport, leads: n.leadsIn}
+	trans := &patient{Transport: n.cfg.Transport, leads: n.leadsIn, requests: n.requests}
 	if err := n.bootstrap(rc, logs, stable, trans); err != nil {
 		return err
 	}
@@ -166,9 +168,10 @@ func (n *Node) start() error {
 		_, ok := o.Data.(raft.LeaderObservation)
 		return ok
 	}))
-	for _, run := range []func(){n.runProposer, n.runReads, n.runLeadership, n.runObserver, n.runDigests, n.runAnnounce, n.runSpaceGuard} {
+	for _, run := range []func(){n.runProposer, n.runReads, n.runLeadership, n.runObserver, n.runSuccession, n.runDigests, n.runAnnounce, n.runSpaceGuard} {
 		n.background.Go(run)
 	}
+	n.background.Go(func() { trans.forward(n.stopped) })
 	return nil
 }
 

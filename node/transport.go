@@ -27,6 +27,9 @@ type Transport interface {
 	Peer(id, address string) (peerv1.PeerServiceClient, error)
 	// Retain forgets every member that isn't named.
 	Retain(ids []string)
+	// Gone returns nil as soon as the process of that member is certain to have ended: it closed what it had open and nobody listens in its place.
+	// It goes on waiting where that can't be told, as of a machine that just fell silent, and returns an error when ctx ends.
+	Gone(ctx context.Context, id, address string) error
 }
 
 // Credentials is what the raft port needs to know of certificates; *pki.Credentials is one.
@@ -118,9 +121,30 @@ func fromPeer(ctx context.Context, op string, err error) error {
 // holds each failed AppendEntries back until a heartbeat got through or leadership ended: failures then don't add up while a member is away.
 type patient struct {
 	Transport
+	// requests are the transport's, and those of this member to its own raft.
+	requests chan raft.RPC
 	// leads says whether this member still leads in a term, with that member in the group.
 	leads func(term uint64, id raft.ServerID) bool
 	hearts
+}
+
+// Consumer implements raft.Transport.
+func (p *patient) Consumer() <-chan raft.RPC { return p.requests }
+
+// forward hands the transport's requests to raft until stopped is closed.
+func (p *patient) forward(stopped <-chan struct{}) {
+	for {
+		select {
+		case rpc := <-p.Transport.Consumer():
+			select {
+			case p.requests <- rpc:
+			case <-stopped:
+				return
+			}
+		case <-stopped:
+			return
+		}
+	}
 }
 
 // patiencePoll is how often patient looks whether waiting still makes sense.

@@ -15,7 +15,7 @@ import (
 )
 
 // maxProblems bounds what is said about one run.
-const maxProblems = 20
+const maxProblems = 200
 
 // History is what clients saw, and what was wrong with it.
 type History struct {

@@ -54,6 +54,7 @@ func (n *Network) Leave(address string) {
 	if t := n.members[address]; t != nil {
 		t.dead.Store(true)
 		delete(n.members, address)
+		t.leave()
 	}
 }
 

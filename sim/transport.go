@@ -24,9 +24,12 @@ const pipelineDepth = 1024
 
 // Transport is one member's end of the Network.
 type Transport struct {
-	network  *Network
-	address  string
-	dead     atomic.Bool
+	network *Network
+	address string
+	dead    atomic.Bool
+	// gone is closed when the member leaves the network.
+	gone     chan struct{}
+	leaving  sync.Once
 	consumer chan raft.RPC
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -41,7 +44,7 @@ var _ node.Transport = (*Transport)(nil)
 
 func newTransport(n *Network, address string) *Transport {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Transport{network: n, address: address, consumer: make(chan raft.RPC), ctx: ctx, cancel: cancel}
+	return &Transport{network: n, address: address, consumer: make(chan raft.RPC), gone: make(chan struct{}), ctx: ctx, cancel: cancel}
 }
 
 // Start implements node.Transport.
@@ -61,6 +64,7 @@ func (t *Transport) server() peerv1.PeerServiceServer {
 // Close implements raft.WithClose.
 func (t *Transport) Close() error {
 	t.cancel()
+	defer t.leave()
 	t.network.mu.Lock()
 	defer t.network.mu.Unlock()
 	if t.network.members[t.address] == t {
@@ -69,8 +73,32 @@ func (t *Transport) Close() error {
 	return nil
 }
 
+func (t *Transport) leave() { t.leaving.Do(func() { close(t.gone) }) }
+
 // Retain implements node.Transport.
 func (t *Transport) Retain([]string) {}
+
+// Gone implements node.Transport. The other's end is noticed once its link lets anything through.
+func (t *Transport) Gone(ctx context.Context, _, address string) error {
+	t.network.mu.Lock()
+	target := t.network.members[address]
+	t.network.mu.Unlock()
+	if target == nil {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	select {
+	case <-target.gone:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	// A dial is refused only over a whole link, and only while nobody new listens.
+	if _, err := t.network.cross(ctx, t, address); errors.Is(err, errRefused) {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
 
 // Consumer implements raft.Transport.
 func (t *Transport) Consumer() <-chan raft.RPC { return t.consumer }
