@@ -155,6 +155,8 @@ func newTopologyDiff(o *options) *cobra.Command {
 		Use:   "diff [FROM [TO]]",
 		Short: "Compare two generations; by default the current one with the one before",
 		Args:  cobra.MaximumNArgs(2),
+
+		ValidArgsFunction: o.completeGenerations(2),
 	}
 	read := addReadFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, arguments []string) error {
@@ -204,6 +206,8 @@ func newTopologyRollback(o *options) *cobra.Command {
 		Use:   "rollback TO",
 		Short: "Publish the document of generation TO again, as a new generation",
 		Args:  cobra.ExactArgs(1),
+
+		ValidArgsFunction: o.completeGenerations(1),
 	}
 	draft.addExpect(cmd)
 	confirm.add(cmd)
