@@ -62,7 +62,7 @@ func TestReverseHello(t *testing.T) {
 
 // TestMalformed sends what is no proper conversation, and expects the status.
 func TestMalformed(t *testing.T) {
-	_, addr := start(t, Config{Limits: Limits{MaxChunkSize: 16384, MaxMessageSize: 20000, MaxChunkCount: 3}}, &echo{})
+	_, addr := start(t, Config{Limits: Limits{MaxChunkSize: 16384, MaxMessageSize: 11000, MaxChunkCount: 3}}, &echo{})
 	big := make([]byte, 9000)
 	tests := []struct {
 		name   string
@@ -97,6 +97,10 @@ func TestMalformed(t *testing.T) {
 		{"too large in chunks", true, func(r *raw) []byte {
 			return append(append(r.chunk("MSGC", 1, big), r.chunk("MSGC", 1, big)...), r.chunk("MSGC", 1, big)...)
 		}, ua.StatusBadTCPMessageTooLarge},
+		{"too large in one", true, func(r *raw) []byte { return r.chunk("MSGF", 1, make([]byte, 12000)) }, ua.StatusBadTCPMessageTooLarge},
+		{"long policy", true, func(r *raw) []byte {
+			return r.openFrame(ua.SecurityTokenRequestTypeRenew, strings.Repeat("x", maxPolicyURI+1), ua.MessageSecurityModeNone, 0)
+		}, ua.StatusBadDecodingError},
 		{"chunk flood", true, func(r *raw) (b []byte) {
 			for range 4 {
 				b = append(b, r.chunk("MSGC", 1, []byte("x"))...)
@@ -318,6 +322,19 @@ func TestClientLimits(t *testing.T) {
 		if id, msg := r.response(); id != 2 || len(msg.(*ua.ReadResponse).Results) != 1 {
 			t.Errorf("request %d answered with %+v", id, msg)
 		}
+	}
+}
+
+// TestResponseSize proves that no response takes more than half of the queue.
+func TestResponseSize(t *testing.T) {
+	_, addr := start(t, Config{Limits: Limits{MaxQueueBytes: 20000}}, &echo{})
+	r := connect(t, addr)
+	long := "ns=1;s=" + strings.Repeat("x", 5000)
+	r.send(r.chunk("MSGF", 1, readRequest(t, 8, long, long)))
+	r.expectFault(1, 8, ua.StatusBadResponseTooLarge)
+	r.send(r.chunk("MSGF", 2, readRequest(t, 9, long)))
+	if id, _ := r.response(); id != 2 {
+		t.Errorf("request %d answered", id)
 	}
 }
 

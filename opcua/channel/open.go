@@ -66,7 +66,7 @@ func (c *Channel) handleOpen(chunk []byte) error {
 	if err := c.identify(&h); err != nil {
 		return err
 	}
-	if c.policy.hasAsymmetricSecrets {
+	if c.policy.secure {
 		// Cryptography with RSA costs milliseconds; whoever waits for its turn
 		// does so until the handshake has to be over.
 		release, err := c.server.enterHandshake()
@@ -100,20 +100,20 @@ func (c *Channel) identify(h *asymmetricHeader) error {
 		if h.policyURI != c.policy.uri {
 			return ending{ua.StatusBadSecurityPolicyRejected, RejectSecurity, "renewal with another policy"}
 		}
-		if c.policy.hasAsymmetricSecrets && !bytes.Equal(h.certificate, c.clientChain) {
+		if c.policy.secure && !bytes.Equal(h.certificate, c.clientChain) {
 			return ending{ua.StatusBadSecurityChecksFailed, RejectSecurity, "renewal with another certificate"}
 		}
 		return nil
 	}
 	p := policyByURI(h.policyURI)
-	if p == nil || p.hasAsymmetricSecrets && !c.server.offersPolicy(p.uri) {
+	if p == nil || p.secure && !c.server.offersPolicy(p.uri) {
 		return ending{ua.StatusBadSecurityPolicyRejected, RejectSecurity, "policy is not offered"}
 	}
 	c.policy = p
 	if c.server.cfg.Certificate != nil {
 		c.serverChain, c.serverKey = c.server.cfg.Certificate()
 	}
-	if !p.hasAsymmetricSecrets {
+	if !p.secure {
 		return nil
 	}
 	key, print, err := leafKey(p, h.certificate)
@@ -143,7 +143,7 @@ func (c *Channel) identify(h *asymmetricHeader) error {
 func (c *Channel) openAsymmetric(chunk []byte, headers int) ([]byte, error) {
 	failed := ending{ua.StatusBadSecurityChecksFailed, RejectSecurity, "OpenSecureChannel message is not authentic"}
 	plain := chunk[headers:]
-	if c.policy.hasAsymmetricSecrets {
+	if c.policy.secure {
 		decrypted, err := c.policy.decrypt(c.serverKey, plain)
 		sigLength := c.clientKey.Size()
 		if err != nil || len(decrypted) < sequenceLength+1+sigLength {
@@ -182,7 +182,7 @@ func (c *Channel) issue(requestID uint32, req *ua.OpenSecureChannelRequest) erro
 		return ending{ua.StatusBadSecurityModeRejected, RejectSecurity, "renewal with another security mode"}
 	case req.ClientProtocolVersion != 0:
 		return ending{ua.StatusBadProtocolVersionUnsupported, RejectMalformed, "unknown protocol version"}
-	case c.policy.hasAsymmetricSecrets && len(req.ClientNonce) != c.policy.nonceLength:
+	case c.policy.secure && len(req.ClientNonce) != c.policy.nonceLength:
 		return ending{ua.StatusBadNonceInvalid, RejectSecurity, "client nonce has the wrong length"}
 	}
 	if !renew {
@@ -200,7 +200,7 @@ func (c *Channel) issue(requestID uint32, req *ua.OpenSecureChannelRequest) erro
 		t.id = c.newestToken().id%math.MaxUint32 + 1
 	}
 	var serverNonce []byte
-	if c.policy.hasAsymmetricSecrets {
+	if c.policy.secure {
 		serverNonce = make([]byte, c.policy.nonceLength)
 		_, _ = rand.Read(serverNonce) // never fails; see crypto/rand
 	}
@@ -230,7 +230,7 @@ func (c *Channel) issue(requestID uint32, req *ua.OpenSecureChannelRequest) erro
 // admit settles mode and id of a new channel.
 func (c *Channel) admit(mode ua.MessageSecurityMode) error {
 	offered := c.server.offers(c.policy.uri, mode)
-	if c.policy.hasAsymmetricSecrets {
+	if c.policy.secure {
 		if !offered || mode == ua.MessageSecurityModeNone {
 			return ending{ua.StatusBadSecurityModeRejected, RejectSecurity, "security mode is not offered"}
 		}
@@ -263,7 +263,7 @@ func (c *Channel) answerOpen(requestID uint32, resp *ua.OpenSecureChannelRespons
 	b := append(o.buf, "OPNF\x00\x00\x00\x00"...)
 	b = binary.LittleEndian.AppendUint32(b, c.id)
 	b = appendField(b, []byte(c.policy.uri))
-	if c.policy.hasAsymmetricSecrets {
+	if c.policy.secure {
 		b = appendField(appendField(b, c.serverChain), c.clientPrint[:])
 	} else {
 		b = appendField(appendField(b, nil), nil)
@@ -302,7 +302,7 @@ func appendField(b, field []byte) []byte {
 // sealAsymmetric pads, signs and encrypts the OPN chunk that starts at base
 // (Part 6 §6.7.2.5).
 func (c *Channel) sealAsymmetric(b []byte, base, headers int) ([]byte, error) {
-	if !c.policy.hasAsymmetricSecrets {
+	if !c.policy.secure {
 		binary.LittleEndian.PutUint32(b[base+4:], uint32(len(b)-base))
 		return b, nil
 	}

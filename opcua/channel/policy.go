@@ -16,16 +16,16 @@ import (
 // derive symmetric keys with P_SHA256, sign with HMAC-SHA256 and encrypt with
 // AES in CBC mode; they differ in the rest.
 type policy struct {
-	uri                  string
-	minKeyBits           int // of RSA keys
-	maxKeyBits           int
-	nonceLength          int
-	symmetricKeyLength   int         // of AES, in bytes
-	oaep                 crypto.Hash // hash of the OAEP padding
-	pss                  bool        // signs with PSS instead of PKCS #1 v1.5
-	signatureAlgorithm   string
-	encryptionAlgorithm  string
-	hasAsymmetricSecrets bool // false for None
+	uri                 string
+	minKeyBits          int // of RSA keys
+	maxKeyBits          int
+	nonceLength         int
+	symmetricKeyLength  int         // of AES, in bytes
+	oaep                crypto.Hash // hash of the OAEP padding
+	pss                 bool        // signs with PSS instead of PKCS #1 v1.5
+	signatureAlgorithm  string
+	encryptionAlgorithm string
+	secure              bool // false for None only
 }
 
 const (
@@ -39,23 +39,23 @@ var policies = []*policy{
 	{
 		uri:        ua.SecurityPolicyURIBasic256Sha256,
 		minKeyBits: 2048, maxKeyBits: 4096, nonceLength: 32, symmetricKeyLength: 32, oaep: crypto.SHA1,
-		signatureAlgorithm:   "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256",
-		encryptionAlgorithm:  "http://www.w3.org/2001/04/xmlenc#rsa-oaep",
-		hasAsymmetricSecrets: true,
+		signatureAlgorithm:  "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256",
+		encryptionAlgorithm: "http://www.w3.org/2001/04/xmlenc#rsa-oaep",
+		secure:              true,
 	},
 	{
 		uri:        ua.SecurityPolicyURIAes128Sha256RsaOaep,
 		minKeyBits: 2048, maxKeyBits: 4096, nonceLength: 32, symmetricKeyLength: 16, oaep: crypto.SHA1,
-		signatureAlgorithm:   "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256",
-		encryptionAlgorithm:  "http://www.w3.org/2001/04/xmlenc#rsa-oaep",
-		hasAsymmetricSecrets: true,
+		signatureAlgorithm:  "http://www.w3.org/2001/04/xmldsig-more#rsa-sha256",
+		encryptionAlgorithm: "http://www.w3.org/2001/04/xmlenc#rsa-oaep",
+		secure:              true,
 	},
 	{
 		uri:        ua.SecurityPolicyURIAes256Sha256RsaPss,
 		minKeyBits: 2048, maxKeyBits: 4096, nonceLength: 32, symmetricKeyLength: 32, oaep: crypto.SHA256, pss: true,
-		signatureAlgorithm:   "http://opcfoundation.org/UA/security/rsa-pss-sha2-256",
-		encryptionAlgorithm:  "http://opcfoundation.org/UA/security/rsa-oaep-sha2-256",
-		hasAsymmetricSecrets: true,
+		signatureAlgorithm:  "http://opcfoundation.org/UA/security/rsa-pss-sha2-256",
+		encryptionAlgorithm: "http://opcfoundation.org/UA/security/rsa-oaep-sha2-256",
+		secure:              true,
 	},
 }
 

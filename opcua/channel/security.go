@@ -24,7 +24,7 @@ func Sign(policyURI string, key *rsa.PrivateKey, data []byte) (*ua.SignatureData
 	switch {
 	case p == nil:
 		return nil, ua.StatusBadSecurityPolicyRejected
-	case !p.hasAsymmetricSecrets:
+	case !p.secure:
 		return &ua.SignatureData{}, nil
 	case key == nil:
 		return nil, ua.StatusBadSecurityChecksFailed
@@ -44,7 +44,7 @@ func Verify(policyURI string, certificate, data []byte, sig *ua.SignatureData) e
 	if p == nil {
 		return ua.StatusBadSecurityPolicyRejected
 	}
-	if !p.hasAsymmetricSecrets {
+	if !p.secure {
 		return nil
 	}
 	key, _, err := leafKey(p, certificate)
@@ -65,7 +65,7 @@ func Decrypt(policyURI string, key *rsa.PrivateKey, data []byte) ([]byte, error)
 	switch {
 	case p == nil:
 		return nil, ua.StatusBadSecurityPolicyRejected
-	case !p.hasAsymmetricSecrets:
+	case !p.secure:
 		return data, nil
 	case key == nil:
 		return nil, ua.StatusBadSecurityChecksFailed

@@ -61,10 +61,10 @@ func NewServer(cfg Config, h Handler) (*Server, error) {
 		switch {
 		case p == nil:
 			return nil, fmt.Errorf("channel: Offers[%d].PolicyURI %q is not implemented", i, o.PolicyURI)
-		case !p.hasAsymmetricSecrets && o.Mode != ua.MessageSecurityModeNone,
-			p.hasAsymmetricSecrets && o.Mode != ua.MessageSecurityModeSign && o.Mode != ua.MessageSecurityModeSignAndEncrypt:
+		case !p.secure && o.Mode != ua.MessageSecurityModeNone,
+			p.secure && o.Mode != ua.MessageSecurityModeSign && o.Mode != ua.MessageSecurityModeSignAndEncrypt:
 			return nil, fmt.Errorf("channel: Offers[%d].Mode %v does not go with its policy", i, o.Mode)
-		case p.hasAsymmetricSecrets && cfg.Certificate == nil:
+		case p.secure && cfg.Certificate == nil:
 			return nil, fmt.Errorf("channel: Certificate is needed for Offers[%d]", i)
 		}
 	}
