@@ -284,12 +284,11 @@ func (l *leases) endedOf(server string) []endedLease {
 // request, the last MaxEndedLeases of each that ended, oldest first.
 func (s *State) Leases(server string, includeEnded bool) []*quoratev1.ApplyLease {
 	var found []*quoratev1.ApplyLease
-	if server != "" {
-		found = s.openLeases(server)
-	} else {
-		for _, l := range s.leases.open.All() {
-			found = append(found, l)
+	for key, l := range s.leases.open.From(leaseKey{server: server}) {
+		if server != "" && key.server != server {
+			break
 		}
+		found = append(found, l)
 	}
 	if !includeEnded {
 		return found
@@ -306,15 +305,12 @@ func (s *State) Leases(server string, includeEnded bool) []*quoratev1.ApplyLease
 // MidApply says whether a server holds an open apply lease.
 func (s *State) MidApply(server string) bool { return len(s.openLeases(server)) > 0 }
 
+// openLeases returns the open leases of one server; no server has an empty name.
 func (s *State) openLeases(server string) []*quoratev1.ApplyLease {
-	var found []*quoratev1.ApplyLease
-	for key, l := range s.leases.open.From(leaseKey{server: server}) {
-		if key.server != server {
-			break
-		}
-		found = append(found, l)
+	if server == "" {
+		return nil
 	}
-	return found
+	return s.Leases(server, false)
 }
 
 // midApplyIn returns the servers that keep a set mid-apply, at most two: those with an open lease that began in the set, or
