@@ -103,10 +103,12 @@ func serve(t testing.TB, change ...func(*Config)) *served {
 }
 
 // secured are the options of a client that signs, or signs and encrypts.
-func secured(mode ua.MessageSecurityMode) []opcua.Option {
+func secured(mode ua.MessageSecurityMode) []opcua.Option { return clientOf(clientIdentity(), mode) }
+
+func clientOf(who identity, mode ua.MessageSecurityMode) []opcua.Option {
 	return []opcua.Option{
-		opcua.Certificate(clientIdentity().der),
-		opcua.PrivateKey(clientIdentity().key),
+		opcua.Certificate(who.der),
+		opcua.PrivateKey(who.key),
 		opcua.SecurityFromEndpoint(&ua.EndpointDescription{
 			SecurityPolicyURI:  ua.SecurityPolicyURIBasic256Sha256,
 			SecurityMode:       mode,

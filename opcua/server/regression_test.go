@@ -14,6 +14,8 @@ import (
 
 	"github.com/gopcua/opcua"
 	"github.com/gopcua/opcua/ua"
+
+	"quorate/opcua/channel"
 )
 
 // What kills or hangs other servers, on the wire. After each of these attacks another client has to be served as before.
@@ -227,7 +229,15 @@ func (r stallingReader) Read(b []byte) (int, error) {
 }
 
 func TestStalledSubscriberOnTheWire(t *testing.T) {
-	s := serve(t, func(c *Config) { c.ChannelLimits.MaxQueueBytes = 256 << 10 })
+	var slow atomic.Int64
+	s := serve(t, func(c *Config) {
+		c.ChannelLimits.MaxQueueBytes = 256 << 10
+		c.ChannelEvents.Rejected = func(_ net.Addr, reason channel.RejectReason, _ ua.StatusCode) {
+			if reason == channel.RejectSlow {
+				slow.Add(1)
+			}
+		}
+	})
 	relay := newStallable(t, s)
 	stalled, err := opcua.NewClient(relay.url, opcua.AutoReconnect(false), opcua.RequestTimeout(time.Minute))
 	if err != nil {
@@ -263,4 +273,5 @@ func TestStalledSubscriberOnTheWire(t *testing.T) {
 		})
 	}
 	wantChanges(t, s, s.connect(t), 300)
+	eventually(t, "the stalled client to be disconnected", func() bool { return slow.Load() == 1 })
 }
