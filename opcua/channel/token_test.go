@@ -351,6 +351,53 @@ func TestDirection(t *testing.T) {
 	}
 }
 
+// TestPadding proves that a client that signs what it sends cannot make the
+// server look for padding that is not there.
+func TestPadding(t *testing.T) {
+	p := policyByURI(ua.SecurityPolicyURIBasic256Sha256)
+	out, err := newDirection(p, ua.MessageSecurityModeSignAndEncrypt, nil, nil, cipher.NewCBCEncrypter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := newDirection(p, ua.MessageSecurityModeSignAndEncrypt, nil, nil, cipher.NewCBCDecrypter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// 8 bytes of sequence header, 7 of body, one of padding length: one block.
+	for padding, want := range map[byte]bool{0: true, 7: true, 8: false, 15: false, 16: false, 255: false} {
+		chunk := append(frame("MSGF", u32s(1, 2, 3, 4)), 0, 0, 0, 0, 0, 0, 0, padding)
+		chunk = append(chunk, out.sign(chunk)...)
+		out.cryptBlocks(chunk[symmetricClear:])
+		if plain, ok := in.open(chunk); ok != want || ok && len(plain) != 15-int(padding) {
+			t.Errorf("padding of %d: %x, %v", padding, plain, ok)
+		}
+	}
+	for _, bits := range []int{2048, 3072} {
+		client, server := newIdentity(t, "client", 2048), newIdentity(t, "server", bits)
+		c := &Channel{policy: p, clientKey: &client.key.PublicKey, serverKey: server.key}
+		header := frame("OPNF", u32s(0, 1, 2, 3))
+		for padding, want := range map[uint16]bool{0: true, 3: true, 20: false, 255: false, 65535: false} {
+			plain := append(u32s(1, 2, 3), byte(padding), byte(padding))
+			if bits > 2048 {
+				plain = append(plain, byte(padding>>8))
+			} else if padding > 255 {
+				continue
+			}
+			sig, err := p.sign(client.key, append(bytes.Clone(header), plain...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			encrypted, err := p.encrypt(&server.key.PublicKey, append(plain, sig...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.openAsymmetric(append(bytes.Clone(header), encrypted...), len(header)); (err == nil) != want {
+				t.Errorf("%d bits, padding of %d: %v", bits, padding, err)
+			}
+		}
+	}
+}
+
 // TestSequenceWrap proves where sequence numbers start again.
 func TestSequenceWrap(t *testing.T) {
 	c := new(Channel)

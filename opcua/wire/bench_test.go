@@ -38,7 +38,7 @@ func onePublishResponse() *ua.PublishResponse {
 	return &ua.PublishResponse{
 		ResponseHeader: &ua.ResponseHeader{Timestamp: time.Now(), RequestHandle: 5},
 		NotificationMessage: &ua.NotificationMessage{SequenceNumber: 1, PublishTime: time.Now(), NotificationData: []*ua.ExtensionObject{
-			DataChange(&ua.DataChangeNotification{MonitoredItems: []*ua.MonitoredItemNotification{{ClientHandle: 1, Value: oneReadResponse().Results[0]}}}),
+			ua.NewExtensionObject(&ua.DataChangeNotification{MonitoredItems: []*ua.MonitoredItemNotification{{ClientHandle: 1, Value: oneReadResponse().Results[0]}}}),
 		}},
 	}
 }

@@ -3,7 +3,6 @@ package wire
 import (
 	"unsafe"
 
-	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 )
 
@@ -249,15 +248,3 @@ func appendDataChangeNotification(b []byte, n *ua.DataChangeNotification) ([]byt
 	}
 	return appendDiagnosticInfos(b, n.DiagnosticInfos)
 }
-
-// DataChange wraps a notification for a NotificationMessage. Unlike
-// ua.NewExtensionObject it looks nothing up.
-func DataChange(n *ua.DataChangeNotification) *ua.ExtensionObject {
-	return &ua.ExtensionObject{
-		EncodingMask: ua.ExtensionObjectBinary,
-		TypeID:       dataChangeID,
-		Value:        n,
-	}
-}
-
-var dataChangeID = ua.NewFourByteExpandedNodeID(0, id.DataChangeNotification_Encoding_DefaultBinary)
