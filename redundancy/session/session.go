@@ -24,8 +24,8 @@ import (
 const (
 	// CloseTimeout bounds Close: the server's answer is a courtesy that is not worth waiting for longer.
 	CloseTimeout = 500 * time.Millisecond
-	// RequestTimeout bounds a request whose context has no deadline.
-	RequestTimeout = 10 * time.Second
+	// DefaultRequestTimeout bounds each request where Options.RequestTimeout is 0.
+	DefaultRequestTimeout = 10 * time.Second
 	// Timeout is what is asked for as the session's time-out: after a crash of ours, a server soon forgets the session.
 	Timeout = 30 * time.Second
 	// maxEndpoints is the most endpoint descriptions that are looked at.
@@ -50,6 +50,8 @@ type Options struct {
 	User, Password string
 	// Name is the session's name, for people who look at the server.
 	Name string
+	// RequestTimeout bounds each request, whatever its context allows; 0 means the default. A Publish may have to wait long.
+	RequestTimeout time.Duration
 }
 
 // Session is an open session. It may be used by many goroutines.
@@ -61,7 +63,10 @@ type Session struct {
 // Open connects and opens a session. The deadline of ctx bounds all of it.
 func Open(ctx context.Context, endpointURL string, o Options) (s *Session, err error) {
 	defer guard(&err)
-	endpoints, err := opcua.GetEndpoints(ctx, endpointURL, opcua.RequestTimeout(RequestTimeout))
+	if o.RequestTimeout == 0 {
+		o.RequestTimeout = DefaultRequestTimeout
+	}
+	endpoints, err := opcua.GetEndpoints(ctx, endpointURL, opcua.RequestTimeout(o.RequestTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("get endpoints of %s: %w", endpointURL, err)
 	}
@@ -183,7 +188,7 @@ func (o Options) choose(endpoints []*ua.EndpointDescription) (*ua.EndpointDescri
 // channel gives the client's options for the secure channel of an endpoint.
 func (o Options) channel(e *ua.EndpointDescription) ([]opcua.Option, error) {
 	options := []opcua.Option{
-		opcua.AutoReconnect(false), opcua.RequestTimeout(RequestTimeout), opcua.SecurityFromEndpoint(e, ua.UserTokenTypeAnonymous),
+		opcua.AutoReconnect(false), opcua.RequestTimeout(o.RequestTimeout), opcua.SecurityFromEndpoint(e, ua.UserTokenTypeAnonymous),
 	}
 	if e.SecurityPolicyURI == ua.SecurityPolicyURINone {
 		return options, nil

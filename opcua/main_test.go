@@ -1,0 +1,248 @@
+package opcua
+
+import (
+	"context"
+	"crypto/rsa"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"quorate/fsm"
+	"quorate/node"
+	"quorate/pki"
+	logv1 "quorate/proto/quorate/log/v1"
+	quoratev1 "quorate/proto/quorate/v1"
+	"quorate/redundancy"
+	"quorate/redundancy/session"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+// certificates are made once for each URI: making an RSA key takes long.
+var certificates sync.Map
+
+type certificate struct {
+	der []byte
+	key *rsa.PrivateKey
+}
+
+func (c certificate) give() ([]byte, *rsa.PrivateKey) { return c.der, c.key }
+
+func certificateOf(t *testing.T, uri string) certificate {
+	t.Helper()
+	made, _ := certificates.LoadOrStore(uri, sync.OnceValues(func() (certificate, error) {
+		dir, err := os.MkdirTemp("", "quorate-opcua")
+		if err != nil {
+			return certificate{}, err
+		}
+		defer os.RemoveAll(dir)
+		der, key, err := pki.EnsureApplicationCertificate(dir, uri, []string{"127.0.0.1"}, time.Now())
+		return certificate{der, key}, err
+	}))
+	c, err := made.(func() (certificate, error))()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// group is a Group without raft: the real state machine, fed directly.
+type group struct {
+	t *testing.T
+
+	mu      sync.Mutex
+	state   *fsm.State
+	index   uint64
+	changed chan struct{}
+}
+
+func newGroup(t *testing.T, members ...string) *group {
+	g := &group{t: t, state: fsm.New(), changed: make(chan struct{})}
+	list := &logv1.SyncMembers{}
+	for _, m := range members {
+		list.Members = append(list.Members, &logv1.SyncMembers_Member{Id: m, RaftAddress: m + ":7301", Voter: true})
+	}
+	g.apply(&logv1.Command{Body: &logv1.Command_OpenTerm{OpenTerm: &logv1.OpenTerm{Term: 1, Leader: members[0]}}})
+	g.apply(&logv1.Command{Body: &logv1.Command_SyncMembers{SyncMembers: list}})
+	return g
+}
+
+// apply applies a command that must be accepted.
+func (g *group) apply(c *logv1.Command) *logv1.Outcome {
+	g.t.Helper()
+	outcome, err := g.Propose(context.Background(), c)
+	if err != nil || outcome.GetRefusal() != nil {
+		g.t.Fatalf("apply %T: %v, %v", c.GetBody(), err, outcome.GetRefusal())
+	}
+	return outcome
+}
+
+func (g *group) Propose(_ context.Context, c *logv1.Command) (*logv1.Outcome, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.index++
+	outcomes, _, err := g.state.ApplyEntry(g.index, &logv1.Entry{
+		Clock: g.index * uint64(time.Millisecond), Term: 1, Commands: []*logv1.Command{c},
+	})
+	if err != nil {
+		return nil, err
+	}
+	close(g.changed)
+	g.changed = make(chan struct{})
+	return outcomes[0], nil
+}
+
+func (g *group) Local() node.View {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return node.View{State: g.state.Snapshot()}
+}
+
+func (g *group) Read(context.Context, *quoratev1.ReadOptions) (node.View, error) {
+	return g.Local(), nil
+}
+
+func (g *group) Changed() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.changed
+}
+
+func (g *group) QuorumContact() time.Duration { return 0 }
+func (g *group) Diverged() bool               { return false }
+
+// publish publishes one set of servers, with the mode.
+func (g *group) publish(mode string, servers ...*quoratev1.RedundantServer) {
+	g.t.Helper()
+	current := g.Local().State.CurrentGeneration().GetNumber()
+	g.apply(&logv1.Command{
+		RequestId: "publish-" + time.Duration(current).String(),
+		Actor:     &quoratev1.Actor{Name: "ada", Role: "operator"},
+		Body: &logv1.Command_PublishTopology{PublishTopology: &logv1.PublishTopology{
+			ExpectedGeneration: current,
+			Topology: &quoratev1.Topology{Sets: []*quoratev1.RedundantSet{{
+				Id: "line-a", Mode: mode, Servers: servers, Policies: &quoratev1.RedundancyPolicies{MaxServers: 4},
+			}}},
+		}},
+	})
+}
+
+func (g *group) adopt(member string, generation uint64) {
+	g.t.Helper()
+	g.apply(&logv1.Command{Body: &logv1.Command_AdoptGeneration{AdoptGeneration: &logv1.AdoptGeneration{Member: member, Generation: generation}}})
+}
+
+func uriOf(member string) string { return "urn:demo:" + member }
+
+func serverAt(member, role, endpointURL, healthURL string) *quoratev1.RedundantServer {
+	return &quoratev1.RedundantServer{
+		Member: member, Role: role, ApplicationUri: uriOf(member), EndpointUrl: endpointURL, HealthUrl: healthURL,
+	}
+}
+
+func serverNamed(member, role string) *quoratev1.RedundantServer {
+	return serverAt(member, role, "opc.tcp://"+member+":4840", "http://"+member+":8080/healthz")
+}
+
+// fitness is a Redundancy that the test sets.
+type fitness struct {
+	mu    sync.Mutex
+	level redundancy.Level
+	peers map[string]redundancy.PeerView
+	fns   map[int]func()
+	next  int
+}
+
+func (f *fitness) Level() redundancy.Level {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.level
+}
+
+func (f *fitness) Peer(server string) (redundancy.PeerView, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v, ok := f.peers[server]
+	return v, ok
+}
+
+func (f *fitness) Subscribe(fn func()) (cancel func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fns == nil {
+		f.fns = map[int]func(){}
+	}
+	n := f.next
+	f.next++
+	f.fns[n] = fn
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.fns, n)
+	}
+}
+
+// move sets the level and tells of it.
+func (f *fitness) move(in redundancy.Inputs) {
+	f.mu.Lock()
+	f.level = redundancy.Evaluate(in)
+	fns := make([]func(), 0, len(f.fns))
+	for _, fn := range f.fns {
+		fns = append(fns, fn)
+	}
+	f.mu.Unlock()
+	for _, fn := range fns {
+		fn()
+	}
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// serve runs the endpoint of a member until the test ends.
+func serve(t *testing.T, l net.Listener, member string, g Group, r Redundancy, change ...func(*Config)) (e *Endpoint, client ClientConfig) {
+	t.Helper()
+	cfg := Config{
+		Member: member, ApplicationURI: uriOf(member), Group: g, Redundancy: r, AllowNone: true, AllowAnonymous: true, Version: "1.2.3",
+		Certificate: certificateOf(t, uriOf(member)).give, Logger: quiet,
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	e, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- e.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := e.Shutdown(ctx); err != nil {
+			t.Errorf("shutdown: %v", err)
+		}
+		<-done
+	})
+	return e, ClientConfig{Endpoint: "opc.tcp://" + l.Addr().String(), Options: session.Options{Policy: session.None}}
+}
+
+// within gives a test's calls a deadline.
+func within(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}

@@ -1,0 +1,102 @@
+package opcua
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"reflect"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"quorate/opcua/wire"
+)
+
+// readingOf makes a Reading of a value.
+func readingOf(node string, v *ua.DataValue) Reading {
+	r := Reading{Node: node, Status: statusName(v.Status)}
+	if v.Value != nil {
+		r.Value = plain(v.Value.Value())
+	}
+	if !v.SourceTimestamp.IsZero() {
+		r.SourceTimestamp = &v.SourceTimestamp
+	}
+	if !v.ServerTimestamp.IsZero() {
+		r.ServerTimestamp = &v.ServerTimestamp
+	}
+	return r
+}
+
+// statusName is Good where gopcua, and nobody else, says OK.
+func statusName(s ua.StatusCode) string {
+	if s == ua.StatusOK {
+		return "Good"
+	}
+	return wire.StatusName(s)
+}
+
+// plain turns a value of a Variant into what JSON, and people, can take.
+func plain(v any) any {
+	switch x := v.(type) {
+	case nil:
+		return nil
+	case string, bool, int8, byte, int16, uint16, int32, uint32, int64, uint64, []byte, []string:
+		return x
+	case float32:
+		return number(float64(x))
+	case float64:
+		return number(x)
+	case time.Time:
+		if x.IsZero() {
+			return nil
+		}
+		return x
+	case ua.StatusCode:
+		return statusName(x)
+	case *ua.LocalizedText:
+		return x.Text
+	case *ua.QualifiedName:
+		return fmt.Sprintf("%d:%s", x.NamespaceIndex, x.Name)
+	case *ua.NodeID:
+		return x.String()
+	case *ua.ExpandedNodeID:
+		return x.String()
+	case *ua.GUID:
+		return x.String()
+	case ua.XMLElement:
+		return string(x)
+	case *ua.ExtensionObject:
+		return structure(x)
+	case *ua.DataValue:
+		return readingOf("", x)
+	case *ua.Variant:
+		return plain(x.Value())
+	}
+	if list := reflect.ValueOf(v); list.Kind() == reflect.Slice {
+		all := make([]any, list.Len())
+		for i := range all {
+			all[i] = plain(list.Index(i).Interface())
+		}
+		return all
+	}
+	return fmt.Sprint(v)
+}
+
+// number keeps what JSON has no number for as a word.
+func number(f float64) any {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return fmt.Sprint(f)
+	}
+	return f
+}
+
+// structure gives the fields of a structure, if its type is known here.
+func structure(x *ua.ExtensionObject) any {
+	if x == nil || x.Value == nil {
+		return nil
+	}
+	if _, err := json.Marshal(x.Value); err != nil {
+		return fmt.Sprintf("%T", x.Value)
+	}
+	return x.Value
+}

@@ -1,0 +1,262 @@
+// Package opcua is Quorate's own OPC UA endpoint: the nodes by which clients see redundancy and the replicated state, on the
+// runtime of the packages below it, which know nothing of Quorate.
+//
+// An [Endpoint] puts a table of live nodes in front of the standard's namespace 0: ServiceLevel, ServerStatus and
+// ServerRedundancy with the values of redundancy.md §7 (redundancy.go, status.go, capabilities.go). A namespace of its own,
+// urn:quorate:state, shows the replicated state (state.go, and one file per noun: topology.go, apply.go); its NodeIds and
+// browse paths are the same on all members. Values are computed when they are read, from the group's state and from
+// the redundancy manager, through the small interfaces [Group] and [Redundancy]. What changed is pushed: the manager tells
+// of levels, the group of everything else, and a new topology changes the nodes without a restart.
+//
+// client.go is the other side: reading and watching nodes of any server, for the command line.
+package opcua
+
+import (
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gopcua/opcua/ua"
+
+	"quorate/node"
+	"quorate/opcua/channel"
+	"quorate/opcua/nodeset"
+	"quorate/opcua/server"
+	"quorate/opcua/space"
+	"quorate/redundancy"
+)
+
+// StateNamespace is the URI of the namespace with the replicated state. Its index is stateIndex on every member.
+const StateNamespace = "urn:quorate:state"
+
+const stateIndex = 2
+
+// pushInterval is the least time between two rounds of pushing what was applied. The first change after a silence is pushed
+// at once, and levels always are; a group under load costs 200 rounds a second at most.
+const pushInterval = 5 * time.Millisecond
+
+// MaxShutdownNotice is the longest time for which a server may announce its end.
+const MaxShutdownNotice = time.Minute
+
+// Group is the replicated state, as *node.Node gives it.
+type Group interface {
+	Local() node.View
+	Changed() <-chan struct{}
+}
+
+// Redundancy is what the endpoint shows of this member's fitness, as *redundancy.Manager gives it.
+type Redundancy interface {
+	Level() redundancy.Level
+	Peer(server string) (redundancy.PeerView, bool)
+	Subscribe(func()) (cancel func())
+}
+
+// Config is what an Endpoint is made from. Member, ApplicationURI, Group, Redundancy and Certificate are required.
+type Config struct {
+	// Member is the id of this member.
+	Member string
+	// ApplicationURI is that of the application certificate.
+	ApplicationURI string
+	Group          Group
+	Redundancy     Redundancy
+	// Certificate gives the application certificate (DER chain, leaf first) and its key. It is asked at every new channel.
+	Certificate func() (chain []byte, key *rsa.PrivateKey)
+
+	// AllowNone offers an endpoint without security.
+	AllowNone bool
+	// AllowAnonymous takes sessions without a user on every endpoint. Without it they are taken only where the
+	// application proved who it is by its certificate, that is, not on an endpoint without security.
+	AllowAnonymous bool
+
+	// Version is shown in BuildInfo.
+	Version string
+	// ShutdownNotice is for how long the end is announced before sessions are closed, 0 to MaxShutdownNotice.
+	ShutdownNotice time.Duration
+
+	Limits        server.Limits
+	ChannelLimits channel.Limits
+	ChannelEvents channel.Events
+	Logger        *slog.Logger     // nil means slog.Default
+	Now           func() time.Time // nil means time.Now
+}
+
+func (c *Config) check() error {
+	switch {
+	case c.Member == "":
+		return errors.New("member is empty")
+	case c.ApplicationURI == "":
+		return errors.New("applicationUri is empty")
+	case c.Group == nil:
+		return errors.New("group is missing")
+	case c.Redundancy == nil:
+		return errors.New("redundancy is missing")
+	case c.Certificate == nil:
+		return errors.New("certificate is missing")
+	case c.ShutdownNotice < 0 || c.ShutdownNotice > MaxShutdownNotice:
+		return fmt.Errorf("shutdownNotice: %v is not within 0 and %v", c.ShutdownNotice, MaxShutdownNotice)
+	}
+	return nil
+}
+
+// Endpoint is this member's OPC UA server.
+type Endpoint struct {
+	cfg    Config
+	build  ua.BuildInfo
+	start  time.Time
+	table  *space.Table
+	space  *space.Space
+	server *server.Server
+
+	ending  atomic.Pointer[ending] // nil while it runs
+	pushed  atomic.Pointer[pushed]
+	servers map[string]struct{} // whose nodes are in the table; follow's own
+
+	moved   func() // ends the subscription to Redundancy
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+// ending is the announcement that the server will stop.
+type ending struct {
+	at     time.Time
+	reason string
+}
+
+// pushed are the keys that are told of, by who tells.
+type pushed struct {
+	byLevel []space.Key // when a level moved, or what is known of a peer
+	byState []space.Key // when something was applied
+}
+
+// New makes the endpoint. It must be ended with Shutdown. The error names what is wrong.
+func New(cfg Config) (*Endpoint, error) {
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("opcua: %w", err)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	e := &Endpoint{cfg: cfg, build: buildInfo(cfg.Version), start: cfg.Now(), table: space.NewTable(), servers: map[string]struct{}{}}
+	standard, err := nodeset.New(nodeset.Options{Remove: unsupported})
+	if err != nil {
+		return nil, fmt.Errorf("opcua: %w", err)
+	}
+	if e.space, err = space.New([]string{space.NamespaceUA, cfg.ApplicationURI, StateNamespace}, e.table, standard); err != nil {
+		return nil, fmt.Errorf("opcua: %w", err)
+	}
+	if err := e.table.Edit(func(edit *space.Edit) error {
+		b := &builder{edit: edit, standard: standard}
+		e.statusNodes(b)
+		e.redundancyNodes(b)
+		e.capabilityNodes(b)
+		e.stateNodes(b)
+		return b.err
+	}); err != nil {
+		return nil, fmt.Errorf("opcua: %w", err)
+	}
+	if err := e.followTopology(); err != nil {
+		return nil, fmt.Errorf("opcua: %w", err)
+	}
+	e.server, err = server.New(server.Config{
+		ApplicationURI:  cfg.ApplicationURI,
+		ProductURI:      productURI,
+		ApplicationName: applicationName(cfg.Member),
+		Space:           e.space,
+		Offers:          cfg.offers(),
+		Certificate:     cfg.Certificate,
+		Discovery:       e.discover,
+		Authenticate:    cfg.authenticate,
+		Limits:          cfg.Limits,
+		ChannelLimits:   cfg.ChannelLimits,
+		ChannelEvents:   cfg.ChannelEvents,
+		Logger:          cfg.Logger,
+		Now:             cfg.Now,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opcua: %w", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	e.cancel = cancel
+	e.moved = cfg.Redundancy.Subscribe(func() { e.space.Changed(e.pushed.Load().byLevel...) })
+	e.running.Go(func() { e.follow(ctx) })
+	return e, nil
+}
+
+// Serve accepts connections from l until Shutdown, and closes l.
+func (e *Endpoint) Serve(l net.Listener) error { return e.server.Serve(l) }
+
+// Shutdown announces the end for the configured notice, and then ends all sessions and connections. The whole takes until ctx
+// ends at most.
+func (e *Endpoint) Shutdown(ctx context.Context) error {
+	if e.ending.CompareAndSwap(nil, &ending{at: e.cfg.Now().Add(e.cfg.ShutdownNotice), reason: "The member is stopping."}) {
+		e.space.Changed(endingKeys...)
+		if e.cfg.ShutdownNotice > 0 {
+			notice := time.NewTimer(e.cfg.ShutdownNotice)
+			select {
+			case <-notice.C:
+			case <-ctx.Done():
+				notice.Stop()
+			}
+		}
+	}
+	e.moved()
+	e.cancel()
+	e.running.Wait()
+	return e.server.Shutdown(ctx)
+}
+
+// follow pushes what the group applied until ctx ends.
+func (e *Endpoint) follow(ctx context.Context) {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		changed := e.cfg.Group.Changed() // Before looking, so that no change falls between.
+		if err := e.followTopology(); err != nil {
+			e.cfg.Logger.Error("the nodes do not show the new topology", "error", err)
+		}
+		e.space.Changed(e.pushed.Load().byState...)
+		pause.Reset(pushInterval)
+		select {
+		case <-ctx.Done():
+			return
+		case <-pause.C:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// offers are the endpoints. The strongest is offered first, since some clients take the first.
+func (c *Config) offers() []channel.SecurityOffer {
+	offers := []channel.SecurityOffer{
+		{PolicyURI: ua.SecurityPolicyURIBasic256Sha256, Mode: ua.MessageSecurityModeSignAndEncrypt},
+		{PolicyURI: ua.SecurityPolicyURIBasic256Sha256, Mode: ua.MessageSecurityModeSign},
+	}
+	if c.AllowNone {
+		offers = append(offers, channel.SecurityOffer{PolicyURI: ua.SecurityPolicyURINone, Mode: ua.MessageSecurityModeNone})
+	}
+	return offers
+}
+
+// authenticate takes anonymous users, who may only read, as the settings allow.
+func (c *Config) authenticate(given server.Credentials) (server.Identity, ua.StatusCode) {
+	if _, ok := given.Token.(*ua.AnonymousIdentityToken); !ok {
+		return server.Identity{}, ua.StatusBadIdentityTokenRejected
+	}
+	if !c.AllowAnonymous && given.PolicyURI == ua.SecurityPolicyURINone {
+		return server.Identity{}, ua.StatusBadIdentityTokenRejected
+	}
+	return server.Identity{}, ua.StatusOK
+}
