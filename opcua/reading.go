@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
@@ -27,12 +28,16 @@ func readingOf(node string, v *ua.DataValue) Reading {
 	return r
 }
 
-// statusName is Good where gopcua, and nobody else, says OK.
+// standardNames undoes gopcua's spelling of the standard's names.
+var standardNames = strings.NewReplacer("ID", "Id", "URI", "Uri", "URL", "Url", "TCP", "Tcp")
+
+// statusName is the standard's name of a status code (Part 6 annex A.2), without the info bits.
 func statusName(s ua.StatusCode) string {
-	if s == ua.StatusOK {
+	const infoBits = 0xFFFF
+	if s &^= infoBits; s == ua.StatusOK {
 		return "Good"
 	}
-	return wire.StatusName(s)
+	return standardNames.Replace(wire.StatusName(s))
 }
 
 // plain turns a value of a Variant into what JSON, and people, can take.

@@ -51,7 +51,7 @@ func TestStandardNodesOfAPrimary(t *testing.T) {
 	}}
 	f.move(healthyPrimary)
 	e, cfg := serve(t, listen(t), "m1", g, f)
-	expectValues(t, cfg, []any{byte(255), []string{"urn:demo:m1", "urn:demo:m2"}, []string{"urn:demo:m1", "urn:demo:m2"}, int32(1), "m1", int32(0), nil, uint32(0)},
+	expectValues(t, cfg, []any{byte(255), []string{"urn:demo:m1", "urn:demo:m2"}, []string{"urn:demo:m1", "urn:demo:m2"}, int32(ua.RedundancySupportWarm), "m1", int32(0), nil, uint32(0)},
 		"ServiceLevel", "i=2254", "ServerUriArray", "RedundancySupport", "CurrentServerId", "State", "EstimatedReturnTime", "SecondsTillShutdown")
 	expectValues(t, cfg, []any{[]any{
 		&ua.RedundantServerDataType{ServerID: "m1", ServiceLevel: 255, ServerState: ua.ServerStateRunning},
@@ -99,7 +99,7 @@ func TestMaintenanceSuspendsAndSaysWhenTheServerReturns(t *testing.T) {
 	down := healthyPrimary
 	down.Maintenance = true
 	f.move(down)
-	expectValues(t, cfg, []any{byte(0), int32(ua.ServerStateSuspended), back, int32(3)}, "ServiceLevel", "State", "EstimatedReturnTime", "RedundancySupport")
+	expectValues(t, cfg, []any{byte(0), int32(ua.ServerStateSuspended), back, int32(ua.RedundancySupportHot)}, "ServiceLevel", "State", "EstimatedReturnTime", "RedundancySupport")
 	g.apply(&logv1.Command{RequestId: "off", Body: &logv1.Command_SetMaintenance{SetMaintenance: &logv1.SetMaintenance{Server: "m1"}}})
 	f.move(healthyPrimary)
 	expectValues(t, cfg, []any{byte(255), int32(ua.ServerStateRunning), nil}, "ServiceLevel", "State", "EstimatedReturnTime")
