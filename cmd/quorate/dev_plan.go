@@ -261,6 +261,7 @@ func (p *devPlan) connect() (*connection, error) {
 
 // ready waits until /readyz says so.
 func (m *devMember) ready(ctx context.Context, client *http.Client) error {
+	last := errors.New("was never asked")
 	for {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.HTTP+"/readyz", nil)
 		if err != nil {
@@ -274,8 +275,12 @@ func (m *devMember) ready(ctx context.Context, client *http.Client) error {
 			}
 			err = fmt.Errorf("/readyz says %s", response.Status)
 		}
+		// That time ran out is no reason: why it was not ready before is.
+		if ctx.Err() == nil {
+			last = err
+		}
 		if !sleep(ctx, readyPoll) {
-			return fmt.Errorf("member %s, whose log is %s: %w", m.ID, m.logFile(), err)
+			return fmt.Errorf("member %s, whose log is %s: %w", m.ID, m.logFile(), last)
 		}
 	}
 }

@@ -125,6 +125,10 @@ func reasonOf(err error) string { return errorInfo(status.Convert(err)).GetReaso
 
 // exitCode maps an error to the exit code of the process.
 func exitCode(err error) int {
+	var server *serverError
+	if errors.As(err, &server) {
+		return exitRemote
+	}
 	var remote *remoteError
 	if !errors.As(err, &remote) {
 		return exitLocal

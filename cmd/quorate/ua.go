@@ -1,5 +1,282 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
 
-func newUA(o *options) *cobra.Command { return &cobra.Command{Use: "ua", RunE: noVerb} }
+	"github.com/spf13/cobra"
+
+	"quorate/opcua"
+	"quorate/pki"
+	"quorate/redundancy/session"
+)
+
+// maxPasswordBytes bounds the file of --password-file.
+const maxPasswordBytes = 4096
+
+func newUA(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ua",
+		Short: "An OPC UA client, for members and for any other server",
+		Args:  cobra.ArbitraryArgs,
+		RunE:  noVerb,
+	}
+	cmd.AddCommand(newUARead(o), newUAWatch(o))
+	return cmd
+}
+
+// uaFlags say which server is meant and how to log in.
+type uaFlags struct {
+	endpoint       string
+	policy         string
+	certificateDir string
+	user           string
+	passwordFile   string
+}
+
+func addUAFlags(cmd *cobra.Command) *uaFlags {
+	f := &uaFlags{}
+	flags := cmd.Flags()
+	flags.StringVar(&f.endpoint, "endpoint", "", "`URL` of the server: opc.tcp://HOST:PORT[/PATH]")
+	flags.StringVar(&f.policy, "policy", "", "security `POLICY`: None or Basic256Sha256, which signs and encrypts (default: None where the server offers it)")
+	flags.StringVar(&f.certificateDir, "certificate-dir", "", "`DIR` of this client's application certificate, made if there is none (default: quorate in the user's configuration directory)")
+	flags.StringVar(&f.user, "user", "", "log in as `NAME` (default: anonymous)")
+	flags.StringVar(&f.passwordFile, "password-file", "", "`FILE` with the password of --user")
+	must(cmd.RegisterFlagCompletionFunc("policy",
+		cobra.FixedCompletions([]string{session.None, session.Basic256Sha256}, cobra.ShellCompDirectiveNoFileComp)))
+	cmd.ValidArgsFunction = cobra.FixedCompletions(opcua.WellKnownNames(), cobra.ShellCompDirectiveNoFileComp)
+	return f
+}
+
+// client checks the flags and turns them into the client's configuration.
+func (f *uaFlags) client(nodes []string) (opcua.ClientConfig, error) {
+	config := opcua.ClientConfig{Endpoint: f.endpoint}
+	if f.endpoint == "" {
+		return config, errors.New("--endpoint: missing")
+	}
+	if endpoint, err := url.Parse(f.endpoint); err != nil || endpoint.Scheme != "opc.tcp" || endpoint.Host == "" {
+		return config, fmt.Errorf("--endpoint: must be opc.tcp://HOST:PORT[/PATH], got %q", f.endpoint)
+	}
+	if len(nodes) > opcua.MaxClientNodes {
+		return config, fmt.Errorf("NODE: at most %d, got %d", opcua.MaxClientNodes, len(nodes))
+	}
+	for _, node := range nodes {
+		if _, err := opcua.ParseNode(node); err != nil {
+			return config, err
+		}
+	}
+	config.Name, config.User = "quorate ua", f.user
+	if f.passwordFile != "" {
+		password, err := readPassword(f.passwordFile)
+		if err != nil {
+			return config, fmt.Errorf("--password-file: %w", err)
+		}
+		config.Password = password
+	}
+	switch f.policy {
+	case "", session.None:
+	case session.Basic256Sha256:
+		if err := f.loadCertificate(&config); err != nil {
+			return config, err
+		}
+	default:
+		return config, fmt.Errorf("--policy: must be %s or %s, got %q", session.None, session.Basic256Sha256, f.policy)
+	}
+	config.Policy = f.policy
+	return config, nil
+}
+
+func readPassword(name string) (string, error) {
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		return "", err
+	}
+	if len(raw) > maxPasswordBytes {
+		return "", fmt.Errorf("longer than %d bytes", maxPasswordBytes)
+	}
+	return strings.TrimRight(string(raw), "\r\n"), nil
+}
+
+// loadCertificate gives the client an identity of its own, which servers can be told to trust. It is kept, because they
+// know it by its thumbprint.
+func (f *uaFlags) loadCertificate(config *opcua.ClientConfig) error {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	dir := f.certificateDir
+	if dir == "" {
+		base, err := os.UserConfigDir()
+		if err != nil {
+			return fmt.Errorf("--certificate-dir: missing: %w", err)
+		}
+		dir = filepath.Join(base, "quorate")
+	}
+	config.Certificate, config.Key, err = pki.EnsureApplicationCertificate(dir, "urn:quorate:client:"+host, []string{host}, time.Now())
+	return err
+}
+
+func newUARead(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "read --endpoint URL NODE…",
+		Short: "Read the values of nodes",
+		Example: `  quorate ua read --endpoint opc.tcp://127.0.0.1:4841 ServiceLevel i=2258
+  quorate ua read --endpoint opc.tcp://127.0.0.1:4841 i=2267 -o json`,
+		Args: cobra.MinimumNArgs(1),
+	}
+	f := addUAFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, nodes []string) error {
+		config, err := f.client(nodes)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
+		defer cancel()
+		readings, err := opcua.Read(ctx, config, nodes...)
+		if err != nil {
+			return &serverError{err}
+		}
+		err = o.showPlain(map[string]any{"endpoint": f.endpoint, "readings": readings}, func(p *printer) {
+			rows := make([][]cell, 0, len(readings))
+			for _, r := range readings {
+				rows = append(rows, readingRow(r, r.SourceTimestamp))
+			}
+			p.table([]string{"NODE", "VALUE", "STATUS", "SOURCE TIME"}, rows)
+		})
+		return errors.Join(err, badReadings(readings))
+	}
+	return cmd
+}
+
+// badReadings is an error if a node could not be read, so that a script need not look at every status.
+func badReadings(readings []opcua.Reading) error {
+	var failed []string
+	for _, r := range readings {
+		if strings.HasPrefix(r.Status, "Bad") {
+			failed = append(failed, r.Node+" "+r.Status)
+		}
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	return &serverError{fmt.Errorf("%d of %d nodes can't be read: %s", len(failed), len(readings), strings.Join(failed, ", "))}
+}
+
+func readingRow(r opcua.Reading, at *time.Time) []cell {
+	status := cell{text: r.Status, colour: good}
+	if r.Status != "Good" {
+		status.colour = bad
+	}
+	when := ""
+	if at != nil {
+		when = at.Local().Format("2006-01-02 15:04:05.000")
+	}
+	return text(r.Node, valueText(r.Value), status, when)
+}
+
+// valueText shows scalars as they are and everything else as JSON.
+func valueText(value any) string {
+	switch v := value.(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	case time.Time:
+		return v.Format(time.RFC3339Nano)
+	}
+	if raw, err := json.Marshal(value); err == nil {
+		return string(raw)
+	}
+	return fmt.Sprint(value)
+}
+
+func newUAWatch(o *options) *cobra.Command {
+	var interval time.Duration
+	var count int
+	cmd := &cobra.Command{
+		Use:   "watch --endpoint URL NODE…",
+		Short: "Subscribe to nodes and print each change, until it is interrupted",
+		Long: `Watch prints the first value of each node and then every change, one line each; with -o json one line of JSON each. A
+connection that is lost is made again, and said with status BadNoCommunication.`,
+		Example: `  quorate ua watch --endpoint opc.tcp://127.0.0.1:4842 ServiceLevel`,
+		Args:    cobra.MinimumNArgs(1),
+	}
+	f := addUAFlags(cmd)
+	cmd.Flags().DurationVar(&interval, "interval", opcua.DefaultPublishingInterval, "publishing interval that is asked for")
+	cmd.Flags().IntVar(&count, "count", 0, "end after `N` lines (default: go on)")
+	cmd.RunE = func(cmd *cobra.Command, nodes []string) error {
+		config, err := f.client(nodes)
+		if err != nil {
+			return err
+		}
+		if interval <= 0 || interval > opcua.MaxPublishingInterval {
+			return fmt.Errorf("--interval: must be more than 0 and at most %s, got %s", opcua.MaxPublishingInterval, interval)
+		}
+		ctx, enough := context.WithCancel(cmd.Context())
+		defer enough()
+		var failure error
+		lines := 0
+		err = opcua.Watch(ctx, config, interval, nodes, func(r opcua.Reading) {
+			if ctx.Err() != nil {
+				return
+			}
+			if failure = o.showChange(r); failure != nil {
+				enough()
+			}
+			if lines++; lines == count {
+				enough()
+			}
+		})
+		switch {
+		case failure != nil:
+			return failure
+		case ctx.Err() != nil:
+			return nil // That is how a watch ends.
+		default:
+			return &serverError{err}
+		}
+	}
+	return cmd
+}
+
+// showChange prints one line at once, since the next may not come for hours.
+func (o *options) showChange(r opcua.Reading) error {
+	if o.output == outputTable {
+		p := newPrinter(o.std.out)
+		now := time.Now()
+		for i, c := range readingRow(r, &now) {
+			if i > 0 {
+				p.buffer.WriteString("  ")
+			}
+			c.text = singleLine(c.text)
+			p.coloured(c)
+		}
+		p.buffer.WriteByte('\n')
+		return p.flush()
+	}
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("print the value of %s: %w", r.Node, err)
+	}
+	if o.output == outputJSON {
+		_, err = o.std.out.Write(append(raw, '\n'))
+		return err
+	}
+	if _, err := fmt.Fprintln(o.std.out, "---"); err != nil {
+		return err
+	}
+	return writeDocument(o.std.out, outputYAML, raw)
+}
+
+// serverError is a failure of an OPC UA server, or of the way to it.
+type serverError struct{ err error }
+
+func (e *serverError) Error() string { return e.err.Error() }
+func (e *serverError) Unwrap() error { return e.err }
