@@ -90,7 +90,7 @@ func (c *fakeChannel) take() []sent {
 
 // rig is the services under a virtual clock, with one activated session.
 type rig struct {
-	t    *testing.T
+	t    testing.TB
 	demo *demo
 	v    *services
 	ch   *fakeChannel
@@ -123,7 +123,7 @@ func inBubble(t *testing.T, limits Limits, fn func(t *testing.T, r *rig)) {
 	})
 }
 
-func newRig(t *testing.T, limits Limits) *rig {
+func newRig(t testing.TB, limits Limits) *rig {
 	t.Helper()
 	d := newDemo(t)
 	limits, err := limits.withDefaults()

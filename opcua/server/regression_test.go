@@ -232,6 +232,7 @@ func TestStalledSubscriberOnTheWire(t *testing.T) {
 	var slow atomic.Int64
 	s := serve(t, func(c *Config) {
 		c.ChannelLimits.MaxQueueBytes = 256 << 10
+		c.ChannelLimits.WriteTimeout = time.Second
 		c.ChannelEvents.Rejected = func(_ net.Addr, reason channel.RejectReason, _ ua.StatusCode) {
 			if reason == channel.RejectSlow {
 				slow.Add(1)
