@@ -83,8 +83,9 @@ type Channel struct {
 	big          *[]byte // the chunk that is too large for br, while it is handled
 	receiveChunk int     // largest chunk that may come
 	opened       bool
-	current      *token // messages are accepted with it
-	next         *token // renewed, not yet used by the client
+	current      *token    // messages are accepted with it
+	next         *token    // renewed, not yet used by the client
+	tokenEnds    time.Time // when the newest token will no longer be accepted
 	sequence     uint32
 	sequenced    bool // a sequence number has been seen
 	partial      partial

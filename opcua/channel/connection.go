@@ -197,20 +197,12 @@ func (c *Channel) awaitRequest() {
 		c.setDeadline(c.partial.since.Add(c.server.limits.MessageTimeout))
 		return
 	}
-	idle := min(c.server.limits.IdleTimeout, c.tokenLeft())
-	until := time.Now().Add(idle)
+	now := time.Now()
+	idle := min(c.server.limits.IdleTimeout, max(0, c.tokenEnds.Sub(now)))
+	until := now.Add(idle)
 	if late := c.deadline.Sub(until); late < 0 || late > idle/8 {
 		c.setDeadline(until.Add(idle / 8))
 	}
-}
-
-// tokenLeft is how long messages are accepted if the client does not renew.
-func (c *Channel) tokenLeft() time.Duration {
-	t := c.current
-	if c.next != nil {
-		t = c.next
-	}
-	return max(0, t.grace()-c.server.now().Sub(t.created))
 }
 
 // setDeadline sets the read deadline, unless the connection is being ended.

@@ -222,7 +222,7 @@ func (c *Channel) issue(requestID uint32, req *ua.OpenSecureChannelRequest) erro
 	} else {
 		c.current, c.opened = t, true
 	}
-	c.deadline = time.Time{}
+	c.deadline, c.tokenEnds = time.Time{}, time.Now().Add(t.grace())
 	c.server.openedChannel(c, renew)
 	return nil
 }
