@@ -74,6 +74,7 @@ func serve(t testing.TB, change ...func(*Config)) *served {
 			{PolicyURI: ua.SecurityPolicyURIBasic256Sha256, Mode: ua.MessageSecurityModeSign},
 			{PolicyURI: ua.SecurityPolicyURIBasic256Sha256, Mode: ua.MessageSecurityModeSignAndEncrypt},
 		},
+		Limits:      Limits{MinPublishingInterval: 10 * time.Millisecond, MinSamplingInterval: 10 * time.Millisecond}, // Tests are in a hurry.
 		Certificate: func() ([]byte, *rsa.PrivateKey) { return serverIdentity().der, serverIdentity().key },
 	}
 	for _, fn := range change {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/rsa"
+	"log/slog"
 	"net"
 	"slices"
 	"sync"
@@ -130,17 +131,14 @@ func newRig(t testing.TB, limits Limits) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &services{
-		cfg: Config{
-			ApplicationURI: demoURI,
-			Offers:         []channel.SecurityOffer{{PolicyURI: ua.SecurityPolicyURINone, Mode: ua.MessageSecurityModeNone}},
-			UserTokens:     []*ua.UserTokenPolicy{{PolicyID: "anonymous", TokenType: ua.UserTokenTypeAnonymous}},
-		},
-		limits: limits,
-		space:  d.space,
-		engine: newEngine(d.space, limits, time.Now),
-	}
-	v.sessions = newSessions(&v.limits)
+	v := newServices(Config{
+		ApplicationURI: demoURI,
+		Space:          d.space,
+		Offers:         []channel.SecurityOffer{{PolicyURI: ua.SecurityPolicyURINone, Mode: ua.MessageSecurityModeNone}},
+		UserTokens:     []*ua.UserTokenPolicy{{PolicyID: "anonymous", TokenType: ua.UserTokenTypeAnonymous}},
+		Logger:         slog.New(slog.DiscardHandler),
+		Now:            time.Now,
+	}, limits)
 	return &rig{t: t, demo: d, v: v, ch: &fakeChannel{}}
 }
 

@@ -291,7 +291,8 @@ func (e *engine) reviseSampling(ms float64, publishing time.Duration, key watchK
 		ms = milliseconds(publishing)
 	}
 	least := reviseInterval(n.MinimumSamplingInterval, e.limits.MinSamplingInterval, e.limits.MaxSamplingInterval)
-	return reviseInterval(ms, least, e.limits.MaxSamplingInterval)
+	key.interval = reviseInterval(ms, least, e.limits.MaxSamplingInterval)
+	return e.hub.afford(key)
 }
 
 // parseFilter returns the changes that a data change filter asks for (Part 4 §7.22.2). Dead-bands are not supported yet.

@@ -232,7 +232,7 @@ func TestModifyItem(t *testing.T) {
 }
 
 func TestItemLimits(t *testing.T) {
-	limits := Limits{MaxItemsPerSubscription: 3, MaxMonitoredItems: 5, MaxQueueSize: 10, MaxQueuedValues: 25, MaxSubscriptionsPer: 2, MaxSubscriptions: 3, MaxOperations: 10}
+	limits := Limits{MaxItemsPerSubscription: 3, MaxMonitoredItems: 5, MaxQueueSize: 10, MaxQueuedValues: 25, MaxSubscriptionsPerSession: 2, MaxSubscriptions: 3, MaxOperations: 10}
 	inBubble(t, limits, func(t *testing.T, r *rig) {
 		first := r.subscribe().SubscriptionID
 		for i, size := range []uint32{10, 10, 1} {
@@ -274,6 +274,35 @@ func TestItemLimits(t *testing.T) {
 			&ua.GetEndpointsRequest{ProfileURIs: make([]string, 11)},
 		} {
 			wantFault(t, r.call(req), ua.StatusBadTooManyOperations)
+		}
+	})
+}
+
+func TestSamplingIsBounded(t *testing.T) {
+	inBubble(t, Limits{MaxSamplesPerSecond: 30, MinSamplingInterval: 100 * time.Millisecond}, func(t *testing.T, r *rig) {
+		sub := r.subscribe(func(q *ua.CreateSubscriptionRequest) { q.RequestedLifetimeCount = 1000 }).SubscriptionID
+		// Each has timestamps or an interval of its own, so that none shares the sampling of another.
+		intervals := func() (list []float64) {
+			for i, ask := range []float64{0, 105, 110, 115, 0} {
+				res := r.monitor(sub, clockKey.NodeID(), 1, func(c *ua.MonitoredItemCreateRequest) { c.RequestedParameters.SamplingInterval = ask })
+				if res.StatusCode != ua.StatusOK {
+					t.Fatalf("item %d: %v", i, res.StatusCode)
+				}
+				list = append(list, res.RevisedSamplingInterval)
+			}
+			return list
+		}
+		if got, want := intervals(), []float64{100, 105, 110, 1150, 100}; !slices.Equal(got, want) {
+			t.Errorf("intervals %v, want %v", got, want)
+		}
+		before := r.demo.reads.Load()
+		r.after(10 * time.Second)
+		if n := r.demo.reads.Load() - before; n > 300 || n < 250 {
+			t.Errorf("%d samples in 10 s, want 30 per second at most", n)
+		}
+		r.call(&ua.DeleteSubscriptionsRequest{SubscriptionIDs: []uint32{sub}})
+		if rate := r.v.engine.hub.rate; rate != 0 {
+			t.Errorf("%v samples per second are still counted", rate)
 		}
 	})
 }

@@ -16,19 +16,27 @@ type Limits struct {
 	MaxMonitoredItems int // monitored items of all subscriptions
 	MaxQueuedValues   int // sum of all monitored items' queue sizes; an item for which none is left gets a queue of 1
 
+	// MaxSamplesPerSecond bounds what sampling costs, over all values that are sampled. What would be more is revised to
+	// intervals that are ten times as long, or a hundred times, and so on.
+	MaxSamplesPerSecond int
+
+	// MaxSignatures is how many connections may at one time be at the RSA signatures of CreateSession and ActivateSession. Others
+	// wait for their turn, so that sessions that are made and made again take one core at most.
+	MaxSignatures int
+
 	// Of a client, by its certificate, or by its address where it shows none.
 
 	MaxSessionsPerClient int
 
 	// Of a session.
 
-	MinSessionTimeout     time.Duration // shorter requests are revised to it
-	MaxSessionTimeout     time.Duration // longer requests are revised to it
-	DefaultSessionTimeout time.Duration // for a request of 0, a negative one, or NaN
-	MaxSessionNameLength  int           // bytes
-	MaxSubscriptionsPer   int           // subscriptions of one session
-	MaxPublishRequests    int           // parked Publish requests; one more is paid for with the oldest
-	MaxContinuationPoints int           // of Browse; those of earlier calls make room, the oldest first
+	MinSessionTimeout          time.Duration // shorter requests are revised to it
+	MaxSessionTimeout          time.Duration // longer requests are revised to it
+	DefaultSessionTimeout      time.Duration // for a request of 0, a negative one, or NaN
+	MaxSessionNameLength       int           // bytes
+	MaxSubscriptionsPerSession int           // subscriptions of one session
+	MaxPublishRequests         int           // parked Publish requests; one more is paid for with the oldest
+	MaxContinuationPoints      int           // of Browse; those of earlier calls make room, the oldest first
 
 	// Of a subscription.
 
@@ -61,17 +69,20 @@ var DefaultLimits = Limits{
 	MaxMonitoredItems: 200_000,
 	MaxQueuedValues:   1_000_000,
 
+	MaxSamplesPerSecond: 20_000,
+	MaxSignatures:       1,
+
 	MaxSessionsPerClient: 2000,
 
-	MinSessionTimeout:     time.Second,
-	MaxSessionTimeout:     time.Hour,
-	DefaultSessionTimeout: 2 * time.Minute,
-	MaxSessionNameLength:  512,
-	MaxSubscriptionsPer:   100,
-	MaxPublishRequests:    20,
-	MaxContinuationPoints: 20,
+	MinSessionTimeout:          time.Second,
+	MaxSessionTimeout:          time.Hour,
+	DefaultSessionTimeout:      2 * time.Minute,
+	MaxSessionNameLength:       512,
+	MaxSubscriptionsPerSession: 100,
+	MaxPublishRequests:         20,
+	MaxContinuationPoints:      20,
 
-	MinPublishingInterval:      10 * time.Millisecond,
+	MinPublishingInterval:      50 * time.Millisecond,
 	MaxPublishingInterval:      time.Hour,
 	DefaultKeepAliveCount:      10,
 	MaxKeepAliveCount:          100_000,
@@ -80,7 +91,7 @@ var DefaultLimits = Limits{
 	MaxNotificationsPerPublish: 1000,
 	MaxUnacknowledged:          40,
 
-	MinSamplingInterval: 10 * time.Millisecond,
+	MinSamplingInterval: 50 * time.Millisecond,
 	MaxSamplingInterval: time.Hour,
 	MaxQueueSize:        1000,
 

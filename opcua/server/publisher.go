@@ -194,7 +194,7 @@ func (p *publisher) expire(s *subscription) {
 		PublishTime:      p.engine.wall(),
 		NotificationData: []*ua.ExtensionObject{extension(statusChangeType, &ua.StatusChangeNotification{Status: ua.StatusBadTimeout})},
 	}})
-	if len(p.ended) > p.engine.limits.MaxSubscriptionsPer {
+	if len(p.ended) > p.engine.limits.MaxSubscriptionsPerSession {
 		p.ended = slices.Delete(p.ended, 0, 1)
 	}
 	p.end(s)

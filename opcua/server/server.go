@@ -95,18 +95,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.UserTokens == nil {
 		cfg.UserTokens = []*ua.UserTokenPolicy{{PolicyID: "anonymous", TokenType: ua.UserTokenTypeAnonymous}}
 	}
-	v := &services{
-		cfg:        cfg,
-		limits:     limits,
-		maxRequest: channel.DefaultMaxMessageSize,
-		logger:     cfg.Logger,
-		space:      cfg.Space,
-		engine:     newEngine(cfg.Space, limits, cfg.Now),
-	}
-	v.sessions = newSessions(&v.limits)
-	if n := cfg.ChannelLimits.MaxMessageSize; n > 0 {
-		v.maxRequest = uint32(n)
-	}
+	v := newServices(cfg, limits)
 	channels, err := channel.NewServer(channel.Config{
 		Offers:      cfg.Offers,
 		Certificate: cfg.Certificate,

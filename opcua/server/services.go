@@ -21,8 +21,26 @@ type services struct {
 	space      *space.Space
 	engine     *engine
 	sessions   *sessions
+	signing    chan struct{} // holds one for each connection that is at a signature
 
 	lastSession atomic.Uint32
+}
+
+func newServices(cfg Config, limits Limits) *services {
+	v := &services{
+		cfg:        cfg,
+		limits:     limits,
+		maxRequest: channel.DefaultMaxMessageSize,
+		logger:     cfg.Logger,
+		space:      cfg.Space,
+		engine:     newEngine(cfg.Space, limits, cfg.Now),
+		signing:    make(chan struct{}, limits.MaxSignatures),
+	}
+	v.sessions = newSessions(&v.limits)
+	if n := cfg.ChannelLimits.MaxMessageSize; n > 0 {
+		v.maxRequest = uint32(n)
+	}
+	return v
 }
 
 var _ channel.Handler = (*handler)(nil)

@@ -53,8 +53,10 @@ func (v *services) createSession(ch secureChannel, r *ua.CreateSessionRequest) (
 	leaf := leafOf(chain)
 	signature := &ua.SignatureData{}
 	if secured {
+		v.signing <- struct{}{}
 		var err error
 		signature, err = channel.Sign(ch.SecurityPolicyURI(), key, slices.Concat(r.ClientCertificate, r.ClientNonce))
+		<-v.signing
 		if err != nil {
 			v.logger.Error("CreateSession: the server's signature failed", "error", err)
 			return nil, ua.StatusBadInternalError
@@ -162,8 +164,10 @@ func (v *services) activateSession(ch secureChannel, r *ua.ActivateSessionReques
 		return nil, ua.StatusBadSecurityChecksFailed
 	}
 	if s.policy != ua.SecurityPolicyURINone {
-		signed := slices.Concat(s.serverCert, s.nonce)
-		if err := channel.Verify(s.policy, s.certificate, signed, r.ClientSignature); err != nil {
+		v.signing <- struct{}{}
+		err := channel.Verify(s.policy, s.certificate, slices.Concat(s.serverCert, s.nonce), r.ClientSignature)
+		<-v.signing
+		if err != nil {
 			return nil, ua.StatusBadApplicationSignatureInvalid
 		}
 	}

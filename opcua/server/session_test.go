@@ -2,7 +2,9 @@ package server
 
 import (
 	"math"
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
@@ -230,6 +232,29 @@ func TestDiscoveryOnlyChannel(t *testing.T) {
 		wantFault(t, r.ask(ch, r.auth, &ua.ActivateSessionRequest{}), ua.StatusBadSecurityChecksFailed)
 		want[*ua.GetEndpointsResponse](t, r.ask(ch, nil, &ua.GetEndpointsRequest{}))
 		want[*ua.FindServersResponse](t, r.ask(ch, nil, &ua.FindServersRequest{}))
+	})
+}
+
+func TestSignaturesTakeTurns(t *testing.T) {
+	server, client := serverIdentity(), clientIdentity() // Outside the bubble, whose clock their validity does not know.
+	inBubble(t, Limits{MaxSignatures: 1}, func(t *testing.T, r *rig) {
+		ch := &fakeChannel{policy: ua.SecurityPolicyURIBasic256Sha256, mode: ua.MessageSecurityModeSign, client: client.der, chain: server.der, key: server.key}
+		r.v.signing <- struct{}{} // Another connection is at it.
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			r.post(ch, nil, &ua.CreateSessionRequest{ClientDescription: sessionConfig().ClientDescription, ClientNonce: make([]byte, nonceLength), ClientCertificate: client.der})
+		}()
+		synctest.Wait()
+		if sent := ch.take(); len(sent) != 0 {
+			t.Fatalf("signed out of turn: %+v", sent)
+		}
+		<-r.v.signing
+		<-done
+		resp := want[*ua.CreateSessionResponse](t, ch.take()[0].resp)
+		if err := channel.Verify(ch.policy, server.der, slices.Concat(client.der, make([]byte, nonceLength)), resp.ServerSignature); err != nil {
+			t.Errorf("the server's signature: %v", err)
+		}
 	})
 }
 

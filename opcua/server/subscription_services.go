@@ -14,7 +14,7 @@ func (p *publisher) createSubscription(r *ua.CreateSubscriptionRequest) (ua.Resp
 	if p.closed {
 		return nil, ua.StatusBadSessionClosed
 	}
-	if len(p.subs) >= e.limits.MaxSubscriptionsPer || !take(&e.subscriptions, 1, e.limits.MaxSubscriptions) {
+	if len(p.subs) >= e.limits.MaxSubscriptionsPerSession || !take(&e.subscriptions, 1, e.limits.MaxSubscriptions) {
 		return nil, ua.StatusBadTooManySubscriptions
 	}
 	id := nextID(&e.lastSubscription)

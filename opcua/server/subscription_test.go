@@ -128,7 +128,7 @@ func TestSampledValueIsFreshInEachCycle(t *testing.T) {
 func TestRevisedSubscription(t *testing.T) {
 	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
 		for _, c := range []struct{ asked, want float64 }{
-			{0, 10}, {-1, 10}, {math.NaN(), 10}, {math.Inf(-1), 10}, {1, 10}, {33, 35}, {100, 100}, {math.Inf(1), 3_600_000}, {math.MaxFloat64, 3_600_000},
+			{0, 50}, {-1, 50}, {math.NaN(), 50}, {math.Inf(-1), 50}, {1, 50}, {50.1, 55}, {98, 100}, {100, 100}, {math.Inf(1), 3_600_000}, {math.MaxFloat64, 3_600_000},
 		} {
 			sub := r.subscribe(func(q *ua.CreateSubscriptionRequest) { q.RequestedPublishingInterval = c.asked })
 			if sub.RevisedPublishingInterval != c.want {
@@ -324,8 +324,13 @@ func TestRepublish(t *testing.T) {
 }
 
 func TestMoreNotifications(t *testing.T) {
-	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
-		sub := r.subscribe(func(q *ua.CreateSubscriptionRequest) { q.MaxNotificationsPerPublish = 4 })
+	t.Run("by the client's limit", func(t *testing.T) { moreNotifications(t, DefaultLimits.MaxNotificationsPerPublish, 4) })
+	t.Run("by the server's limit", func(t *testing.T) { moreNotifications(t, 4, 0) })
+}
+
+func moreNotifications(t *testing.T, server int, client uint32) {
+	inBubble(t, Limits{MaxNotificationsPerPublish: server}, func(t *testing.T, r *rig) {
+		sub := r.subscribe(func(q *ua.CreateSubscriptionRequest) { q.MaxNotificationsPerPublish = client })
 		r.monitor(sub.SubscriptionID, levelKey.NodeID(), 20)
 		for i := range 9 {
 			r.demo.set(int64(i + 1))

@@ -31,6 +31,27 @@ type hub struct {
 
 	mu      sync.Mutex // held while a watch begins or ends and while items join and leave, never while a value is read
 	watches map[watchKey]*watch
+	rate    float64 // samples per second of all watches
+}
+
+// afford returns the interval at which a value can be sampled: that of its key, or a multiple of it if the server samples too
+// much already. A value that is sampled at that interval for another item costs nothing more.
+func (h *hub) afford(key watchKey) time.Duration {
+	limits := &h.engine.limits
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key.interval < limits.MaxSamplingInterval && h.watches[key] == nil && h.rate+key.rate() > float64(limits.MaxSamplesPerSecond) {
+		key.interval = min(10*key.interval, limits.MaxSamplingInterval)
+	}
+	return key.interval
+}
+
+// rate is how often per second the value is sampled.
+func (k *watchKey) rate() float64 {
+	if k.interval == 0 {
+		return 0
+	}
+	return float64(time.Second) / float64(k.interval)
 }
 
 // watch reads one attribute of one node when it changes, or at an interval, and hands each change to its items.
@@ -64,6 +85,7 @@ func (h *hub) join(it *item, key watchKey) {
 		w = &watch{hub: h, key: key}
 		w.timer = timer{order: orderSample, fire: w.tick}
 		h.watches[key] = w
+		h.rate += key.rate()
 		w.cancel = h.engine.space.Subscribe(key.node, w.changed)
 		if key.interval > 0 {
 			w.next = h.engine.schedule.now() + key.interval
@@ -108,6 +130,9 @@ func (h *hub) leave(it *item, forGood bool) {
 	w.cancel()
 	h.engine.schedule.stop(&w.timer)
 	delete(h.watches, w.key)
+	if h.rate -= w.key.rate(); len(h.watches) == 0 {
+		h.rate = 0 // What rounding has left.
+	}
 }
 
 // tick samples, and arms the timer for the next sample unless the watch has ended.
