@@ -22,9 +22,9 @@ func newSecured(t *testing.T, addr string, policyURI string, mode ua.MessageSecu
 	t.Helper()
 	client, server := newIdentity(t, "client", 2048), newIdentity(t, "server", 2048)
 	p := policyByURI(policyURI)
-	_, thumbprint, err := leafKey(p, server.cert)
-	if err != nil {
-		t.Fatal(err)
+	_, thumbprint, status := leafKey(p, server.cert)
+	if status != ua.StatusOK {
+		t.Fatal(status)
 	}
 	return &secured{
 		raw: dialRaw(t, addr).hello(),

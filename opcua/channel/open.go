@@ -116,17 +116,17 @@ func (c *Channel) identify(h *asymmetricHeader) error {
 	if !p.secure {
 		return nil
 	}
-	key, print, err := leafKey(p, h.certificate)
-	if err != nil {
-		return ending{err.(ua.StatusCode), RejectSecurity, "client certificate cannot be used with this policy"}
+	key, thumbprint, status := leafKey(p, h.certificate)
+	if status != ua.StatusOK {
+		return ending{status, RejectSecurity, "client certificate cannot be used with this policy"}
 	}
 	if c.server.cfg.Verify != nil {
 		if status := c.server.cfg.Verify(h.certificate); status != ua.StatusOK {
 			return ending{status, RejectSecurity, "client certificate is not accepted"}
 		}
 	}
-	ownKey, ownPrint, err := leafKey(p, c.serverChain)
-	if err != nil || c.serverKey == nil || !ownKey.Equal(c.serverKey.Public()) {
+	ownKey, ownPrint, status := leafKey(p, c.serverChain)
+	if status != ua.StatusOK || c.serverKey == nil || !ownKey.Equal(c.serverKey.Public()) {
 		c.server.log.Error("the server's own certificate cannot be used", "policy", p.uri)
 		return ending{ua.StatusBadTCPInternalError, RejectSecurity, "server certificate cannot be used with this policy"}
 	}
@@ -134,7 +134,7 @@ func (c *Channel) identify(h *asymmetricHeader) error {
 		return ending{ua.StatusBadCertificateInvalid, RejectSecurity, "message is for another server certificate"}
 	}
 	c.clientChain = bytes.Clone(h.certificate)
-	c.clientKey, c.clientPrint = key, print
+	c.clientKey, c.clientPrint = key, thumbprint
 	return nil
 }
 

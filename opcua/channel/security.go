@@ -47,9 +47,9 @@ func Verify(policyURI string, certificate, data []byte, sig *ua.SignatureData) e
 	if !p.secure {
 		return nil
 	}
-	key, _, err := leafKey(p, certificate)
-	if err != nil {
-		return err
+	key, _, status := leafKey(p, certificate)
+	if status != ua.StatusOK {
+		return status
 	}
 	if sig == nil || sig.Algorithm != p.signatureAlgorithm || p.verify(key, data, sig.Signature) != nil {
 		return ua.StatusBadApplicationSignatureInvalid
@@ -87,8 +87,8 @@ func EncryptionAlgorithm(policyURI string) string {
 }
 
 // leafKey gives the RSA key and the thumbprint of the first certificate of a
-// chain, if the policy accepts the key. Its error is a ua.StatusCode.
-func leafKey(p *policy, chain []byte) (*rsa.PublicKey, [sha1.Size]byte, error) {
+// chain, if the policy accepts the key; otherwise a status that is not StatusOK.
+func leafKey(p *policy, chain []byte) (*rsa.PublicKey, [sha1.Size]byte, ua.StatusCode) {
 	certs, err := x509.ParseCertificates(chain)
 	if err != nil || len(certs) == 0 {
 		return nil, [sha1.Size]byte{}, ua.StatusBadCertificateInvalid
@@ -97,5 +97,5 @@ func leafKey(p *policy, chain []byte) (*rsa.PublicKey, [sha1.Size]byte, error) {
 	if !ok || !p.acceptsKey(key) {
 		return nil, [sha1.Size]byte{}, ua.StatusBadCertificatePolicyCheckFailed
 	}
-	return key, sha1.Sum(certs[0].Raw), nil
+	return key, sha1.Sum(certs[0].Raw), ua.StatusOK
 }

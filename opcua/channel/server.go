@@ -94,7 +94,7 @@ func NewServer(cfg Config, h Handler) (*Server, error) {
 // Serve accepts connections from l until the server is shut down or l is
 // closed, and then returns nil. It closes l.
 func (s *Server) Serve(l net.Listener) error {
-	defer l.Close()
+	defer func() { _ = l.Close() }() // a second Close is an error that means nothing
 	s.mu.Lock()
 	if s.closing {
 		s.mu.Unlock()

@@ -191,9 +191,9 @@ func TestCertificates(t *testing.T) {
 		security := appendField(appendField(appendField(nil, []byte(policyURI)), cert), thumbprint)
 		return frame("OPNF", u32s(0), security, make([]byte, 256))
 	}
-	_, print, err := leafKey(policyByURI(policyURI), server.cert)
-	if err != nil {
-		t.Fatal(err)
+	_, print, good := leafKey(policyByURI(policyURI), server.cert)
+	if good != ua.StatusOK {
+		t.Fatal(good)
 	}
 	r.send(open(client.cert, print[:]))
 	r.expectError(ua.StatusBadCertificateUntrusted)

@@ -42,7 +42,9 @@ func (d *decoder) release() {
 	decoders.Put(d)
 }
 
-func (d *decoder) err() error {
+// err gives the failure, or nil. It returns the type, not the interface, so that the
+// header can be added; callers must not return it unless the decoder failed.
+func (d *decoder) err() *Error {
 	if !d.failed {
 		return nil
 	}

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -40,7 +41,8 @@ func FuzzDecodeRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		req, err := DecodeRequest(b, Limits{})
 		if err != nil {
-			if _, ok := err.(*Error); !ok || req != nil {
+			var e *Error
+			if !errors.As(err, &e) || req != nil {
 				t.Fatalf("%T, %v", err, req)
 			}
 			return

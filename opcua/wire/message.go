@@ -109,7 +109,7 @@ func finish(d *decoder, req ua.Request) (ua.Request, error) {
 	if !d.failed {
 		return req, nil
 	}
-	err := d.err().(*Error)
+	err := d.err()
 	// A header that failed itself has no additional header yet.
 	if hdr := req.Header(); hdr != nil && hdr.AdditionalHeader != nil && hdr.AuthenticationToken != nil {
 		err.Header = hdr

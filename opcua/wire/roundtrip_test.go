@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -320,7 +321,7 @@ func TestRequests(t *testing.T) {
 		}
 		req, err := DecodeRequest(b, Limits{})
 		if _, ok := m.(ua.Request); !ok {
-			if req != nil || err == nil || err.(*Error).Status != ua.StatusBadServiceUnsupported {
+			if req != nil || !errors.Is(err, ua.StatusBadServiceUnsupported) {
 				t.Errorf("%T is taken for a request: %v, %v", m, req, err)
 			}
 			continue
