@@ -51,7 +51,7 @@ func (e *Endpoint) capabilityNodes(b *builder) {
 	b.constant(id.Server_ServerCapabilities_MaxSessions, limit(l.MaxSessions, def.MaxSessions))
 	b.constant(id.Server_ServerCapabilities_MaxSubscriptions, limit(l.MaxSubscriptions, def.MaxSubscriptions))
 	b.constant(id.Server_ServerCapabilities_MaxMonitoredItems, limit(l.MaxMonitoredItems, def.MaxMonitoredItems))
-	b.constant(id.Server_ServerCapabilities_MaxSubscriptionsPerSession, limit(l.MaxSubscriptionsPer, def.MaxSubscriptionsPer))
+	b.constant(id.Server_ServerCapabilities_MaxSubscriptionsPerSession, limit(l.MaxSubscriptionsPerSession, def.MaxSubscriptionsPerSession))
 	b.constant(id.Server_ServerCapabilities_MaxMonitoredItemsPerSubscription, limit(l.MaxItemsPerSubscription, def.MaxItemsPerSubscription))
 	b.constant(id.Server_ServerCapabilities_MaxMonitoredItemsQueueSize, limit(l.MaxQueueSize, def.MaxQueueSize))
 	for _, nodeID := range []uint32{

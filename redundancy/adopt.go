@@ -15,7 +15,7 @@ const (
 	// proposeTimeout bounds one attempt to record an adoption.
 	proposeTimeout = 5 * time.Second
 	// retryInterval is between attempts.
-	retryInterval = 500 * time.Millisecond
+	retryInterval = 200 * time.Millisecond
 )
 
 // adopt first waits until this member knows the state of the group as of now, and then records each generation that it works

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gopcua/opcua/ua"
 
+	"quorate/fsm"
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
@@ -93,19 +94,32 @@ func newProbes(prober Prober, settings Settings, now func() time.Time, log *slog
 	return &probes{prober: prober, settings: settings, now: now, log: log, changed: changed, cancel: func() {}}
 }
 
-// follow makes the probes those of a generation. It does nothing if they are already.
-func (p *probes) follow(ctx context.Context, g *quoratev1.Generation, servers []*quoratev1.RedundantServer) {
+// peersOf returns the other servers of a member's set: a member probes these and no others.
+func peersOf(set *quoratev1.RedundantSet, member string) []*quoratev1.RedundantServer {
+	var peers []*quoratev1.RedundantServer
+	for _, s := range set.GetServers() {
+		if s.GetMember() != member {
+			peers = append(peers, s)
+		}
+	}
+	return peers
+}
+
+// follow makes the probes those of the current generation. It does nothing if they are already.
+func (p *probes) follow(ctx context.Context, state *fsm.State, member string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if g.GetNumber() == p.generation {
+	current := state.CurrentGeneration().GetNumber()
+	if current == p.generation {
 		return
 	}
 	p.cancel() // What is in flight ends, and what still comes in is of an older generation.
 	ctx, p.cancel = context.WithCancel(ctx)
-	p.generation = g.GetNumber()
+	p.generation = current
 	before := p.peers
-	p.peers, p.order = make(map[string]*peer, len(servers)), nil
-	for _, s := range servers {
+	p.peers, p.order = make(map[string]*peer), nil
+	set, _, _ := state.Server(member)
+	for _, s := range peersOf(set, member) {
 		known, ok := before[s.GetMember()]
 		if !ok {
 			known = &peer{view: PeerView{Server: s.GetMember(), Reachable: true}}

@@ -238,8 +238,7 @@ func (m *Manager) step(ctx context.Context) {
 	} else {
 		m.recovery.look(now)
 	}
-	state := m.group.Local().State
-	m.probes.follow(ctx, state.CurrentGeneration(), peersOf(state, m.member))
+	m.probes.follow(ctx, m.group.Local().State, m.member)
 	m.compute()
 	m.beat.Store(int64(max(m.now().Sub(m.start), 1)))
 	m.notify()
@@ -340,10 +339,7 @@ func (m *Manager) inputs(state *fsm.State) Inputs {
 		return in
 	}
 	in.Set, in.Role = set.GetId(), server.GetRole()
-	for _, s := range set.GetServers() {
-		if s.GetMember() == m.member {
-			continue
-		}
+	for _, s := range peersOf(set, m.member) {
 		in.Peers = append(in.Peers, s.GetMember())
 		if m.probes.unreachable(s.GetMember()) {
 			in.Unreachable = append(in.Unreachable, s.GetMember())
@@ -355,21 +351,6 @@ func (m *Manager) inputs(state *fsm.State) Inputs {
 		in.Maintenance, in.MaintenanceReason = true, mt.GetReason()
 	}
 	return in
-}
-
-// peersOf returns the other servers of a member's set: a member probes these and no others.
-func peersOf(state *fsm.State, member string) []*quoratev1.RedundantServer {
-	set, _, ok := state.Server(member)
-	if !ok {
-		return nil
-	}
-	var peers []*quoratev1.RedundantServer
-	for _, s := range set.GetServers() {
-		if s.GetMember() != member {
-			peers = append(peers, s)
-		}
-	}
-	return peers
 }
 
 // wake makes Run look again.

@@ -28,8 +28,6 @@ const (
 	DefaultRequestTimeout = 10 * time.Second
 	// Timeout is what is asked for as the session's time-out: after a crash of ours, a server soon forgets the session.
 	Timeout = 30 * time.Second
-	// maxEndpoints is the most endpoint descriptions that are looked at.
-	maxEndpoints = 256
 )
 
 // Security policies that can be asked for.
@@ -69,9 +67,6 @@ func Open(ctx context.Context, endpointURL string, o Options) (s *Session, err e
 	endpoints, err := opcua.GetEndpoints(ctx, endpointURL, opcua.RequestTimeout(o.RequestTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("get endpoints of %s: %w", endpointURL, err)
-	}
-	if len(endpoints) > maxEndpoints {
-		endpoints = endpoints[:maxEndpoints]
 	}
 	endpoint, err := o.choose(endpoints)
 	if err != nil {
