@@ -55,7 +55,7 @@ func (v *services) createSession(ch secureChannel, r *ua.CreateSessionRequest) (
 	if secured {
 		v.signing <- struct{}{}
 		var err error
-		signature, err = channel.Sign(ch.SecurityPolicyURI(), key, slices.Concat(r.ClientCertificate, r.ClientNonce))
+		signature, err = channel.Sign(ch.SecurityPolicyURI(), key, slices.Concat(leafOf(r.ClientCertificate), r.ClientNonce))
 		<-v.signing
 		if err != nil {
 			v.logger.Error("CreateSession: the server's signature failed", "error", err)
