@@ -32,8 +32,14 @@ func (t *NetTransport) keepOpen(conn net.Conn) error {
 
 // Gone implements Transport. It holds a connection to the other process. When that breaks and the next one is refused, the process has ended.
 func (t *NetTransport) Gone(ctx context.Context, id, target string) error {
+	return t.gone(ctx, id, target, func() {})
+}
+
+// gone calls answered whenever the other process has shown that it lives. Only one that did can be told to have ended: a port that refused from the
+// beginning may be a wrong address.
+func (t *NetTransport) gone(ctx context.Context, id, target string, answered func()) error {
 	for tied := false; ; {
-		err := t.lifeline(ctx, id, target, &tied)
+		err := t.lifeline(ctx, id, target, func() { tied = true; answered() })
 		if tied && errors.Is(err, syscall.ECONNREFUSED) {
 			return nil
 		}
@@ -54,8 +60,8 @@ func (t *NetTransport) Gone(ctx context.Context, id, target string) error {
 	}
 }
 
-// lifeline ties one connection and returns when it breaks. Tied is set once the other process has answered.
-func (t *NetTransport) lifeline(ctx context.Context, id, target string, tied *bool) error {
+// lifeline ties one connection and returns when it breaks.
+func (t *NetTransport) lifeline(ctx context.Context, id, target string, answered func()) error {
 	dialling, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	conn, err := t.dial(dialling, id, target, streamLife)
 	cancel()
@@ -72,7 +78,7 @@ func (t *NetTransport) lifeline(ctx context.Context, id, target string, tied *bo
 	if _, err := io.ReadFull(conn, b[:]); err != nil {
 		return err
 	}
-	*tied = true
+	answered()
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}

@@ -36,11 +36,17 @@ func testLogger() *slog.Logger {
 
 func startGroup(t testing.TB, size int, change func(*Config)) *group {
 	t.Helper()
+	return startGroupWith(t, size, func(string) Credentials { return nil }, change)
+}
+
+func startGroupWith(t testing.TB, size int, creds func(id string) Credentials, change func(*Config)) *group {
+	t.Helper()
 	g := &group{t: t, nodes: map[string]*Node{}, configs: map[string]Config{}, creds: map[string]Credentials{}}
 	transports := make([]*NetTransport, size)
 	for i := range size {
 		id := fmt.Sprintf("m%d", i+1)
-		tr, err := Listen("127.0.0.1:0", "", nil, testLogger())
+		g.creds[id] = creds(id)
+		tr, err := Listen("127.0.0.1:0", "", g.creds[id], testLogger())
 		if err != nil {
 			t.Fatal(err)
 		}

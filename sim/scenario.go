@@ -48,6 +48,9 @@ type run struct {
 	history *History
 	ctx     context.Context
 	tasks   sync.WaitGroup
+	// load is closed when the clients are to stop.
+	load    chan struct{}
+	clients sync.WaitGroup
 	logs    []*Log
 }
 
@@ -59,7 +62,7 @@ func Run(s Scenario) (*History, error) {
 	if s.FastClocks {
 		fastest = crystal
 	}
-	r := &run{Scenario: s, world: NewWorld(s.Members, s.Timing, s.Limits), history: NewHistory(fastest), ctx: ctx}
+	r := &run{Scenario: s, world: NewWorld(s.Members, s.Timing, s.Limits), history: NewHistory(fastest), ctx: ctx, load: make(chan struct{})}
 	rng := r.random(0)
 	for _, id := range r.world.IDs() {
 		if err := r.world.Start(id, r.clock(rng)); err != nil {
@@ -71,6 +74,8 @@ func Run(s Scenario) (*History, error) {
 	}
 	r.work()
 	r.faults(r.random(1))
+	close(r.load)
+	r.clients.Wait()
 	r.settle()
 	cancel()
 	r.tasks.Wait()
@@ -93,7 +98,7 @@ func (r *run) clock(rng *rand.Rand) *Clock {
 // work starts clients, watchers and observers.
 func (r *run) work() {
 	for i := range r.Clients {
-		r.tasks.Go(func() { r.client(i, r.random(100+uint64(i))) })
+		r.clients.Go(func() { r.client(i, r.random(100+uint64(i))) })
 	}
 	for _, id := range r.world.IDs() {
 		l := &Log{Member: id}
@@ -326,6 +331,11 @@ func (r *run) follow(l *Log, n *node.Node, next uint64) uint64 {
 // client does one operation after the other.
 func (r *run) client(number int, rng *rand.Rand) {
 	for i := 0; r.pause(time.Duration(rng.Int64N(int64(r.Think)))); i++ {
+		select {
+		case <-r.load:
+			return
+		default:
+		}
 		ids := r.world.IDs()
 		member := ids[rng.IntN(len(ids))]
 		request := fmt.Sprintf("c%d-%d", number, i)
