@@ -171,6 +171,9 @@ func printGuide(p *printer, plan *devPlan, f *devFlags) {
 	}
 	printSteps(p, steps)
 	p.line("")
+	if !f.processes {
+		p.line("With --processes each member has a process of its own, to be killed and brought back.")
+	}
 	p.line("Ctrl-C stops all members.")
 }
 
