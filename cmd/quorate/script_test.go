@@ -67,6 +67,7 @@ func setupScript(env *testscript.Env) error {
 		return err
 	}
 	env.Setenv("BASE", strconv.Itoa(base))
+	env.Setenv("GORACE", raceOptions)
 	for i := 1; i <= maxDevMembers; i++ {
 		f := &devFlags{basePort: base}
 		grpc, http, opcua, raft := f.ports(i)
