@@ -55,6 +55,8 @@ func TestReadingsAreJSON(t *testing.T) {
 		{&ua.DataValue{Value: ua.MustVariant(ua.NewExtensionObject(&ua.RedundantServerDataType{ServerID: "m1", ServiceLevel: 255}))},
 			`{"node":"n","value":{"ServerID":"m1","ServiceLevel":255,"ServerState":0},"status":"Good"}`},
 		{&ua.DataValue{Value: ua.MustVariant([]*ua.ExtensionObject{nil, {}})}, `{"node":"n","value":[null,null],"status":"Good"}`},
+		{&ua.DataValue{Value: ua.MustVariant(at.AddDate(20_000, 0, 0)), ServerTimestamp: at.AddDate(20_000, 0, 0)},
+			`{"node":"n","value":"9999-12-31T23:59:59Z","status":"Good","serverTimestamp":"9999-12-31T23:59:59Z"}`},
 		{&ua.DataValue{Value: ua.MustVariant(time.Time{})}, `{"node":"n","value":null,"status":"Good"}`},
 	} {
 		got, err := json.Marshal(readingOf("n", c.value))

@@ -19,13 +19,22 @@ func readingOf(node string, v *ua.DataValue) Reading {
 	if v.Value != nil {
 		r.Value = plain(v.Value.Value())
 	}
-	if !v.SourceTimestamp.IsZero() {
-		r.SourceTimestamp = &v.SourceTimestamp
-	}
-	if !v.ServerTimestamp.IsZero() {
-		r.ServerTimestamp = &v.ServerTimestamp
-	}
+	r.SourceTimestamp, r.ServerTimestamp = instant(v.SourceTimestamp), instant(v.ServerTimestamp)
 	return r
+}
+
+// lastInstant is the latest that JSON has a text for, and the standard's own end of time (Part 6 §5.2.2.5).
+var lastInstant = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+
+// instant is nil for the null DateTime, and the end of time for what is beyond it.
+func instant(t time.Time) *time.Time {
+	switch {
+	case t.IsZero():
+		return nil
+	case t.After(lastInstant):
+		return &lastInstant
+	}
+	return &t
 }
 
 // standardNames undoes gopcua's spelling of the standard's names.
@@ -52,10 +61,10 @@ func plain(v any) any {
 	case float64:
 		return number(x)
 	case time.Time:
-		if x.IsZero() {
-			return nil
+		if at := instant(x); at != nil {
+			return *at
 		}
-		return x
+		return nil
 	case ua.StatusCode:
 		return statusName(x)
 	case *ua.LocalizedText:

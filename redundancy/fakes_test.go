@@ -19,7 +19,7 @@ import (
 
 // group is a Group without raft: the real state machine, fed directly.
 type group struct {
-	t *testing.T
+	t testing.TB
 
 	mu      sync.Mutex
 	state   *fsm.State
@@ -32,7 +32,7 @@ type group struct {
 	diverged atomic.Bool
 }
 
-func newGroup(t *testing.T, members ...string) *group {
+func newGroup(t testing.TB, members ...string) *group {
 	g := &group{t: t, state: fsm.New(), changed: make(chan struct{}), contact: func() time.Duration { return 0 }}
 	sync := &logv1.SyncMembers{}
 	for _, m := range members {

@@ -84,6 +84,8 @@ type Settings struct {
 const (
 	MinProbeInterval = 10 * time.Millisecond
 	MaxProbeInterval = time.Minute
+	MinProbeTimeout  = time.Millisecond
+	MaxProbeTimeout  = time.Minute
 	MaxSamples       = 100
 	MaxRecoverDwell  = time.Hour
 )
@@ -110,8 +112,8 @@ func (s Settings) withDefaults() (Settings, error) {
 	switch {
 	case s.ProbeInterval < MinProbeInterval || s.ProbeInterval > MaxProbeInterval:
 		return s, fmt.Errorf("redundancy.probeInterval: %v is not within %v and %v", s.ProbeInterval, MinProbeInterval, MaxProbeInterval)
-	case s.ProbeTimeout < MinProbeInterval || s.ProbeTimeout > MaxProbeInterval:
-		return s, fmt.Errorf("redundancy.probeTimeout: %v is not within %v and %v", s.ProbeTimeout, MinProbeInterval, MaxProbeInterval)
+	case s.ProbeTimeout < MinProbeTimeout || s.ProbeTimeout > MaxProbeTimeout:
+		return s, fmt.Errorf("redundancy.probeTimeout: %v is not within %v and %v", s.ProbeTimeout, MinProbeTimeout, MaxProbeTimeout)
 	case s.FailedSamples < 1 || s.FailedSamples > MaxSamples:
 		return s, fmt.Errorf("redundancy.failedSamples: %d is not within 1 and %d", s.FailedSamples, MaxSamples)
 	case s.GoodSamples < 1 || s.GoodSamples > MaxSamples:
