@@ -338,7 +338,7 @@ func TestNewRefusesWhatIsWrongByName(t *testing.T) {
 		"redundancy: group is missing":                               func(c *Config) { c.Group = nil },
 		"redundancy: prober is missing":                              func(c *Config) { c.Prober = nil },
 		"redundancy.probeInterval: 1ms is not within 10ms and 1m0s":  func(c *Config) { c.Settings.ProbeInterval = time.Millisecond },
-		"redundancy.probeTimeout: -1s is not within 1ms and 1m0s":   func(c *Config) { c.Settings.ProbeTimeout = -time.Second },
+		"redundancy.probeTimeout: -1s is not within 1ms and 1m0s":    func(c *Config) { c.Settings.ProbeTimeout = -time.Second },
 		"redundancy.failedSamples: -3 is not within 1 and 100":       func(c *Config) { c.Settings.FailedSamples = -3 },
 		"redundancy.goodSamples: 101 is not within 1 and 100":        func(c *Config) { c.Settings.GoodSamples = 101 },
 		"redundancy.recoverDwell: 2h0m0s is not within 0 and 1h0m0s": func(c *Config) { c.Settings.RecoverDwell = 2 * time.Hour },
