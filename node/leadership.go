@@ -69,6 +69,12 @@ func (n *Node) runObserver() {
 
 // lead opens the term and then does the leader's duties until ctx ends.
 func (n *Node) lead(ctx context.Context, term uint64) {
+	if n.Diverged() && n.otherVoters() > 0 {
+		// Raft doesn't know, and may elect it: it must not serve.
+		if err := n.handOver(ctx, ""); err == nil {
+			return
+		}
+	}
 	s, err := n.openTerm(ctx, term)
 	if err != nil {
 		// Raft tells of every change: either the leadership is already lost, or the store failed and the process stops.

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 	"go.etcd.io/bbolt"
 
 	"quorate/telemetry"
@@ -63,11 +64,13 @@ func openStorage(dir, kind string, logger *slog.Logger) (_ *Storage, err error) 
 		if err := os.MkdirAll(path, 0o700); err != nil {
 			return nil, err
 		}
-		log, err := wal.Open(path, wal.WithLogger(telemetry.HCLog(logger.With("component", "wal"))))
+		// The log leaves its meta store open, and locked, when it is closed; so it is given one that can be closed here.
+		meta := &metadb.BoltMetaDB{}
+		log, err := wal.Open(path, wal.WithMetaStore(meta), wal.WithLogger(telemetry.HCLog(logger.With("component", "wal"))))
 		if err != nil {
-			return nil, fmt.Errorf("open %s: %w", path, err)
+			return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), meta.Close())
 		}
-		closers, s.Log = append(closers, log.Close), log
+		closers, s.Log = append(closers, log.Close, meta.Close), log
 	}
 	s.Snapshots, err = raft.NewFileSnapshotStoreWithLogger(dir, snapshotsKept, telemetry.HCLog(logger.With("component", "snapshots")))
 	return s, err

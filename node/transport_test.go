@@ -248,6 +248,10 @@ func TestGroupOverMutualTLS(t *testing.T) {
 	if _, err := g.follower().Propose(t.Context(), publishCommand("r1", 0)); err != nil {
 		t.Fatal(err)
 	}
+	// A follower hears of the commit a moment after the answer.
+	if _, err := g.follower().Read(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
 	members, err := g.follower().Members(t.Context())
 	if err != nil {
 		t.Fatal(err)
