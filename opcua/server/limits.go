@@ -109,7 +109,7 @@ func (l Limits) withDefaults() (Limits, error) {
 			f.Set(def.Field(i))
 		}
 		if f.CanInt() && f.Int() < 0 {
-			return Limits{}, fmt.Errorf("Limits.%s is negative", v.Type().Field(i).Name)
+			return Limits{}, fmt.Errorf("limits: %s is negative", v.Type().Field(i).Name)
 		}
 	}
 	return l, nil

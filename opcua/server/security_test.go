@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/gopcua/opcua"
@@ -36,7 +37,7 @@ func TestSecuredSessionMovesToANewChannel(t *testing.T) {
 		t.Fatal(err)
 	}
 	stolen := s.dial(t, encrypted...)
-	if err := stolen.ActivateSession(t.Context(), session); err != ua.StatusBadSecureChannelIDInvalid {
+	if err := stolen.ActivateSession(t.Context(), session); !errors.Is(err, ua.StatusBadSecureChannelIDInvalid) {
 		t.Fatalf("first activation on another channel: %v", err)
 	}
 	if err := first.ActivateSession(t.Context(), session); err != nil {
@@ -64,7 +65,7 @@ func TestSecuredSessionMovesToANewChannel(t *testing.T) {
 		"with less security":       secured(ua.MessageSecurityModeSign),
 		"with another certificate": stranger,
 	} {
-		if err := s.dial(t, opts...).ActivateSession(t.Context(), session); err != ua.StatusBadSecurityChecksFailed {
+		if err := s.dial(t, opts...).ActivateSession(t.Context(), session); !errors.Is(err, ua.StatusBadSecurityChecksFailed) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -152,7 +153,7 @@ func TestSecuredSessionRefusals(t *testing.T) {
 		if got == nil {
 			got = err
 		}
-		if got != ua.StatusBadApplicationSignatureInvalid {
+		if !errors.Is(got, ua.StatusBadApplicationSignatureInvalid) {
 			t.Errorf("signature %s: %v", name, got)
 		}
 	}

@@ -21,8 +21,8 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 		{"Space", func(c *Config) { c.Space = nil }},
 		{"Offers", func(c *Config) { c.Offers = nil }},
 		{"UserTokens[0]", func(c *Config) { c.UserTokens = []*ua.UserTokenPolicy{{TokenType: ua.UserTokenTypeUserName}} }},
-		{"Limits.MaxSessions", func(c *Config) { c.Limits.MaxSessions = -1 }},
-		{"Limits.MinSamplingInterval", func(c *Config) { c.Limits.MinSamplingInterval = -1 }},
+		{"limits: MaxSessions", func(c *Config) { c.Limits.MaxSessions = -1 }},
+		{"limits: MinSamplingInterval", func(c *Config) { c.Limits.MinSamplingInterval = -1 }},
 		{"MaxChunkSize", func(c *Config) { c.ChannelLimits.MaxChunkSize = 1 }},
 	} {
 		cfg := Config{ApplicationURI: demoURI, Space: newDemo(t).space, Offers: none}
