@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
@@ -50,6 +51,7 @@ func (a *adapter) Log(level hclog.Level, msg string, args ...any) {
 	if !a.logger.Enabled(ctx, l) {
 		return
 	}
+	args = slices.Clone(args)
 	for i, arg := range args {
 		// hclog.Fmt values are a format and its arguments, to be rendered only when the line is written.
 		if f, ok := arg.(hclog.Format); ok && len(f) > 0 {
