@@ -310,16 +310,22 @@ func TestSamplingIsBounded(t *testing.T) {
 // TestChangesUnderTheReader has a value that goes on changing while it is read. The goroutine that changed it first must get
 // away, and the last value must still arrive.
 func TestChangesUnderTheReader(t *testing.T) {
+	t.Run("pushed", func(t *testing.T) { changesUnderTheReader(t, 0) })
+	t.Run("sampled", func(t *testing.T) { changesUnderTheReader(t, 50) })
+}
+
+func changesUnderTheReader(t *testing.T, sampling float64) {
 	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
-		var left, value atomic.Int64
+		var left, value, reads atomic.Int64
 		left.Store(100)
 		table := space.NewTable()
 		key := space.NumericKey(1, 9)
 		var sp *space.Space
 		err := table.Edit(func(e *space.Edit) error {
 			e.Put(&space.Node{Key: key, Class: ua.NodeClassVariable, BrowseName: ua.QualifiedName{Name: "Restless"}, DisplayName: text("Restless"),
-				TypeDefinition: space.NumericKey(0, 63), DataType: space.NumericKey(0, 8), ValueRank: space.RankScalar, AccessLevel: space.AccessCurrentRead,
+				TypeDefinition: space.NumericKey(0, 63), DataType: space.NumericKey(0, 8), ValueRank: space.RankScalar, AccessLevel: space.AccessCurrentRead, MinimumSamplingInterval: sampling,
 				Value: func(space.ReadContext) *ua.DataValue {
+					reads.Add(1)
 					if left.Load() > 0 && value.Load() > 0 {
 						left.Add(-1)
 						value.Add(1)
@@ -348,6 +354,10 @@ func TestChangesUnderTheReader(t *testing.T) {
 		got := r.after(105 * time.Millisecond)
 		if list := ints(t, got[0].resp); list[len(list)-1] != 101 {
 			t.Fatalf("the last value has not arrived: %v", list)
+		}
+		before := reads.Load()
+		if r.after(time.Second); (reads.Load() > before) != (sampling > 0) {
+			t.Errorf("read %d times in the second after that", reads.Load()-before)
 		}
 	})
 }

@@ -139,8 +139,10 @@ func (h *hub) leave(it *item, forGood bool) {
 func (w *watch) tick(now time.Duration) {
 	if w.key.interval > 0 {
 		w.hub.mu.Lock()
-		if !w.closed && w.next <= now {
-			w.next = after(w.next, w.key.interval, now)
+		if !w.closed {
+			if w.next <= now { // It may be here early, to go on with what changed left to it.
+				w.next = after(w.next, w.key.interval, now)
+			}
 			w.hub.engine.schedule.set(&w.timer, w.next)
 		}
 		w.hub.mu.Unlock()
