@@ -100,7 +100,8 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 	}
 	var health *tls.Config
 	if credentials != nil {
-		health = credentials.ClientTLS()
+		// Any member of this site: which one it is, is for the OPC UA half of the probe to say.
+		health = credentials.MemberClientTLS("")
 	}
 	manager, err := redundancy.New(redundancy.Config{
 		Member: s.Member, Group: m.node, EndpointURL: s.OPCUA.EndpointURL, Logger: p.logger,

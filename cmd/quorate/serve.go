@@ -50,21 +50,25 @@ func serve(ctx context.Context, s *settings, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	logger = logger.With("member", s.Member)
+	return running.runUntil(ctx)
+}
+
+// runUntil waits for the end of ctx or of the member, whichever is first, and stops the member in order.
+func (m *member) runUntil(ctx context.Context) error {
 	var failure error
 	select {
 	case <-ctx.Done():
-		logger.Info("stopping")
-	case failure = <-running.failed():
-		logger.Error("the member can't go on", "error", failure)
+		m.logger.Info("stopping")
+	case failure = <-m.failed():
+		m.logger.Error("the member can't go on", "error", failure)
 		failure = fmt.Errorf("the member can't go on: %w", failure)
 	}
 	stopping, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
-	if err := running.stop(stopping); err != nil {
+	if err := m.stop(stopping); err != nil {
 		return errors.Join(failure, fmt.Errorf("stop: %w", err))
 	}
-	logger.Info("stopped")
+	m.logger.Info("stopped")
 	return failure
 }
 
