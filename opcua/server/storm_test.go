@@ -43,6 +43,9 @@ func TestStorm(t *testing.T) {
 	cancel()
 	wait(t, &engine, "the schedule")
 	e := r.v.engine
+	if subs, items := e.lastSubscription.Load(), e.lastItem.Load(); subs < 100 || items < 100 {
+		t.Errorf("a poor storm: %d subscriptions, %d items", subs, items)
+	}
 	if e.subscriptions.Load() != 0 || e.items.Load() != 0 || e.queued.Load() != 0 || len(e.hub.watches) != 0 || r.v.sessions.count() != 0 ||
 		len(r.v.sessions.perClient) != 0 || len(r.v.sessions.byChannel) != 0 {
 		t.Errorf("left behind: %d subscriptions, %d items, %d queue places, %d watches, %d sessions, %d clients, %d channels",
