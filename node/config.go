@@ -102,7 +102,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.CommandBytes, 512<<10)
 	setDefault(&l.WaitingProposals, 8192)
 	setDefault(&l.WaitingBytes, 64<<20)
-	setDefault(&l.EntriesInFlight, 2)
+	setDefault(&l.EntriesInFlight, 1)
 	setDefault(&l.WaitingReads, 8192)
 	setDefault(&l.Propose, 10*time.Second)
 	setDefault(&l.Read, 10*time.Second)

@@ -363,6 +363,11 @@ func TestErrorsCrossMembers(t *testing.T) {
 	}
 	expectKind(t, fromPeer(ctx, "op", errors.New("EOF")), UnknownOutcome)
 	expectKind(t, fromPeer(ctx, "op", NotSent(errors.New("refused"))), NoLeader)
+	refused := &fsm.Refusal{Refusal: &logv1.Refusal{Kind: logv1.Kind_KIND_NOT_FOUND, Reason: fsm.ReasonUnknownMember, Field: "id"}}
+	var got *fsm.Refusal
+	if err := fromPeer(ctx, "op", toPeer(refused)); !errors.As(err, &got) || !proto.Equal(got.Refusal, refused.Refusal) {
+		t.Errorf("a refusal came as %v", err)
+	}
 	if fromPeer(ctx, "op", nil) != nil || toPeer(nil) != nil {
 		t.Error("no error became one")
 	}

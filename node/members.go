@@ -125,9 +125,6 @@ func (n *Node) Remove(ctx context.Context, id string) error {
 // change has the leader change the configuration.
 func (n *Node) change(ctx context.Context, req *peerv1.ChangeMembershipRequest) (leader string, err error) {
 	const op = "change membership"
-	if err := n.refuseChange(req); err != nil {
-		return "", err
-	}
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Limits.Propose)
 	defer cancel()
 	err = n.untilLed(ctx, op, func() error {
@@ -149,7 +146,7 @@ func (n *Node) change(ctx context.Context, req *peerv1.ChangeMembershipRequest) 
 	return leader, err
 }
 
-// refuseChange says what is wrong with a change, from the member's own state: the layers above can show a Refusal in full only if it isn't forwarded.
+// refuseChange says what is wrong with a change. The leader judges: others may not have heard of the last change yet.
 func (n *Node) refuseChange(req *peerv1.ChangeMembershipRequest) error {
 	const op = "change membership"
 	if l := req.GetAddLearner(); l != nil {

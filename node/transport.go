@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"quorate/fsm"
+	logv1 "quorate/proto/quorate/log/v1"
 	peerv1 "quorate/proto/quorate/peer/v1"
 )
 
@@ -63,6 +65,15 @@ func toPeer(err error) error {
 	if err == nil {
 		return nil
 	}
+	var refused *fsm.Refusal
+	if errors.As(err, &refused) {
+		// A change of members can be refused like a command, and the refusal has to arrive whole.
+		st := status.New(codes.FailedPrecondition, refused.Error())
+		if with, err := st.WithDetails(refused.Refusal); err == nil {
+			st = with
+		}
+		return st.Err()
+	}
 	var e *Error
 	if !errors.As(err, &e) {
 		return status.FromContextError(err).Err()
@@ -88,6 +99,9 @@ func fromPeer(ctx context.Context, op string, err error) error {
 	}
 	st := status.Convert(err)
 	for _, d := range st.Details() {
+		if refused, ok := d.(*logv1.Refusal); ok {
+			return &fsm.Refusal{Refusal: refused}
+		}
 		info, ok := d.(*errdetails.ErrorInfo)
 		if !ok || info.Domain != peerErrorDomain {
 			continue

@@ -53,7 +53,7 @@ func TestFaults(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
 				h, err := Run(Scenario{
-					Seed: seed, Members: 3, For: 3 * time.Minute, Clients: 4, Think: 300 * time.Millisecond, Calm: 8 * time.Second,
+					Seed: seed, Members: 3 + int(seed%3)&2, For: 3 * time.Minute, Clients: 4, Think: 300 * time.Millisecond, Calm: 8 * time.Second,
 					Timing: node.LAN, FastClocks: seed%2 == 0,
 					// Few entries between snapshots, so that members which come back get one.
 					Limits: node.Limits{SnapshotEntries: 100, DigestInterval: 10 * time.Second, WatchProgress: time.Second},

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"quorate/fsm"
 	"quorate/node"
 	logv1 "quorate/proto/quorate/log/v1"
 	quoratev1 "quorate/proto/quorate/v1"
@@ -43,6 +44,11 @@ func propose(t *testing.T, n *node.Node, c *logv1.Command) *logv1.Outcome {
 		t.Fatal(err)
 	}
 	return o
+}
+
+func withID(request string, c *logv1.Command) *logv1.Command {
+	c.RequestId = request
+	return c
 }
 
 // TestReadsOfADeposedLeader lets a leader go on believing in itself while the others elect another one: answers that were under way for a second
@@ -151,6 +157,48 @@ func TestNoElectionUnderDelay(t *testing.T) {
 	})
 }
 
+// TestSilentLeader cuts the leader off, as a machine without power would be: nothing is closed and nothing refused, and silence has to do.
+func TestSilentLeader(t *testing.T) {
+	for name, profile := range map[string]struct {
+		timing node.Timing
+		limit  time.Duration
+	}{"lan": {node.LAN, 2500 * time.Millisecond}, "wan": {node.WAN, 8 * time.Second}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := start(t, 3, profile.timing, node.Limits{})
+				leader := w.Leader(time.Second)
+				other := w.IDs()[0]
+				if other == leader {
+					other = w.IDs()[1]
+				}
+				for _, id := range w.IDs() {
+					w.Network.Cut(id, leader)
+					w.Network.Cut(leader, id)
+				}
+				lost := time.Now()
+				for {
+					// What was forwarded to the silent leader waits for its own deadline.
+					ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+					_, err := w.Node(other).Propose(ctx, tick())
+					cancel()
+					if err == nil {
+						break
+					}
+				}
+				if took := time.Since(lost); took > profile.limit {
+					t.Errorf("first write after %v", took)
+				} else {
+					t.Logf("first write after %v", took)
+				}
+				// The old leader knows that it is alone.
+				if age := w.Node(leader).QuorumContact(); age < time.Since(lost)-profile.timing.Heartbeat {
+					t.Errorf("contact is %v old, after %v", age, time.Since(lost))
+				}
+			})
+		})
+	}
+}
+
 // TestReturnAfterLongAbsence expects a member that was away for an hour to have the log again within a second: raft by itself would let it wait
 // for up to ten.
 func TestReturnAfterLongAbsence(t *testing.T) {
@@ -221,9 +269,7 @@ func TestLeaseIsAbandonedOnTime(t *testing.T) {
 		w := start(t, 3, node.LAN, node.Limits{})
 		h := NewHistory(0)
 		n := w.Node(w.Leader(time.Second))
-		publication := publish(0, (&run{}).random(0))
-		publication.RequestId = "p1"
-		propose(t, n, publication)
+		propose(t, n, withID("p1", publish(0, (&run{}).random(0))))
 		watch, err := n.Watch(0)
 		if err != nil {
 			t.Fatal(err)
@@ -264,13 +310,12 @@ func TestLeaseIsAbandonedOnTime(t *testing.T) {
 func TestMembersJoinAndLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, 3, node.LAN, node.Limits{})
-		leader := w.Leader(time.Second)
-		var n *node.Node
-		for _, id := range w.IDs() {
-			if id != leader {
-				n = w.Node(id)
-			}
+		// The topology that is published below needs m1 and m2.
+		leader := "m3"
+		if _, err := w.Node("m1").TransferLeadership(t.Context(), leader); err != nil {
+			t.Fatal(err)
 		}
+		n := w.Node("m2")
 		if err := w.Start("m4", NewClock(0, 1, 0)); err != nil {
 			t.Fatal(err)
 		}
@@ -311,8 +356,12 @@ func TestMembersJoinAndLeave(t *testing.T) {
 		if !Until(time.Second, func() bool { return w.Node(leader).Ready() != nil }) {
 			t.Error("the removed member calls itself ready")
 		}
-		if err := n.Remove(t.Context(), "nobody"); err == nil {
-			t.Error("removed a member that isn't there")
+		propose(t, n, withID("p1", publish(0, (&run{}).random(0))))
+		for id, reason := range map[string]string{"nobody": fsm.ReasonUnknownMember, n.ID(): fsm.ReasonMemberInTopology} {
+			var refused *fsm.Refusal
+			if err := n.Remove(t.Context(), id); !errors.As(err, &refused) || refused.GetReason() != reason {
+				t.Errorf("remove %s: %v", id, err)
+			}
 		}
 	})
 }
