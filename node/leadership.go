@@ -307,8 +307,39 @@ func (n *Node) otherVoters() int {
 	return count
 }
 
-// handOver gives the leadership to a voter, or to the one that is furthest if to is empty, and waits until raft has done it or given up.
+// handOver gives the leadership to a voter, or to the one that is furthest if to is empty, and waits until raft has done it or given up. It first
+// lets the entries in flight end and holds back new ones, so that a planned change leaves no outcome unknown: what waited goes to the next leader.
 func (n *Node) handOver(ctx context.Context, to string) error {
+	n.handing.Lock()
+	defer n.handing.Unlock()
+	if held := n.hold(ctx, n.cfg.Timing.Election); held > 0 {
+		defer func() {
+			for range held {
+				<-n.proposer.slots
+			}
+		}()
+	}
+	return n.transferTo(ctx, to)
+}
+
+// hold takes the slots for entries in flight, as each becomes free, until it has all or time is up. It returns how many it got.
+func (n *Node) hold(ctx context.Context, limit time.Duration) (held int) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for held < cap(n.proposer.slots) {
+		select {
+		case n.proposer.slots <- struct{}{}:
+			held++
+		case <-timer.C:
+			return held
+		case <-ctx.Done():
+			return held
+		}
+	}
+	return held
+}
+
+func (n *Node) transferTo(ctx context.Context, to string) error {
 	const op = "transfer leadership"
 	future := n.raft.LeadershipTransfer
 	if to != "" {

@@ -25,6 +25,8 @@ const (
 	maxConnections = 512
 	// handshakeTimeout bounds the time from accepting a connection to its first byte.
 	handshakeTimeout = 5 * time.Second
+	// answerTimeout bounds the wait for the last answers to other members when this one stops.
+	answerTimeout = time.Second
 	// maxPeers bounds the members that this one has clients for.
 	maxPeers = 64
 	// rpcsInFlight lets appended entries, and the empty ones that follow each Timing.Commit, flow on while answers are under way: with the two of
@@ -294,8 +296,11 @@ func (t *NetTransport) Close() error {
 	network, server, peers := t.NetworkTransport, t.server, t.peers
 	t.peers = map[string]*peerConn{}
 	t.mu.Unlock()
-	t.cancel()
 	err := t.listener.Close()
+	if server != nil {
+		t.stopServer(server)
+	}
+	t.cancel()
 	for _, p := range peers {
 		err = errors.Join(err, p.conn.Close())
 	}
@@ -303,12 +308,27 @@ func (t *NetTransport) Close() error {
 		network.CloseStreams()
 		err = errors.Join(err, network.Close())
 	}
-	if server != nil {
-		server.Stop()
-	}
-	err = errors.Join(err, t.raftConns.Close(), t.peerConns.Close())
+	t.raftConns.end()
+	t.peerConns.end()
 	t.tasks.Wait()
 	return err
+}
+
+// stopServer lets what other members asked be answered first, most of it with "not the leader": without, they couldn't tell what became of it.
+func (t *NetTransport) stopServer(server *grpc.Server) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		server.GracefulStop()
+	}()
+	limit := time.NewTimer(answerTimeout)
+	defer limit.Stop()
+	select {
+	case <-done:
+	case <-limit.C:
+		server.Stop()
+		<-done
+	}
 }
 
 // learn remembers which member an address belongs to. Raft's own dial knows the address only, and the certificate must be that member's.

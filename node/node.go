@@ -45,16 +45,18 @@ type View struct {
 
 // Node is one running member. Its methods may be called from any goroutine.
 type Node struct {
-	cfg       Config
-	logger    *slog.Logger
-	raft      *raft.Raft
-	storage   *Storage
-	machine   *machine
-	proposer  *proposer
-	reads     *reads
-	asksMu    sync.Mutex
-	asks      map[raft.ServerID]int
-	session   atomic.Pointer[session]
+	cfg      Config
+	logger   *slog.Logger
+	raft     *raft.Raft
+	storage  *Storage
+	machine  *machine
+	proposer *proposer
+	reads    *reads
+	asksMu   sync.Mutex
+	asks     map[raft.ServerID]int
+	session  atomic.Pointer[session]
+	// handing is held while the leadership is handed over.
+	handing   sync.Mutex
 	led       notifier
 	opened    time.Time
 	confirmed atomic.Pointer[time.Time]
@@ -380,15 +382,8 @@ func (n *Node) Shutdown(ctx context.Context) error {
 // drain waits until no entry is in flight. A leader that reaches nobody loses its leadership after the lease, and with it every entry; an Apply
 // future that is still open when raft stops would never end.
 func (n *Node) drain() {
-	limit := time.NewTimer(4*n.cfg.Timing.LeaderLease + n.cfg.Timing.RPC)
-	defer limit.Stop()
-	for range cap(n.proposer.slots) {
-		select {
-		case n.proposer.slots <- struct{}{}:
-		case <-limit.C:
-			n.logger.Warn("stopping with entries in flight")
-			return
-		}
+	if n.hold(context.Background(), 4*n.cfg.Timing.LeaderLease+n.cfg.Timing.RPC) < cap(n.proposer.slots) {
+		n.logger.Warn("stopping with entries in flight")
 	}
 }
 

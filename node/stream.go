@@ -17,8 +17,8 @@ type address string
 func (a address) Network() string { return "tcp" }
 func (a address) String() string  { return string(a) }
 
-// stream is one kind of connection of the raft port, as a listener. It is raft's StreamLayer and the peer service's listener. It closes its
-// connections when it is closed: raft's transport leaves those that it accepted open.
+// stream is one kind of connection of the raft port, as a listener. It is raft's StreamLayer and the peer service's listener. It knows its open
+// connections, since raft's transport leaves those that it accepted open when it is closed.
 type stream struct {
 	t        *NetTransport
 	incoming chan net.Conn
@@ -67,9 +67,15 @@ func (s *stream) Accept() (net.Conn, error) {
 // Addr implements net.Listener.
 func (s *stream) Addr() net.Addr { return s.t.advertise }
 
-// Close implements net.Listener.
+// Close implements net.Listener: it takes no more connections and leaves those that are open.
 func (s *stream) Close() error {
 	s.once.Do(func() { close(s.closed) })
+	return nil
+}
+
+// end closes the connections too.
+func (s *stream) end() {
+	_ = s.Close()
 	s.mu.Lock()
 	conns := make([]net.Conn, 0, len(s.open))
 	for c := range s.open {
@@ -79,7 +85,6 @@ func (s *stream) Close() error {
 	for _, c := range conns {
 		_ = c.Close()
 	}
-	return nil
 }
 
 // Dial implements raft.StreamLayer.

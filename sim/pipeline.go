@@ -147,4 +147,3 @@ func (p *pipeline) bringBack() {
 		}
 	}
 }
-

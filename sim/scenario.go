@@ -278,4 +278,3 @@ func (r *run) agree(least uint64) (last *fsm.State) {
 	})
 	return last
 }
-
