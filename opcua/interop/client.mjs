@@ -18,6 +18,9 @@ import {
 const [, , scenario, json] = process.argv;
 const options = JSON.parse(json ?? "{}");
 
+// Standard output is for results alone; node-opcua tells of certificates and the like there.
+console.log = console.error;
+
 const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 
 async function client(extra = {}) {

@@ -6,11 +6,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +44,15 @@ type security struct{ Mode, Policy string }
 var securities = []security{
 	{"None", "None"},
 	{"SignAndEncrypt", "Basic256Sha256"},
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// The clients mostly wait, so more of them than there are cores go side by side.
+	if err := flag.Set("test.parallel", strconv.Itoa(2*len(securities))); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
 }
 
 func requireClient(t *testing.T) {
