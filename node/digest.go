@@ -139,7 +139,7 @@ func (n *Node) report(ctx context.Context, m *quoratev1.Member, majority string)
 		n.diverge(req)
 		return
 	}
-	peer, err := n.cfg.Transport.Peer(m.Id, m.RaftAddress)
+	peer, err := n.peer(m.Id, m.RaftAddress)
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 		defer cancel()

@@ -247,11 +247,7 @@ func (n *Node) syncMembers(ctx context.Context) {
 		have, ok := state.Member(m.Id)
 		equal = equal && ok && have.GetRaftAddress() == m.RaftAddress && have.GetVoter() == m.Voter
 	}
-	ids := make([]string, len(want.Members))
-	for i, m := range want.Members {
-		ids[i] = m.Id
-	}
-	n.cfg.Transport.Retain(ids)
+	n.retainPeers()
 	if equal && len(state.Members()) == len(want.Members) {
 		return
 	}

@@ -52,7 +52,7 @@ func (n *Node) describe(ctx context.Context, s raft.Server) *quoratev1.Member {
 	m := &quoratev1.Member{}
 	if string(s.ID) == n.cfg.ID {
 		m = n.self()
-	} else if peer, err := n.cfg.Transport.Peer(string(s.ID), string(s.Address)); err == nil {
+	} else if peer, err := n.peer(string(s.ID), string(s.Address)); err == nil {
 		ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 		defer cancel()
 		if resp, err := peer.Status(ctx, &peerv1.StatusRequest{}); err == nil && resp.GetMember().GetId() == string(s.ID) {
@@ -75,6 +75,24 @@ func (n *Node) describe(ctx context.Context, s raft.Server) *quoratev1.Member {
 		m.Set, m.Role = set.GetId(), server.GetRole()
 	}
 	return m
+}
+
+// peer returns a client for another member. When there are too many of them, those of members that left are forgotten first.
+func (n *Node) peer(id, address string) (peerv1.PeerServiceClient, error) {
+	p, err := n.cfg.Transport.Peer(id, address)
+	if err == nil {
+		return p, nil
+	}
+	n.retainPeers()
+	return n.cfg.Transport.Peer(id, address)
+}
+
+func (n *Node) retainPeers() {
+	var ids []string
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		ids = append(ids, string(s.ID))
+	}
+	n.cfg.Transport.Retain(ids)
 }
 
 // self returns what this member says of itself.

@@ -349,7 +349,7 @@ func (n *Node) leaderPeer(op string) (peerv1.PeerServiceClient, error) {
 	if string(id) == n.cfg.ID {
 		return nil, &Error{Op: op, Kind: NoLeader, Err: errors.New("this member leads but hasn't opened its term yet")}
 	}
-	peer, err := n.cfg.Transport.Peer(string(id), string(address))
+	peer, err := n.peer(string(id), string(address))
 	if err != nil {
 		return nil, &Error{Op: op, Kind: NoLeader, Err: err}
 	}

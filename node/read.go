@@ -269,7 +269,7 @@ func (n *Node) ask(server raft.Server, terms chan<- uint64) bool {
 
 // askSlot returns a client for a voter, nil when too many questions to it are unanswered.
 func (n *Node) askSlot(server raft.Server) (peerv1.PeerServiceClient, func()) {
-	peer, err := n.cfg.Transport.Peer(string(server.ID), string(server.Address))
+	peer, err := n.peer(string(server.ID), string(server.Address))
 	if err != nil {
 		return nil, nil
 	}
