@@ -103,9 +103,18 @@ func (n *Node) openTerm(ctx context.Context, term uint64) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	// It takes a slot like any entry, so that Shutdown waits for it: a future that is open when raft stops never ends.
+	select {
+	case n.proposer.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	future := n.raft.Apply(data, n.cfg.Timing.RPC)
 	done := make(chan error, 1)
-	n.background.Go(func() { done <- future.Error() })
+	n.background.Go(func() {
+		done <- future.Error()
+		<-n.proposer.slots
+	})
 	select {
 	case err := <-done:
 		if err != nil {
@@ -335,6 +344,17 @@ func (n *Node) hold(ctx context.Context, limit time.Duration) (held int) {
 	return held
 }
 
+// outcome waits for one of raft's futures aside. Shutdown waits for those too.
+func (n *Node) outcome(future func() raft.Future) <-chan error {
+	done := make(chan error, 1)
+	n.futures.Add(1)
+	n.background.Go(func() {
+		defer n.futures.Done()
+		done <- future().Error()
+	})
+	return done
+}
+
 func (n *Node) transferTo(ctx context.Context, to string) error {
 	const op = "transfer leadership"
 	future := n.raft.LeadershipTransfer
@@ -345,8 +365,7 @@ func (n *Node) transferTo(ctx context.Context, to string) error {
 		}
 		future = func() raft.Future { return n.raft.LeadershipTransferToServer(s.ID, s.Address) }
 	}
-	done := make(chan error, 1)
-	n.background.Go(func() { done <- future().Error() })
+	done := n.outcome(future)
 	select {
 	case err := <-done:
 		if errors.Is(err, raft.ErrNotLeader) {

@@ -243,10 +243,8 @@ func (n *Node) changeHere(ctx context.Context, req *peerv1.ChangeMembershipReque
 // settleChange waits for a configuration entry.
 func (n *Node) settleChange(ctx context.Context, future raft.IndexFuture) error {
 	const op = "change membership"
-	done := make(chan error, 1)
-	n.background.Go(func() { done <- future.Error() })
 	select {
-	case err := <-done:
+	case err := <-n.outcome(func() raft.Future { return future }):
 		switch {
 		case err == nil:
 			return nil

@@ -84,6 +84,8 @@ type Node struct {
 	requests   chan raft.RPC
 	observed   chan raft.Observation
 	background sync.WaitGroup
+	// futures counts the goroutines that wait for raft's futures other than entries.
+	futures sync.WaitGroup
 }
 
 // session is one leadership whose OpenTerm was applied here. Cluster time goes on from its base (platform.md §2).
@@ -354,42 +356,4 @@ func (n *Node) leaderPeer(op string) (peerv1.PeerServiceClient, error) {
 		return nil, &Error{Op: op, Kind: NoLeader, Err: err}
 	}
 	return peer, nil
-}
-
-// Shutdown hands the leadership over, lets what is in flight end, and stops. Ctx bounds the hand-over only: when it has ended already there is none.
-// It may be called several times; all calls return when the member has stopped.
-func (n *Node) Shutdown(ctx context.Context) error {
-	n.stopOnce.Do(func() {
-		if ctx.Err() == nil && n.raft.State() == raft.Leader && n.otherVoters() > 0 {
-			if err := n.handOver(ctx, ""); err != nil {
-				n.logger.Warn("stopping without handing over", "error", err)
-			}
-		}
-		close(n.stopping)
-		n.led.wake()
-		n.drain()
-		n.cancel()
-		close(n.stopped)
-		err := n.raft.Shutdown().Error()
-		n.background.Wait()
-		n.stopErr = errors.Join(err, n.cfg.Transport.Close(), n.closeStorage())
-		close(n.done)
-	})
-	<-n.done
-	return n.stopErr
-}
-
-// drain waits until no entry is in flight. A leader that reaches nobody loses its leadership after the lease, and with it every entry; an Apply
-// future that is still open when raft stops would never end.
-func (n *Node) drain() {
-	if n.hold(context.Background(), 4*n.cfg.Timing.LeaderLease+n.cfg.Timing.RPC) < cap(n.proposer.slots) {
-		n.logger.Warn("stopping with entries in flight")
-	}
-}
-
-func (n *Node) closeStorage() error {
-	if n.storage == nil || n.storage.Close == nil {
-		return nil
-	}
-	return n.storage.Close()
 }
