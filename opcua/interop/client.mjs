@@ -1,6 +1,8 @@
 // A third-party OPC UA client, node-opcua, driven by the interop tests: one scenario a run, named by the first argument, with
 // its options as JSON in the second. Each result is one line of JSON on standard output; the exit code is 0 unless the
 // scenario could not be carried through.
+import os from "node:os";
+import path from "node:path";
 import readline from "node:readline";
 import { OPCUACertificateManager } from "node-opcua-certificate-manager";
 import {
@@ -24,7 +26,7 @@ console.log = console.error;
 const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 
 async function client(extra = {}) {
-  const certificates = new OPCUACertificateManager({ rootFolder: options.pki, automaticallyAcceptUnknownCertificate: true });
+  const certificates = new OPCUACertificateManager({ rootFolder: options.pki ?? path.join(os.tmpdir(), "quorate-interop-pki"), automaticallyAcceptUnknownCertificate: true });
   await certificates.initialize();
   return OPCUAClient.create({
     applicationName: "interop",
