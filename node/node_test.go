@@ -201,6 +201,9 @@ func TestGroupProposesReadsAndWatches(t *testing.T) {
 			if r := fsm.RefusalOf(outcome); r != nil {
 				t.Fatal(r)
 			}
+			if got := follower.Local().State.Revision(); got < outcome.GetRevision() {
+				t.Errorf("the member that took the command is at revision %d, and the answer is of %d", got, outcome.GetRevision())
+			}
 			for _, n := range g.nodes {
 				v, err := n.Read(ctx, nil)
 				if err != nil {

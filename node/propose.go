@@ -29,7 +29,10 @@ const (
 // retryPause is the longest wait before a call that found no leader looks again; a change of leader wakes it at once.
 const retryPause = 50 * time.Millisecond
 
-// Propose commits a command and returns what the state machine answered, on any member. A refusal is in the Outcome. An *Error of kind UnknownOutcome
+// forwardCatchUp is the longest that the answer to a forwarded command waits for this member to apply it.
+const forwardCatchUp = 500 * time.Millisecond
+
+// Propose commits a command and returns what the state machine answered, on any member, whose local state reflects it then. A refusal is in the Outcome. An *Error of kind UnknownOutcome
 // means that the command may still take effect: sending it again with the same request id is safe. The group's own commands have no request id.
 //
 // A command that certainly didn't happen, because there was no leader or it had changed, is sent again until ctx ends or Limits.Propose is over.
@@ -96,7 +99,17 @@ func (n *Node) proposeOnce(ctx context.Context, cmd *logv1.Command, data []byte)
 	if err != nil {
 		return nil, fromPeer(ctx, "propose", err)
 	}
+	n.catchUp(ctx, resp.GetOutcome().GetRevision())
 	return resp.GetOutcome(), nil
+}
+
+// catchUp waits until this member has applied what the leader answered to, so that whoever changed something through a member sees it there: its local
+// reads, its ServiceLevel. The outcome is known already, so a member that lags far behind keeps it back for forwardCatchUp at most.
+func (n *Node) catchUp(ctx context.Context, revision uint64) {
+	ctx, cancel := context.WithTimeout(ctx, forwardCatchUp)
+	defer cancel()
+	// Running out of time is no failure of the command.
+	_, _ = n.machine.await(ctx, func(a *applied) bool { return a.state.Revision() >= revision })
 }
 
 // proposeHere commits a command on this member, which must lead. Data is the encoded command.
