@@ -42,6 +42,7 @@ lint: $(TOOLS)/.installed ## Run the linters over code and API.
 
 generate: $(TOOLS)/.installed ## Write all generated code anew.
 	$(TOOLS)/buf generate
+	$(TOOLS)/buf generate --template buf.gen.rest.yaml
 	$(GO) generate ./...
 
 check-generate: generate ## Fail if the committed generated code is not what the generators give.
