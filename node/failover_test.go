@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -144,4 +145,46 @@ func TestPlannedHandOver(t *testing.T) {
 	if median := gaps[len(gaps)/2]; median > 200*time.Millisecond {
 		t.Errorf("median %v", median)
 	}
+}
+
+// TestChangeOfLeaderKeepsContact hands the leadership round and round. Who is in contact with the group stays so, the new leaders too:
+// their age of contact is what ServiceLevel follows, and an election alone moves no level (redundancy.md §2).
+func TestChangeOfLeaderKeepsContact(t *testing.T) {
+	g := startGroup(t, 3, nil)
+	g.ready()
+	eventually(t, "all are in contact", func() bool {
+		for _, n := range g.nodes {
+			if n.QuorumContact() > time.Second {
+				return false
+			}
+		}
+		return true
+	})
+	const most = 3 * time.Second
+	stop := make(chan struct{})
+	var watching sync.WaitGroup
+	for _, n := range g.nodes {
+		watching.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if age := n.QuorumContact(); age > most {
+					t.Errorf("%s: last contact %v ago", n.ID(), age)
+					return
+				}
+				runtime.Gosched()
+			}
+		})
+	}
+	for range 10 {
+		if _, err := g.leader().TransferLeadership(t.Context(), ""); err != nil {
+			t.Error(err)
+		}
+		g.ready()
+	}
+	close(stop)
+	watching.Wait()
 }

@@ -41,6 +41,10 @@ func (n *Node) runLeadership() {
 				n.deposed.Store(&last)
 				continue
 			}
+			// Its contact as a follower is not forgotten: a change of leader alone moves no level, not even if the term is never opened.
+			if age := n.QuorumContact(); age < NeverHeard {
+				n.confirm(time.Now().Add(-age))
+			}
 			ctx, cancel := context.WithCancel(n.ctx)
 			before, done := ended, make(chan struct{})
 			end, ended = cancel, done
@@ -109,6 +113,7 @@ func (n *Node) openTerm(ctx context.Context, term uint64) (*session, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	asked := time.Now()
 	future := n.raft.Apply(data, n.cfg.Timing.RPC)
 	done := make(chan error, 1)
 	n.background.Go(func() {
@@ -130,6 +135,8 @@ func (n *Node) openTerm(ctx context.Context, term uint64) (*session, error) {
 	if result.term != term {
 		return nil, fmt.Errorf("committed in term %d", result.term)
 	}
+	// A majority has stored the entry, so it followed this leader after asked.
+	n.confirm(asked)
 	// The state is read before the clock, so that the base is never newer than its moment.
 	base := n.machine.latest.Load().state.Now()
 	return &session{term: term, base: base, start: n.cfg.Clock.Elapsed()}, nil

@@ -56,9 +56,10 @@ type Node struct {
 	asks     map[raft.ServerID]int
 	session  atomic.Pointer[session]
 	// handing is held while the leadership is handed over.
-	handing   sync.Mutex
-	led       notifier
-	opened    time.Time
+	handing sync.Mutex
+	led     notifier
+	opened  time.Time
+	// confirmed is the latest moment that is certain to have been before a contact with the group.
 	confirmed atomic.Pointer[time.Time]
 	// deposed is what raft gave as its last contact when this member lost its leadership: raft sets it then, though it heard from nobody.
 	deposed atomic.Pointer[time.Time]
@@ -265,6 +266,16 @@ func (n *Node) QuorumContact() time.Duration {
 
 // confirmInterval is how often a leader has itself confirmed when no reads do it.
 func (n *Node) confirmInterval() time.Duration { return 2 * n.cfg.Timing.Heartbeat }
+
+// confirm notes that this member was certainly in contact with the group after at. It never forgets a later moment.
+func (n *Node) confirm(at time.Time) {
+	for {
+		last := n.confirmed.Load()
+		if last != nil && !at.After(*last) || n.confirmed.CompareAndSwap(last, &at) {
+			return
+		}
+	}
+}
 
 func (n *Node) confirmedAge() time.Duration {
 	if at := n.confirmed.Load(); at != nil {

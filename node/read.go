@@ -243,7 +243,7 @@ func (n *Node) confirmTerm(ctx context.Context, term uint64) error {
 	if n.raft.State() != raft.Leader || n.raft.CurrentTerm() != term {
 		return &Error{Op: "read", Kind: NotLeader}
 	}
-	n.confirmed.Store(&asked)
+	n.confirm(asked)
 	return nil
 }
 
