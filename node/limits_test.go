@@ -239,6 +239,21 @@ func TestWatchOfABoundedHistory(t *testing.T) {
 	}
 }
 
+// TestWatchOfTheFutureIsNotLedBack resumes from what the progress of a watch says: no event of before the revision asked for may come.
+func TestWatchOfTheFutureIsNotLedBack(t *testing.T) {
+	n := watchOn(Limits{WatchProgress: time.Millisecond})
+	const from = 100
+	w, err := n.Watch(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	events, revision, err := w.Next(t.Context())
+	if err != nil || len(events) > 0 || revision+1 < from {
+		t.Errorf("%d events, progress to %d, %v: a watch from %d would resume from before", len(events), revision, err, from)
+	}
+}
+
 func TestWatchEnds(t *testing.T) {
 	n := watchOn(Limits{WatchProgress: time.Hour})
 	w, err := n.Watch(0)

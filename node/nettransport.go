@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// maxConnections bounds the connections that other members, or whoever, have open to the raft port.
+	// maxConnections bounds the connections that other members have open to the raft port; maxStrangers those of whoever else.
 	maxConnections = 512
 	// handshakeTimeout bounds the time from accepting a connection to its first byte.
 	handshakeTimeout = 5 * time.Second
@@ -62,6 +62,7 @@ type NetTransport struct {
 	tasks     sync.WaitGroup
 	ctx       context.Context
 	cancel    context.CancelFunc
+	strangers strangers
 	slots     chan struct{}
 
 	mu     sync.Mutex
@@ -147,47 +148,58 @@ func (t *NetTransport) accept() {
 			}
 			continue
 		}
-		select {
-		case t.slots <- struct{}{}:
-		default:
-			t.logger.Warn("too many connections to the raft port", "from", conn.RemoteAddr(), "limit", maxConnections)
-			_ = conn.Close()
-			continue
-		}
+		stranger := t.strangers.admit(conn)
 		t.tasks.Go(func() {
-			if err := t.receive(conn); err != nil {
+			stop := context.AfterFunc(t.ctx, func() { _ = conn.Close() })
+			defer stop()
+			known, kind, err := t.identify(conn)
+			t.strangers.dismiss(stranger)
+			if err == nil {
+				err = t.receive(known, kind)
+			}
+			if err != nil {
 				t.logger.Debug("connection refused", "from", conn.RemoteAddr(), "error", err)
 				_ = conn.Close()
-				<-t.slots
 			}
 		})
 	}
 }
 
-// receive finds out who called and what for. It keeps the connection's slot on success.
-func (t *NetTransport) receive(raw net.Conn) error {
-	stop := context.AfterFunc(t.ctx, func() { _ = raw.Close() })
-	defer stop()
+// identify finds out who called, by certificate where there are any, and what for.
+func (t *NetTransport) identify(raw net.Conn) (conn net.Conn, kind byte, err error) {
 	if err := raw.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-		return err
+		return nil, 0, err
 	}
-	conn := raw
+	conn = raw
 	if t.creds != nil {
 		secured := tls.Server(raw, t.creds.MemberServerTLS())
 		if err := secured.HandshakeContext(t.ctx); err != nil {
-			return err
+			return nil, 0, err
 		}
 		conn = secured
 	}
-	var kind [1]byte
-	if _, err := conn.Read(kind[:]); err != nil {
-		return err
+	var first [1]byte
+	if _, err := conn.Read(first[:]); err != nil {
+		return nil, 0, err
 	}
-	if err := raw.SetDeadline(time.Time{}); err != nil {
-		return err
+	return conn, first[0], raw.SetDeadline(time.Time{})
+}
+
+// receive gives the connection to whom it is for, with a slot that is given back when it closes.
+func (t *NetTransport) receive(conn net.Conn, kind byte) (err error) {
+	select {
+	case t.slots <- struct{}{}:
+	default:
+		t.logger.Warn("too many connections of members", "from", conn.RemoteAddr(), "limit", maxConnections)
+		return fmt.Errorf("more than %d connections", maxConnections)
 	}
 	release := func() { <-t.slots }
-	switch kind[0] {
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
+	switch kind {
 	case streamRaft:
 		return t.raftConns.put(conn, release)
 	case streamPeer:
@@ -195,7 +207,7 @@ func (t *NetTransport) receive(raw net.Conn) error {
 	case streamLife:
 		return t.keepOpen(conn)
 	}
-	return fmt.Errorf("unknown stream kind %d", kind[0])
+	return fmt.Errorf("unknown stream kind %d", kind)
 }
 
 // dial opens a connection of a kind to a member.

@@ -81,27 +81,48 @@ func TestJunkHoldsUpNobody(t *testing.T) {
 	}
 }
 
-func TestConnectionsAreBounded(t *testing.T) {
-	a := listen(t, nil)
-	var conns []net.Conn
-	defer func() {
-		for _, c := range conns {
-			_ = c.Close()
-		}
-	}()
-	for range maxConnections {
-		conn, err := net.Dial("tcp", a.Advertised())
-		if err != nil {
-			t.Fatal(err)
-		}
-		conns = append(conns, conn)
-	}
-	eventually(t, "all slots taken", func() bool { return len(a.slots) == maxConnections })
-	extra, err := net.Dial("tcp", a.Advertised())
+// dialRaw opens a connection that ends with the test.
+func dialRaw(t *testing.T, to *NetTransport, say ...byte) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", to.Advertised())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer extra.Close()
+	t.Cleanup(func() { _ = conn.Close() })
+	if _, err := conn.Write(say); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// TestStrangersKeepNoMemberOut opens more connections that say nothing than there are places: the oldest has to go, and members talk on.
+func TestStrangersKeepNoMemberOut(t *testing.T) {
+	a, b := listen(t, nil), listen(t, nil)
+	oldest := dialRaw(t, a)
+	for range maxStrangers {
+		dialRaw(t, a)
+	}
+	if _, err := oldest.Read(make([]byte, 1)); err == nil {
+		t.Error("the oldest stranger was served")
+	}
+	if err := confirm(t, b, a, "m1"); err != nil {
+		t.Error(err)
+	}
+	a.strangers.mu.Lock()
+	defer a.strangers.mu.Unlock()
+	if n := a.strangers.conns.Len(); n > maxStrangers {
+		t.Errorf("%d strangers, at most %d", n, maxStrangers)
+	}
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	a := listen(t, nil)
+	var conns []net.Conn
+	for range maxConnections {
+		conns = append(conns, dialRaw(t, a, streamLife))
+	}
+	eventually(t, "all slots taken", func() bool { return len(a.slots) == maxConnections })
+	extra := dialRaw(t, a, streamLife)
 	if _, err := extra.Read(make([]byte, 1)); err == nil {
 		t.Error("one connection too many was served")
 	}

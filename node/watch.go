@@ -160,7 +160,8 @@ func (w *Watch) collect(h *history) ([]*quoratev1.Event, uint64, error) {
 		// There is more: only what lies before the next event's revision is complete.
 		return events, h.at(w.next).Revision - 1, nil
 	}
-	return events, h.revision, nil
+	// A watch from a revision that is yet to come has missed nothing before it, and must not be led back there when it resumes.
+	return events, max(h.revision, w.from-1), nil
 }
 
 // Close ends the watch; a Next that waits returns.
