@@ -12,7 +12,7 @@ import (
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
-	"quorate/redundancy/session"
+	"quorate/opcua/session"
 )
 
 const (

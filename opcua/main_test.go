@@ -15,11 +15,11 @@ import (
 
 	"quorate/fsm"
 	"quorate/node"
+	"quorate/opcua/session"
 	"quorate/pki"
 	logv1 "quorate/proto/quorate/log/v1"
 	quoratev1 "quorate/proto/quorate/v1"
 	"quorate/redundancy"
-	"quorate/redundancy/session"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -11,9 +11,9 @@ import (
 	"github.com/gopcua/opcua/ua"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"quorate/opcua/session"
 	logv1 "quorate/proto/quorate/log/v1"
 	"quorate/redundancy"
-	"quorate/redundancy/session"
 )
 
 var healthyPrimary = redundancy.Inputs{Generation: 1, Set: "line-a", Role: redundancy.Primary, Peers: []string{"m2"}, Confirmed: true}

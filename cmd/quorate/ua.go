@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"quorate/opcua"
+	"quorate/opcua/session"
 	"quorate/pki"
-	"quorate/redundancy/session"
 )
 
 // maxPasswordBytes bounds the file of --password-file.
