@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,7 +21,7 @@ var (
 // sender finds out by its own deadline only.
 type Network struct {
 	// TrustOwnTerm is a mutant: members believe their own term instead of asking the voters, so that reads aren't confirmed by anyone.
-	TrustOwnTerm bool
+	TrustOwnTerm atomic.Bool
 
 	mu      sync.Mutex
 	links   map[[2]string]link

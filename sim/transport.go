@@ -248,7 +248,7 @@ func (c peerClient) ReadIndex(ctx context.Context, in *peerv1.ReadIndexRequest, 
 }
 
 func (c peerClient) ConfirmTerm(ctx context.Context, in *peerv1.ConfirmTermRequest, _ ...grpc.CallOption) (*peerv1.ConfirmTermResponse, error) {
-	if c.t.network.TrustOwnTerm {
+	if c.t.network.TrustOwnTerm.Load() {
 		return c.t.server().ConfirmTerm(ctx, in)
 	}
 	return call(ctx, c, in, peerv1.PeerServiceServer.ConfirmTerm)

@@ -91,7 +91,7 @@ func TestReadsOfADeposedLeader(t *testing.T) {
 				if !w.Node(old).IsLeader() {
 					t.Fatal("the old leader knows already: the scenario proves nothing")
 				}
-				w.Network.TrustOwnTerm = mutant
+				w.Network.TrustOwnTerm.Store(mutant)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				floor := h.Floor()
@@ -107,7 +107,7 @@ func TestReadsOfADeposedLeader(t *testing.T) {
 				case err == nil:
 					t.Errorf("a leader that can ask nobody answered with revision %d, floor %d", v.State.Revision(), floor)
 				}
-				w.Network.TrustOwnTerm = false
+				w.Network.TrustOwnTerm.Store(false)
 			})
 		})
 	}
