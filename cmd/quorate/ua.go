@@ -81,7 +81,12 @@ func (f *uaFlags) client(nodes []string) (opcua.ClientConfig, error) {
 		config.Password = password
 	}
 	switch f.policy {
-	case "", session.None:
+	case session.None:
+	case "":
+		// The server's offer decides. Where there is no place for a certificate, None alone is left, and the session says what it lacks.
+		if err := f.loadCertificate(&config); err != nil && f.certificateDir != "" {
+			return config, err
+		}
 	case session.Basic256Sha256:
 		if err := f.loadCertificate(&config); err != nil {
 			return config, err
