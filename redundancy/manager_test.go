@@ -58,6 +58,21 @@ func expect(t *testing.T, m *Manager, value byte, band Band) {
 	}
 }
 
+func TestForeignApplicationURIIsAnInvalidTopology(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, "m1", "m2", "m3")
+		m := start(t, g, newFakeProber(), func(c *Config) { c.ApplicationURI = "urn:of:m1" })
+		declared := server("m1", Primary)
+		declared.ApplicationUri = "urn:of:another"
+		g.publish(declared, server("m2", Backup))
+		expect(t, m, 2, InvalidTopology)
+		declared = server("m1", Primary)
+		declared.ApplicationUri = "urn:of:m1"
+		g.publish(declared, server("m2", Backup))
+		expect(t, m, 255, Authoritative)
+	})
+}
+
 func TestFirstGenerationEverGoesStraightToAuthoritative(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGroup(t, "m1", "m2", "m3")

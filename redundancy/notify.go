@@ -36,7 +36,11 @@ func (m *Manager) notify() {
 	subscribers := slices.Collect(maps.Keys(m.subscribers))
 	m.notifying.Unlock()
 	if moved {
-		m.log.Log(context.Background(), logLevel(before, level), "service level moved", "from", before.Value, "to", level.Value, "band", level.Band.String(),
+		what := "service level moved"
+		if level.Value == before.Value {
+			what = "service level stays, for other reasons"
+		}
+		m.log.Log(context.Background(), logLevel(before, level), what, "from", before.Value, "to", level.Value, "band", level.Band.String(),
 			"reasons", level.Reasons, "generation", level.Generation, "set", level.Set, "role", level.Role)
 	}
 	for _, fn := range subscribers {

@@ -62,6 +62,9 @@ type Config struct {
 	Member string
 	Group  Group
 	Prober Prober
+	// ApplicationURI is what this member's own OPC UA certificate says. A topology that declares another one for its server is
+	// an inconsistency (redundancy.md §5). Empty means that it is not compared.
+	ApplicationURI string
 	// EndpointURL is where this member's own OPC UA endpoint listens: the witness node is read through it.
 	EndpointURL string
 	Settings    Settings
@@ -129,12 +132,13 @@ func (s Settings) withDefaults() (Settings, error) {
 
 // Manager keeps the level of one member's server.
 type Manager struct {
-	member      string
-	group       Group
-	endpointURL string
-	settings    Settings
-	now         func() time.Time
-	log         *slog.Logger
+	member         string
+	group          Group
+	applicationURI string
+	endpointURL    string
+	settings       Settings
+	now            func() time.Time
+	log            *slog.Logger
 
 	// beat is when Run last computed, 0 before; in nanoseconds since start, which is monotonic.
 	start time.Time
@@ -186,15 +190,16 @@ func New(cfg Config) (*Manager, error) {
 		cfg.Logger = slog.Default()
 	}
 	m := &Manager{
-		member:      cfg.Member,
-		group:       cfg.Group,
-		endpointURL: cfg.EndpointURL,
-		settings:    settings,
-		now:         cfg.Now,
-		log:         cfg.Logger,
-		start:       cfg.Now(),
-		poke:        make(chan struct{}, 1),
-		subscribers: make(map[*func()]struct{}),
+		member:         cfg.Member,
+		group:          cfg.Group,
+		applicationURI: cfg.ApplicationURI,
+		endpointURL:    cfg.EndpointURL,
+		settings:       settings,
+		now:            cfg.Now,
+		log:            cfg.Logger,
+		start:          cfg.Now(),
+		poke:           make(chan struct{}, 1),
+		subscribers:    make(map[*func()]struct{}),
 	}
 	m.probes = newProbes(cfg.Prober, settings, cfg.Now, cfg.Logger, m.wake)
 	m.recovery = newRecovery(settings.RecoverDwell)
@@ -341,6 +346,10 @@ func (m *Manager) inputs(state *fsm.State) Inputs {
 		return in
 	}
 	in.Set, in.Role = set.GetId(), server.GetRole()
+	if declared := server.GetApplicationUri(); m.applicationURI != "" && declared != m.applicationURI {
+		in.Inconsistencies = append(in.Inconsistencies,
+			fmt.Sprintf("invalid topology: generation %d declares ApplicationUri %s, this server's certificate says %s", in.Generation, declared, m.applicationURI))
+	}
 	for _, s := range peersOf(set, m.member) {
 		in.Peers = append(in.Peers, s.GetMember())
 		if m.probes.unreachable(s.GetMember()) {

@@ -104,7 +104,7 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 		health = credentials.MemberClientTLS("")
 	}
 	manager, err := redundancy.New(redundancy.Config{
-		Member: s.Member, Group: m.node, EndpointURL: s.OPCUA.EndpointURL, Logger: p.logger,
+		Member: s.Member, Group: m.node, ApplicationURI: s.OPCUA.ApplicationURI, EndpointURL: s.OPCUA.EndpointURL, Logger: p.logger,
 		Prober: redundancy.NewProber(redundancy.ProberConfig{Certificate: applicationCertificate, TLS: health}),
 		Settings: redundancy.Settings{
 			ProbeInterval: s.Redundancy.ProbeInterval, ProbeTimeout: s.Redundancy.ProbeTimeout,
