@@ -77,11 +77,13 @@ func (s *Server) openGateway() error {
 	if err != nil {
 		return fmt.Errorf("rpc: %w", err)
 	}
+	readQueriesStrictly()
 	rest := runtime.NewServeMux(
-		// Names are those of proto3 JSON, as in YAML. A field that isn't known is an error: it would be ignored otherwise.
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
+		// Names are those of proto3 JSON, as in YAML.
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &jsonForm{&runtime.JSONPb{
 			MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true},
-		}),
+		}}),
+		runtime.WithErrorHandler(restError),
 		runtime.WithIncomingHeaderMatcher(incomingHeader),
 		runtime.WithOutgoingHeaderMatcher(outgoingHeader),
 		runtime.WithMetadata(func(ctx context.Context, _ *http.Request) metadata.MD { return callerMetadata(ctx) }),
@@ -142,13 +144,17 @@ func callerMetadata(ctx context.Context) metadata.MD {
 	return md
 }
 
-// rest finds out who calls, and bounds the body, before the gateway looks at a request.
+// rest finds out who calls, refuses a query that nothing reads, and bounds the body, before the gateway looks at a request.
 func (s *Server) rest(gateway *runtime.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, err := restCaller(r.TLS, s.config.Credentials != nil, r.RemoteAddr, s.config.Now())
+		if err == nil {
+			err = refuseQuery(r)
+		}
 		if err != nil {
+			st, _ := toStatus(err)
 			_, marshaler := runtime.MarshalerForRequest(gateway, r)
-			runtime.HTTPError(r.Context(), gateway, marshaler, w, r, err)
+			runtime.HTTPError(r.Context(), gateway, marshaler, w, r, st.Err())
 			return
 		}
 		if r.ContentLength > s.config.Limits.MaxBodyBytes {

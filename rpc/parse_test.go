@@ -1,0 +1,136 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
+
+	"quorate/fsm"
+	"quorate/node"
+	quoratev1 "quorate/proto/quorate/v1"
+)
+
+// field is the field that a refused REST call names, with the details of every refused argument.
+func field(t *testing.T, answer map[string]any) string {
+	t.Helper()
+	if answer["code"] != float64(codes.InvalidArgument) || detail(t, answer, "ErrorInfo")["reason"] != ReasonInvalidArgument {
+		t.Errorf("not the refusal of an argument: %v", answer)
+	}
+	violations, _ := detail(t, answer, "BadRequest")["fieldViolations"].([]any)
+	if len(violations) != 1 {
+		t.Fatalf("violations of %v", answer)
+	}
+	violation := violations[0].(map[string]any)
+	if want := fmt.Sprint(violation["field"], ": ", violation["description"]); answer["message"] != want {
+		t.Errorf("message %q, want %q", answer["message"], want)
+	}
+	return violation["field"].(string)
+}
+
+func TestRESTNamesWhatItCanNotRead(t *testing.T) {
+	// Neither reads nor changes: nothing that follows may get as far as the node.
+	h := serve(t, Config{Node: &scripted{}})
+	long := strings.Repeat("x", 300)
+	for _, test := range []struct{ method, target, body, field, says string }{
+		{"GET", "/v1/topology?generatoin=3", "", "generatoin", "no such parameter"},
+		{"GET", "/v1/topology?generation=abc", "", "generation", `must be of type uint64, got "abc"`},
+		{"GET", "/v1/topology?generation=" + long, "", "generation", `"` + long[:maxQuoted] + `"…`},
+		{"GET", "/v1/topology?generation=1&generation=2", "", "generation", "given more than once"},
+		{"GET", "/v1/topology?generation[3]=1", "", "query", `"generation[3]"`},
+		{"GET", "/v1/topology?a%20b%0A=1", "", "query", `"a b\n"`},
+		{"GET", "/v1/topology?%FF=1", "", "query", `"\xff"`},
+		{"GET", "/v1/topology?" + long + "=1", "", "query", "…"},
+		{"GET", "/v1/topology?generation.of=1", "", "generation.of", "no such parameter"},
+		{"GET", "/v1/topology?read=1", "", "read", "must be of type quorate.v1.ReadOptions"},
+		{"GET", "/v1/topology?read.consistency=NONSENSE", "", "read.consistency", "must be of type quorate.v1.Consistency"},
+		{"GET", "/v1/topology?read.maxStaleness=soon", "", "read.max_staleness", "must be of type google.protobuf.Duration"},
+		{"GET", "/v1/topology?read.maxStaleness=1s&read.max_staleness=2s", "", "read.max_staleness", "given more than once"},
+		{"GET", "/v1/events?kind=leaseBegun", "", "kind", "no such parameter"},
+		// What has its fields in the body or the path reads no query at all.
+		{"POST", "/v1/leases:begin?server=m1", `{"requestId":"b","server":"m1"}`, "server", "no such parameter"},
+		{"DELETE", "/v1/members/m2?force=true", "", "force", "no such parameter"},
+		{"DELETE", "/v1/members/m2?%zz", "", "query", "DELETE takes none"},
+
+		{"POST", "/v1/leases:begin", `{"requestId":"b","sever":"m1"}`, "sever", "unknown field"},
+		{"POST", "/v1/leases:begin", `{"requestId":"b","a b":"m1"}`, "body", `unknown field "a b"`},
+		{"POST", "/v1/leases:begin", `{"requestId":7}`, "request_id", `must be of type string, got "7"`},
+		{"POST", "/v1/leases:begin", `{"request_id":"a","requestId":"b"}`, "body", "given more than once"},
+		{"POST", "/v1/leases:begin", `{"server":"a","server":"b"}`, "body", "given more than once"},
+		{"POST", "/v1/leases:begin", `{"generation":"` + long + `"}`, "generation", "must be of type uint64"},
+		{"POST", "/v1/leases:begin", `{"requestId":`, "body", "is not a JSON object"},
+		{"POST", "/v1/leases:begin", `{} {}`, "body", "is not a JSON object"},
+		{"POST", "/v1/leases:begin", `[]`, "body", "is not a JSON object"},
+		{"POST", "/v1/leases:begin", "{\"server\":\"\xff\"}", "server", "must be of type string"},
+		{"POST", "/v1/topology:plan", `{"topology":[]}`, "topology", `must be a JSON object, got "[]"`},
+		{"POST", "/v1/topology:plan", `{"topology":{"sets":{}}}`, "topology.sets", "must be a list"},
+		{"POST", "/v1/topology:plan", `{"topology":{"sets":[{},null]}}`, "topology.sets[1]", "must be a JSON object"},
+		{"POST", "/v1/topology:plan", `{"topology":{"sets":[{},{"servers":[{"port":1}]}]}}`, "topology.sets[1].servers[0].port", "unknown field"},
+		{"POST", "/v1/topology:plan", `{"topology":{"sets":[{"policies":{"maxServers":-1}}]}}`, "topology.sets[0].policies.max_servers", "must be of type uint32"},
+		{"POST", "/v1/maintenance", `{"estimatedReturn":"soon"}`, "estimated_return", "must be of type google.protobuf.Timestamp"},
+	} {
+		code, _, answer := h.restCall(t, test.method, test.target, test.body)
+		message := fmt.Sprint(answer["message"])
+		if got := field(t, answer); code != 400 || got != test.field || !strings.Contains(message, test.says) || len(message) > 200 {
+			t.Errorf("%s %.80s %.80s: %d, field %q, %s; want %q, %s", test.method, test.target, test.body, code, got, message, test.field, test.says)
+		}
+	}
+	// What is no field has the details of a refused argument all the same.
+	code, _, answer := h.restCall(t, "GET", "/v1/topology?%zz", nil)
+	if code != 400 || detail(t, answer, "ErrorInfo")["reason"] != ReasonInvalidArgument {
+		t.Errorf("a query that is none: %d, %v", code, answer)
+	}
+}
+
+func TestRESTReadsQueriesAndBodies(t *testing.T) {
+	h := serve(t, Config{Node: &scripted{read: func(context.Context) (node.View, error) { return node.View{State: fsm.New()}, nil }}})
+	for _, target := range []string{
+		"/v1/topology?generation=0&read.minRevision=0&read.consistency=CONSISTENCY_BOUNDED&read.max_staleness=1.5s",
+		"/v1/leases?include_ended=true&server=m1",
+	} {
+		if code, _, answer := h.restCall(t, "GET", target, nil); code != 200 {
+			t.Errorf("%s: %d, %v", target, code, answer)
+		}
+	}
+	message := &quoratev1.WatchEventsRequest{}
+	values := url.Values{"fromRevision": {"7"}, "kinds": {"a", "b"}}
+	if err := (strictQuery{}).Parse(message, values, utilities.NewDoubleArray(nil)); err != nil || message.GetFromRevision() != 7 || !slices.Equal(message.GetKinds(), []string{"a", "b"}) {
+		t.Errorf("read as %v, %v", message, err)
+	}
+	for body, want := range map[string]*quoratev1.BeginLeaseRequest{
+		`{"requestId":"b","generation":"7"}`:       {RequestId: "b", Generation: 7},
+		"\n{\"request_id\":\"b\",\"server\":null}": {RequestId: "b"},
+	} {
+		got := &quoratev1.BeginLeaseRequest{}
+		if err := (&jsonForm{}).NewDecoder(strings.NewReader(body)).Decode(got); err != nil || !proto.Equal(got, want) {
+			t.Errorf("%s is read as %v, %v", body, got, err)
+		}
+	}
+}
+
+// FuzzREST feeds the readers what a caller may send: they refuse it with a field, and never let the text of an answer break.
+func FuzzREST(f *testing.F) {
+	f.Add("read.maxStaleness=1s&generation=1", `{"topology":{"sets":[{"id":1}]}}`)
+	f.Add("a=%00&a.b", "{\"\x00\":{}}")
+	f.Fuzz(func(t *testing.T, query, body string) {
+		check := func(err error) {
+			if err == nil || !strings.Contains(err.Error(), fieldMark) {
+				return
+			}
+			name, message, _ := strings.Cut(err.Error(), fieldMark)
+			if name == "" || len(name) > 500 || len(message) > 500 || strings.ContainsAny(message, fieldMark+"\n") || strings.ContainsAny(name, " \n\"") {
+				t.Fatalf("field %q, message %q", name, message)
+			}
+		}
+		if values, err := url.ParseQuery(query); err == nil {
+			check(strictQuery{}.Parse(&quoratev1.GetTopologyRequest{}, values, utilities.NewDoubleArray(nil)))
+		}
+		check((&jsonForm{}).NewDecoder(strings.NewReader(body)).Decode(&quoratev1.PlanTopologyRequest{}))
+	})
+}
