@@ -78,6 +78,8 @@ var arrows = []struct {
 	{"opcua/space", []string{"opcua/wire"}, "the OPC UA runtime knows nothing of Quorate"},
 	{"opcua/nodeset", []string{"opcua/wire", "opcua/space"}, "the OPC UA runtime knows nothing of Quorate"},
 	{"opcua/server", []string{"opcua/wire", "opcua/space", "opcua/channel"}, "the OPC UA runtime knows nothing of Quorate"},
+	{"opcua/certstore", nil, "the OPC UA runtime knows nothing of Quorate"},
+	{"opcua/login", nil, "the OPC UA runtime knows nothing of Quorate"},
 	{"opcua/session", nil, "the OPC UA client knows nothing of Quorate"},
 	{"opcua/failover", []string{"opcua/session"}, "the OPC UA client knows nothing of Quorate"},
 	{"opcua/interop", []string{"proto", "devgroup"}, "interop tests know members by their public APIs only"},
