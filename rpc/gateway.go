@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	quoratev1 "quorate/proto/quorate/v1"
 )
@@ -72,6 +74,7 @@ func (s *Server) openGateway() error {
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
+		grpc.WithUnaryInterceptor(fillRequestID),
 		// The services bound their own answers.
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(4*limits.MaxPageBytes+limits.MaxRequestBytes)))
 	if err != nil {
@@ -135,6 +138,31 @@ func outgoingHeader(name string) (string, bool) {
 	return "", false
 }
 
+// checkRequestID refuses a header X-Request-Id that can be no id: it would be dropped, and the caller looks for it later.
+func checkRequestID(r *http.Request) error {
+	name := textproto.CanonicalMIMEHeaderKey(requestIDKey)
+	switch values := r.Header.Values(requestIDKey); {
+	case len(values) > 1:
+		return invalid(name, "is given more than once")
+	case len(values) == 1 && !usableID(values[0]):
+		return invalid(name, "%s is not 1 to 128 printable ASCII characters", quoted(values[0]))
+	}
+	return nil
+}
+
+// fillRequestID lets the header X-Request-Id be the request id of a change whose body has none. It is for REST alone: in
+// gRPC that key is metadata which proxies make up, while the field is there to be set.
+func fillRequestID(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if message, ok := request.(proto.Message); ok {
+		field := message.ProtoReflect().Descriptor().Fields().ByName("request_id")
+		outgoing, _ := metadata.FromOutgoingContext(ctx)
+		if ids := outgoing.Get(requestIDKey); field != nil && field.Kind() == protoreflect.StringKind && len(ids) == 1 && !message.ProtoReflect().Has(field) {
+			message.ProtoReflect().Set(field, protoreflect.ValueOfString(ids[0]))
+		}
+	}
+	return invoke(ctx, method, request, reply, conn, opts...)
+}
+
 func callerMetadata(ctx context.Context) metadata.MD {
 	md, err := forward(callerFrom(ctx))
 	if err != nil {
@@ -144,12 +172,15 @@ func callerMetadata(ctx context.Context) metadata.MD {
 	return md
 }
 
-// rest finds out who calls, refuses a query that nothing reads, and bounds the body, before the gateway looks at a request.
+// rest finds out who calls, checks what is around the body, and bounds it, before the gateway looks at a request.
 func (s *Server) rest(gateway *runtime.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, err := restCaller(r.TLS, s.config.Credentials != nil, r.RemoteAddr, s.config.Now())
 		if err == nil {
 			err = refuseQuery(r)
+		}
+		if err == nil {
+			err = checkRequestID(r)
 		}
 		if err != nil {
 			st, _ := toStatus(err)

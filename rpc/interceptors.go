@@ -15,8 +15,9 @@ import (
 	"quorate/fsm"
 )
 
-// requestIDKey is the metadata that carries a request id: read where the request has no field for it, and echoed in the
-// header of the answer. In REST it is the header X-Request-Id.
+// requestIDKey is the metadata that carries a request id where the request has no field for it, for the audit and the log;
+// the id is echoed in the header of the answer. In REST it is the header X-Request-Id, which also fills a field that the
+// body leaves empty (fillRequestID).
 const requestIDKey = "x-request-id"
 
 // call is what the interceptors found out about a call.

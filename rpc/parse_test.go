@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -10,10 +11,12 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	"quorate/fsm"
 	"quorate/node"
+	logv1 "quorate/proto/quorate/log/v1"
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
@@ -112,6 +115,54 @@ func TestRESTReadsQueriesAndBodies(t *testing.T) {
 			t.Errorf("%s is read as %v, %v", body, got, err)
 		}
 	}
+}
+
+func TestRequestIDOfTheHeader(t *testing.T) {
+	proposed := make(chan string, 1)
+	h := serve(t, Config{Node: &scripted{
+		propose: func(_ context.Context, c *logv1.Command) (*logv1.Outcome, error) {
+			proposed <- c.GetRequestId()
+			return &logv1.Outcome{Result: &logv1.Outcome_Lease{Lease: &quoratev1.ApplyLease{}}}, nil
+		},
+		read: func(context.Context) (node.View, error) { return node.View{State: fsm.New()}, nil },
+	}})
+	for _, test := range []struct{ body, want string }{
+		{`{"server":"m1"}`, "of-header"},
+		{`{"server":"m1","requestId":"of-body"}`, "of-body"},
+	} {
+		code, header, answer := h.restCall(t, "POST", "/v1/leases:begin", test.body, "X-Request-Id", "of-header")
+		if code != 200 {
+			t.Fatalf("%s: %d, %v", test.body, code, answer)
+		}
+		records := h.audited()
+		if got := <-proposed; got != test.want || header.Get("X-Request-Id") != got || records[len(records)-1].RequestID != got {
+			t.Errorf("%s: proposed %q, echoed %q, audited %+v; want %q", test.body, got, header.Get("X-Request-Id"), records, test.want)
+		}
+	}
+	code, _, answer := h.restCall(t, "POST", "/v1/leases:begin", `{"server":"m1"}`)
+	if got := field(t, answer); code != 400 || got != "request_id" {
+		t.Errorf("no id at all: %d, %v", code, answer)
+	}
+	// An id that can't be one would be dropped without a word; the length at the limit is taken.
+	longest := strings.Repeat("i", fsm.MaxRequestIDBytes)
+	for _, id := range []string{"ä", longest + "i"} {
+		code, _, answer := h.restCall(t, "GET", "/v1/leases", nil, "X-Request-Id", id)
+		if got := field(t, answer); code != 400 || got != "X-Request-Id" {
+			t.Errorf("%q: %d, %v", id, code, answer)
+		}
+	}
+	if code, header, _ := h.restCall(t, "GET", "/v1/leases", nil, "X-Request-Id", longest); code != 200 || header.Get("X-Request-Id") != longest {
+		t.Errorf("the longest id: %d, %v", code, header)
+	}
+	// Two of them, and one in the metadata of a gRPC call, which proxies make up.
+	r := httptest.NewRequest("GET", "/v1/leases", nil)
+	r.Header["X-Request-Id"] = []string{"a", "b"}
+	if err := checkRequestID(r); err == nil {
+		t.Error("two ids were taken")
+	}
+	ctx := metadata.AppendToOutgoingContext(testContext(t), requestIDKey, "of-a-proxy")
+	_, err := quoratev1.NewLeaseServiceClient(h.dial(t, nil)).BeginLease(ctx, &quoratev1.BeginLeaseRequest{Server: "m1"})
+	assertRefused(t, err, codes.InvalidArgument, ReasonInvalidArgument, "request_id")
 }
 
 // FuzzREST feeds the readers what a caller may send: they refuse it with a field, and never let the text of an answer break.
