@@ -21,6 +21,8 @@ var (
 	levelKey   = space.NumericKey(1, 1) // pushed
 	clockKey   = space.NumericKey(1, 2) // sampled
 	folderKey  = space.NumericKey(1, 3)
+	analogKey  = space.NumericKey(1, 4) // pushed, numbers with the range -100 to 100
+	rangeKey   = space.NumericKey(1, 5)
 )
 
 // demo is a small address space: a value that is pushed, one that is sampled, and a folder of many.
@@ -28,6 +30,8 @@ type demo struct {
 	space *space.Space
 	level atomic.Int64
 	reads atomic.Int64 // how often either value was read
+
+	analog atomic.Pointer[ua.DataValue]
 }
 
 func newDemo(t testing.TB) *demo {
@@ -47,6 +51,13 @@ func newDemo(t testing.TB) *demo {
 		subtype := class(45, ua.NodeClassReferenceType, "HasSubtype")
 		e.Link(references, subtype, hierarchical)
 		e.Link(hierarchical, subtype, organizes)
+		e.Link(hierarchical, subtype, class(46, ua.NodeClassReferenceType, "HasProperty"))
+		e.Link(hierarchical, subtype, class(47, ua.NodeClassReferenceType, "HasComponent"))
+		base, number := class(24, ua.NodeClassDataType, "BaseDataType"), class(26, ua.NodeClassDataType, "Number")
+		e.Link(base, subtype, number)
+		e.Link(base, subtype, class(12, ua.NodeClassDataType, "String"))
+		e.Link(number, subtype, class(8, ua.NodeClassDataType, "Int64"))
+		e.Link(number, subtype, class(11, ua.NodeClassDataType, "Double"))
 		class(61, ua.NodeClassObjectType, "FolderType")
 		e.Put(&space.Node{Key: space.NumericKey(0, 63), Class: ua.NodeClassVariableType, BrowseName: ua.QualifiedName{Name: "BaseDataVariableType"},
 			DisplayName: text("BaseDataVariableType"), DataType: space.NumericKey(0, 24), ValueRank: space.RankAny})
@@ -63,10 +74,14 @@ func newDemo(t testing.TB) *demo {
 		folder(objectsKey, "Objects")
 		folder(folderKey, "Many")
 		e.Link(objectsKey, space.Organizes, folderKey)
-		variable := func(k space.Key, name string, sampling float64, v space.ValueFunc) {
-			e.Put(&space.Node{Key: k, Class: ua.NodeClassVariable, BrowseName: ua.QualifiedName{NamespaceIndex: k.Namespace(), Name: name},
+		variable := func(k space.Key, name string, sampling float64, v space.ValueFunc, change ...func(*space.Node)) {
+			n := &space.Node{Key: k, Class: ua.NodeClassVariable, BrowseName: ua.QualifiedName{NamespaceIndex: k.Namespace(), Name: name},
 				DisplayName: text(name), TypeDefinition: space.NumericKey(0, 63), DataType: space.NumericKey(0, 8),
-				ValueRank: space.RankScalar, AccessLevel: space.AccessCurrentRead, MinimumSamplingInterval: sampling, Value: v})
+				ValueRank: space.RankScalar, AccessLevel: space.AccessCurrentRead, MinimumSamplingInterval: sampling, Value: v}
+			for _, fn := range change {
+				fn(n)
+			}
+			e.Put(n)
 		}
 		variable(levelKey, "Level", 0, func(space.ReadContext) *ua.DataValue {
 			d.reads.Add(1)
@@ -76,13 +91,23 @@ func newDemo(t testing.TB) *demo {
 			d.reads.Add(1)
 			return dataValue(ctx.Now.UnixNano())
 		})
+		d.analog.Store(dataValue([]float64{0, 0}))
+		variable(analogKey, "Analog", 0, func(space.ReadContext) *ua.DataValue { return d.analog.Load() }, func(n *space.Node) {
+			n.DataType, n.ValueRank = space.NumericKey(0, 11), space.RankAny
+		})
+		span, err := space.Constant(ua.NewExtensionObject(&ua.Range{Low: -100, High: 100}))
+		if err != nil {
+			return err
+		}
+		variable(rangeKey, "EURange", 0, span, func(n *space.Node) { n.BrowseName.NamespaceIndex = 0 })
+		e.Link(analogKey, space.HasProperty, rangeKey)
 		e.Link(objectsKey, space.Organizes, levelKey)
 		e.Link(objectsKey, space.Organizes, clockKey)
 		namespaces, err := space.Constant([]string{space.NamespaceUA, demoURI})
 		if err != nil {
 			return err
 		}
-		variable(space.NumericKey(0, 2255), "NamespaceArray", 0, namespaces)
+		variable(space.NumericKey(0, 2255), "NamespaceArray", 0, namespaces, func(n *space.Node) { n.DataType = space.NumericKey(0, 12) })
 		for i := range manyChildren {
 			k := space.NumericKey(1, uint32(1000+i))
 			v, err := space.Constant(int64(i))
@@ -108,6 +133,12 @@ func newDemo(t testing.TB) *demo {
 func (d *demo) set(v int64) {
 	d.level.Store(v)
 	d.space.Changed(levelKey)
+}
+
+// setAnalog changes the value that has a range.
+func (d *demo) setAnalog(v any) {
+	d.analog.Store(dataValue(v))
+	d.space.Changed(analogKey)
 }
 
 func text(s string) ua.LocalizedText {

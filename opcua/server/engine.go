@@ -35,23 +35,27 @@ type engine struct {
 	wall     func() time.Time // for timestamps only
 	schedule *schedule
 	hub      *hub
+	registry *registry
 
+	lastPublisher    atomic.Uint64
 	lastSubscription atomic.Uint32
 	lastItem         atomic.Uint32
 
 	subscriptions atomic.Int64
 	items         atomic.Int64
 	queued        atomic.Int64 // the sum of the queue sizes of all items
+	links         atomic.Int64 // triggering links of all items
 }
 
 func newEngine(sp *space.Space, limits Limits, wall func() time.Time) *engine {
 	e := &engine{space: sp, limits: limits, wall: wall, schedule: newSchedule()}
 	e.hub = &hub{engine: e, watches: make(map[watchKey]*watch)}
+	e.registry = &registry{limits: &e.limits, subs: make(map[uint32]*subscription)}
 	return e
 }
 
-func (e *engine) newPublisher() *publisher {
-	return &publisher{engine: e, subs: make(map[uint32]*subscription)}
+func (e *engine) newPublisher(s *session) *publisher {
+	return &publisher{engine: e, session: s, number: e.lastPublisher.Add(1), subs: make(map[uint32]*subscription)}
 }
 
 // header returns the header of a response.

@@ -25,6 +25,8 @@ func (p *publisher) createItems(r *ua.CreateMonitoredItemsRequest) (ua.Response,
 	if s == nil {
 		return nil, ua.StatusBadSubscriptionIDInvalid
 	}
+	for int(e.items.Load())+len(r.ItemsToCreate) > e.limits.MaxMonitoredItems && e.registry.evictOldest() {
+	}
 	block := make([]ua.MonitoredItemCreateResult, len(r.ItemsToCreate))
 	results := make([]*ua.MonitoredItemCreateResult, len(block))
 	for i, c := range r.ItemsToCreate {
@@ -48,10 +50,6 @@ func (e *engine) newItem(s *subscription, c *ua.MonitoredItemCreateRequest, ts u
 	if !validMode(c.MonitoringMode) {
 		return nil, ua.StatusBadMonitoringModeInvalid
 	}
-	trigger, status := parseFilter(params.Filter, read.AttributeID)
-	if status != ua.StatusOK {
-		return nil, status
-	}
 	key := watchKey{
 		node:       space.KeyOf(read.NodeID),
 		attribute:  read.AttributeID,
@@ -64,14 +62,18 @@ func (e *engine) newItem(s *subscription, c *ua.MonitoredItemCreateRequest, ts u
 	if status := e.probe(key); status != ua.StatusOK {
 		return nil, status
 	}
+	filter, status := e.parseFilter(params.Filter, key)
+	if status != ua.StatusOK {
+		return nil, status
+	}
 	key.interval = e.reviseSampling(params.SamplingInterval, publishing, key)
 	return &item{
-		sub:     s,
-		read:    key,
-		trigger: trigger,
-		handle:  params.ClientHandle,
-		mode:    c.MonitoringMode,
-		queue:   valueQueue{size: int(min(params.QueueSize, math.MaxInt32)), discardOldest: params.DiscardOldest},
+		sub:    s,
+		read:   key,
+		filter: filter,
+		handle: params.ClientHandle,
+		mode:   c.MonitoringMode,
+		queue:  valueQueue{size: int(min(params.QueueSize, math.MaxInt32)), discardOldest: params.DiscardOldest},
 	}, ua.StatusOK
 }
 
@@ -80,7 +82,7 @@ func (p *publisher) add(it *item) ua.MonitoredItemCreateResult {
 	e, s := p.engine, it.sub
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s.ended {
+	if s.ended || s.owner.Load() != p {
 		return ua.MonitoredItemCreateResult{StatusCode: ua.StatusBadSubscriptionIDInvalid}
 	}
 	s.alive()
@@ -129,8 +131,8 @@ func (p *publisher) modifyItems(r *ua.ModifyMonitoredItemsRequest) (ua.Response,
 
 // modify changes one item. owner.mu is held.
 func (s *subscription) modify(it *item, params *ua.MonitoringParameters, ts ua.TimestampsToReturn) ua.StatusCode {
-	e := s.owner.engine
-	trigger, status := parseFilter(params.Filter, it.read.attribute)
+	e := s.engine
+	filter, status := e.parseFilter(params.Filter, it.read)
 	if status != ua.StatusOK {
 		return status
 	}
@@ -147,11 +149,11 @@ func (s *subscription) modify(it *item, params *ua.MonitoringParameters, ts ua.T
 	key := it.read
 	key.timestamps = ts
 	key.interval = e.reviseSampling(params.SamplingInterval, s.interval, key)
-	if key == it.read && trigger == it.trigger {
+	if key == it.read && filter == it.filter {
 		return ua.StatusOK
 	}
 	e.hub.leave(it, false)
-	it.read, it.trigger = key, trigger
+	it.read, it.filter = key, filter
 	if !disabled {
 		e.hub.join(it, key)
 	}
@@ -181,9 +183,9 @@ func (p *publisher) setMode(r *ua.SetMonitoringModeRequest) (ua.Response, ua.Sta
 }
 
 func (s *subscription) setMode(it *item, mode ua.MonitoringMode) {
-	hub := s.owner.engine.hub
+	hub := s.engine.hub
 	s.queueMu.Lock()
-	it.mode = mode
+	it.mode, it.released = mode, 0
 	if mode == ua.MonitoringModeDisabled {
 		it.queue.clear() // Part 4 §5.13.1.3: disabling deletes what is queued.
 	}
@@ -212,6 +214,9 @@ func (p *publisher) deleteItems(r *ua.DeleteMonitoredItemsRequest) (ua.Response,
 	results := s.each(r.MonitoredItemIDs, func(it *item) {
 		delete(s.items, it.id)
 		s.setMode(it, ua.MonitoringModeDisabled)
+		s.queueMu.Lock()
+		it.unlinkAll()
+		s.queueMu.Unlock()
 		e.hub.leave(it, true)
 		e.returnQueue(it)
 		e.items.Add(-1)
@@ -293,32 +298,6 @@ func (e *engine) reviseSampling(ms float64, publishing time.Duration, key watchK
 	least := reviseInterval(n.MinimumSamplingInterval, e.limits.MinSamplingInterval, e.limits.MaxSamplingInterval)
 	key.interval = reviseInterval(ms, least, e.limits.MaxSamplingInterval)
 	return e.hub.afford(key)
-}
-
-// parseFilter returns the changes that a data change filter asks for (Part 4 §7.22.2). Dead-bands are not supported yet.
-func parseFilter(x *ua.ExtensionObject, attribute ua.AttributeID) (change, ua.StatusCode) {
-	const statusValue = changeStatus | changeValue
-	if x == nil || x.Value == nil && (x.TypeID == nil || space.KeyOf(x.TypeID.NodeID).IsNull()) {
-		return statusValue, ua.StatusOK
-	}
-	f, ok := x.Value.(*ua.DataChangeFilter)
-	switch {
-	case !ok:
-		return 0, ua.StatusBadMonitoredItemFilterUnsupported
-	case attribute != ua.AttributeIDValue:
-		return 0, ua.StatusBadFilterNotAllowed
-	case f.DeadbandType != uint32(ua.DeadbandTypeNone):
-		return 0, ua.StatusBadMonitoredItemFilterUnsupported
-	}
-	switch f.Trigger {
-	case ua.DataChangeTriggerStatus:
-		return changeStatus, ua.StatusOK
-	case ua.DataChangeTriggerStatusValue:
-		return statusValue, ua.StatusOK
-	case ua.DataChangeTriggerStatusValueTimestamp:
-		return statusValue | changeTimestamp, ua.StatusOK
-	}
-	return 0, ua.StatusBadMonitoredItemFilterInvalid
 }
 
 func validMode(m ua.MonitoringMode) bool { return m <= ua.MonitoringModeReporting }

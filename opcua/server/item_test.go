@@ -103,7 +103,6 @@ func TestCreateItemRefusals(t *testing.T) {
 			{"index range", func(c m) { c.ItemToMonitor.IndexRange = "2:1" }, ua.StatusBadIndexRangeInvalid},
 			{"mode", func(c m) { c.MonitoringMode = 3 }, ua.StatusBadMonitoringModeInvalid},
 			{"event filter", func(c m) { c.RequestedParameters.Filter = filter(&ua.EventFilter{}) }, ua.StatusBadMonitoredItemFilterUnsupported},
-			{"dead-band", func(c m) { c.RequestedParameters.Filter = filter(&ua.DataChangeFilter{DeadbandType: 1}) }, ua.StatusBadMonitoredItemFilterUnsupported},
 			{"trigger", func(c m) { c.RequestedParameters.Filter = filter(&ua.DataChangeFilter{Trigger: 3}) }, ua.StatusBadMonitoredItemFilterInvalid},
 			{"filter of no value", func(c m) {
 				c.ItemToMonitor.AttributeID = ua.AttributeIDBrowseName

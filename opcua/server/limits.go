@@ -11,10 +11,15 @@ import (
 type Limits struct {
 	// Of the whole server.
 
-	MaxSessions       int // sessions of all clients; one that was never activated makes room for a new one
-	MaxSubscriptions  int // subscriptions of all sessions
-	MaxMonitoredItems int // monitored items of all subscriptions
-	MaxQueuedValues   int // sum of all monitored items' queue sizes; an item for which none is left gets a queue of 1
+	MaxSessions        int // sessions of all clients; one that was never activated makes room for a new one
+	MaxSubscriptions   int // subscriptions of all sessions
+	MaxMonitoredItems  int // monitored items of all subscriptions
+	MaxTriggeringLinks int // links from triggering items to those that they trigger, of all subscriptions
+	MaxQueuedValues    int // sum of all monitored items' queue sizes; an item for which none is left gets a queue of 1
+
+	// MaxDetachedSubscriptions bounds those that have outlived their sessions. The oldest makes room for one more, and for
+	// subscriptions and items of sessions that are there.
+	MaxDetachedSubscriptions int
 
 	// MaxSamplesPerSecond bounds what sampling costs, over all values that are sampled. What would be more is revised to
 	// intervals that are ten times as long, or a hundred times, and so on.
@@ -27,6 +32,7 @@ type Limits struct {
 	// Of a client, by its certificate, or by its address where it shows none.
 
 	MaxSessionsPerClient int
+	MaxDetachedPerClient int // subscriptions that have outlived their sessions; the oldest makes room
 
 	// Of a session.
 
@@ -54,6 +60,7 @@ type Limits struct {
 	MinSamplingInterval time.Duration // for values that are sampled; those that are pushed come by exception
 	MaxSamplingInterval time.Duration
 	MaxQueueSize        int // values
+	MaxLinksPerItem     int // items that one item triggers
 
 	// Of a call.
 
@@ -64,15 +71,19 @@ type Limits struct {
 
 // DefaultLimits are the limits of a server that sets none.
 var DefaultLimits = Limits{
-	MaxSessions:       4000,
-	MaxSubscriptions:  8000,
-	MaxMonitoredItems: 200_000,
-	MaxQueuedValues:   1_000_000,
+	MaxSessions:        4000,
+	MaxSubscriptions:   8000,
+	MaxMonitoredItems:  200_000,
+	MaxQueuedValues:    1_000_000,
+	MaxTriggeringLinks: 200_000,
+
+	MaxDetachedSubscriptions: 1000,
 
 	MaxSamplesPerSecond: 20_000,
 	MaxSignatures:       1,
 
 	MaxSessionsPerClient: 2000,
+	MaxDetachedPerClient: 100,
 
 	MinSessionTimeout:          time.Second,
 	MaxSessionTimeout:          time.Hour,
@@ -94,6 +105,7 @@ var DefaultLimits = Limits{
 	MinSamplingInterval: 50 * time.Millisecond,
 	MaxSamplingInterval: time.Hour,
 	MaxQueueSize:        1000,
+	MaxLinksPerItem:     1000,
 
 	MaxOperations:        1000,
 	MaxReferencesPerNode: 1000,

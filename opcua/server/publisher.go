@@ -8,15 +8,18 @@ import (
 	"github.com/gopcua/opcua/ua"
 )
 
-// publisher has the subscriptions of one session, and the Publish requests that its client has parked for them.
+// publisher has the subscriptions of one session, and the Publish requests that its client has parked for them. It outlives its
+// session if subscriptions do.
 //
-// Locks are taken in this order: publisher.mu, hub.mu, watch.mu, subscription.queueMu; schedule.mu and those of the
-// address space are leaves. Sending never blocks, so responses are sent under publisher.mu, which keeps them in order.
+// Locks are taken in this order: publisher.mu (of two, that with the lower number first), hub.mu, watch.mu, subscription.queueMu; schedule.mu, registry.mu and those
+// of the address space are leaves. Sending never blocks, so responses are sent under publisher.mu, which keeps them in order.
 type publisher struct {
-	engine *engine
+	engine  *engine
+	session *session
+	number  uint64 // by this two publishers are locked in order
 
 	mu     sync.Mutex
-	closed bool
+	closed bool // the session is: nothing more is parked
 	subs   map[uint32]*subscription
 	parked []parkedPublish // oldest first
 	late   []*subscription // that wait for a Publish request, the longest waiting first; if there are any, nothing is parked
@@ -32,7 +35,7 @@ type parkedPublish struct {
 	deadline time.Duration // by the client's TimeoutHint; 0 is none
 }
 
-// obituary is the last message of a subscription whose client gave no sign for its lifetime.
+// obituary is the last that a session hears of a subscription which it lost: to time, or to another session.
 type obituary struct {
 	sub     uint32
 	message *ua.NotificationMessage
@@ -189,15 +192,23 @@ func (p *publisher) forsake(ch secureChannel) {
 // expire ends a subscription whose client has given no sign for its lifetime, and leaves word of it (Part 4 §5.14.1.2,
 // state CLOSED). p.mu is held.
 func (p *publisher) expire(s *subscription) {
+	p.bury(s, ua.StatusBadTimeout)
+	p.end(s)
+}
+
+// bury leaves word that the session has lost a subscription. The oldest of too many is forgotten. p.mu is held.
+func (p *publisher) bury(s *subscription, status ua.StatusCode) {
+	if p.closed {
+		return // Nobody is there to hear it.
+	}
 	p.ended = append(p.ended, obituary{sub: s.id, message: &ua.NotificationMessage{
 		SequenceNumber:   s.sequence,
 		PublishTime:      p.engine.wall(),
-		NotificationData: []*ua.ExtensionObject{extension(statusChangeType, &ua.StatusChangeNotification{Status: ua.StatusBadTimeout})},
+		NotificationData: []*ua.ExtensionObject{extension(statusChangeType, &ua.StatusChangeNotification{Status: status})},
 	}})
 	if len(p.ended) > p.engine.limits.MaxSubscriptionsPerSession {
 		p.ended = slices.Delete(p.ended, 0, 1)
 	}
-	p.end(s)
 }
 
 // end takes a subscription and its items out of the server. p.mu is held.
@@ -205,25 +216,41 @@ func (p *publisher) end(s *subscription) {
 	e := p.engine
 	s.ended = true
 	e.schedule.stop(&s.timer)
-	delete(p.subs, s.id)
-	p.late = slices.DeleteFunc(p.late, func(o *subscription) bool { return o == s })
+	e.registry.remove(s)
+	p.disown(s)
 	for _, it := range s.items {
 		e.hub.leave(it, true)
 		e.returnQueue(it)
+		e.links.Add(-int64(len(it.links)))
 	}
 	e.items.Add(-int64(len(s.items)))
 	e.subscriptions.Add(-1)
 	s.items = nil
 }
 
-// close ends all subscriptions.
-func (p *publisher) close() {
+// disown takes a subscription from the publisher. p.mu is held.
+func (p *publisher) disown(s *subscription) {
+	delete(p.subs, s.id)
+	p.late = slices.DeleteFunc(p.late, func(o *subscription) bool { return o == s })
+	s.late = false
+}
+
+// close refuses what is parked. It ends all subscriptions, or leaves them to their lifetime.
+func (p *publisher) close(subscriptions bool) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.closed = true
 	p.refuseAll(ua.StatusBadSessionClosed)
-	for _, s := range p.subs {
-		p.end(s)
-	}
 	p.ended = nil
+	var evicted []*subscription
+	for _, s := range p.subs {
+		if subscriptions == endSubscriptions {
+			p.end(s)
+		} else {
+			evicted = append(evicted, p.engine.registry.detach(s, p.session.client)...)
+		}
+	}
+	p.mu.Unlock()
+	for _, s := range evicted {
+		s.evict()
+	}
 }

@@ -93,8 +93,8 @@ func (v *services) serve(ch secureChannel, requestID uint32, req ua.Request) {
 // inSession answers the requests that need a session.
 func (v *services) inSession(ch secureChannel, h *ua.RequestHeader, req ua.Request) (ua.Response, ua.StatusCode) {
 	s, status := v.session(ch, h)
-	if _, closing := req.(*ua.CloseSessionRequest); closing && (status == ua.StatusOK || status == ua.StatusBadSessionNotActivated) {
-		return v.closeSession(s)
+	if r, closing := req.(*ua.CloseSessionRequest); closing && (status == ua.StatusOK || status == ua.StatusBadSessionNotActivated) {
+		return v.closeSession(s, r)
 	}
 	if status != ua.StatusOK {
 		return nil, status
@@ -122,12 +122,16 @@ func (v *services) inSession(ch secureChannel, h *ua.RequestHeader, req ua.Reque
 		return s.pub.deleteSubscriptions(r)
 	case *ua.RepublishRequest:
 		return s.pub.republish(r)
+	case *ua.TransferSubscriptionsRequest:
+		return s.pub.transfer(r)
 	case *ua.CreateMonitoredItemsRequest:
 		return s.pub.createItems(r)
 	case *ua.ModifyMonitoredItemsRequest:
 		return s.pub.modifyItems(r)
 	case *ua.SetMonitoringModeRequest:
 		return s.pub.setMode(r)
+	case *ua.SetTriggeringRequest:
+		return s.pub.setTriggering(r)
 	case *ua.DeleteMonitoredItemsRequest:
 		return s.pub.deleteItems(r)
 	case *ua.CancelRequest:
@@ -167,16 +171,17 @@ func (v *services) send(ch secureChannel, requestID uint32, resp ua.Response) {
 func (v *services) closed(ch secureChannel) {
 	for _, s := range v.sessions.on(ch) {
 		if s.bound.Load() == nil {
-			v.close(s)
+			v.close(s, endSubscriptions)
 			continue
 		}
 		s.pub.forsake(ch)
 	}
 }
 
-// shutdown closes all sessions.
+// shutdown closes all sessions, and ends the subscriptions that have outlived theirs.
 func (v *services) shutdown() {
 	for _, s := range v.sessions.all() {
-		v.close(s)
+		v.close(s, endSubscriptions)
 	}
+	v.engine.registry.endDetached()
 }

@@ -29,13 +29,14 @@ const nonceLength = 32
 
 // session is a session of a client (Part 4 §5.7).
 type session struct {
-	id      *ua.NodeID
-	token   string // the base64 form of the authentication token
-	client  string // by what the client is counted
-	timeout time.Duration
-	timer   timer
-	seen    atomic.Int64 // the schedule's time of the last request
-	pub     *publisher
+	id          *ua.NodeID
+	token       string // the base64 form of the authentication token
+	client      string // by what the client is counted
+	application string // the URI that the client gave itself
+	timeout     time.Duration
+	timer       timer
+	seen        atomic.Int64 // the schedule's time of the last request
+	pub         *publisher
 
 	// bound is the channel on which the session is active; nil before the first ActivateSession.
 	bound atomic.Pointer[binding]

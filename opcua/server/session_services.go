@@ -69,7 +69,7 @@ func (v *services) createSession(ch secureChannel, r *ua.CreateSessionRequest) (
 		return nil, status
 	}
 	if evicted != nil {
-		v.release(evicted)
+		v.release(evicted, endSubscriptions)
 	}
 	v.engine.schedule.set(&s.timer, v.engine.schedule.now()+s.timeout)
 	return &ua.CreateSessionResponse{
@@ -115,26 +115,29 @@ func (v *services) newSession(ch secureChannel, r *ua.CreateSessionRequest) (*se
 		token:       text,
 		client:      clientKey(ch),
 		timeout:     v.reviseTimeout(r.RequestedSessionTimeout),
-		pub:         v.engine.newPublisher(),
 		origin:      ch,
 		policy:      ch.SecurityPolicyURI(),
 		mode:        ch.SecurityMode(),
 		certificate: ch.ClientCertificate(),
 		nonce:       newNonce(),
 	}
+	if d := r.ClientDescription; d != nil {
+		s.application = d.ApplicationURI
+	}
+	s.pub = v.engine.newPublisher(s)
 	s.points.limit = v.limits.MaxContinuationPoints
 	s.seen.Store(int64(v.engine.schedule.now()))
 	s.timer = timer{order: orderExpire, fire: func(now time.Duration) { v.expire(s, now) }}
 	return s, token
 }
 
-// expire closes a session whose client was silent for its time-out.
+// expire closes a session whose client was silent for its time-out. Its subscriptions live on (Part 4 §5.14.1.1).
 func (v *services) expire(s *session, now time.Duration) {
 	if end := time.Duration(s.seen.Load()) + s.timeout; now < end {
 		v.engine.schedule.set(&s.timer, end)
 		return
 	}
-	v.close(s)
+	v.close(s, keepSubscriptions)
 }
 
 func (v *services) reviseTimeout(ms float64) time.Duration {
@@ -236,23 +239,29 @@ func tokenKind(token any) (kind ua.UserTokenType, policy string, ok bool) {
 	return 0, "", false
 }
 
-// closeSession ends a session and its subscriptions, activated or not.
-func (v *services) closeSession(s *session) (ua.Response, ua.StatusCode) {
-	v.close(s)
+// What becomes of the subscriptions of a session that is closed.
+const (
+	endSubscriptions  = true
+	keepSubscriptions = false // until their lifetime is over, for another session to take them (Part 4 §5.14.7)
+)
+
+// closeSession ends a session, activated or not, and its subscriptions, if the client says so.
+func (v *services) closeSession(s *session, r *ua.CloseSessionRequest) (ua.Response, ua.StatusCode) {
+	v.close(s, r.DeleteSubscriptions)
 	return &ua.CloseSessionResponse{}, ua.StatusOK
 }
 
 // close takes a session out of the server. What it has parked is answered.
-func (v *services) close(s *session) {
+func (v *services) close(s *session, subscriptions bool) {
 	if v.sessions.remove(s) {
-		v.release(s)
+		v.release(s, subscriptions)
 	}
 }
 
 // release frees what a session has that is no longer in the table.
-func (v *services) release(s *session) {
+func (v *services) release(s *session, subscriptions bool) {
 	v.engine.schedule.stop(&s.timer)
-	s.pub.close()
+	s.pub.close(subscriptions)
 }
 
 // leafOf returns the first certificate of a chain in DER, or nil. A chain is certificates one after the other (Part 6 §6.2.6).

@@ -3,18 +3,20 @@ package server
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
 )
 
 // subscription is a subscription and its state machine (Part 4 §5.14.1.2). It lives on the timers of the schedule and has no
-// goroutine. All fields but the last group are under owner.mu.
+// goroutine. All fields but the last group are under the lock of their owner, which lock takes.
 type subscription struct {
-	id    uint32
-	owner *publisher
-	timer timer
-	ended bool
+	id     uint32
+	engine *engine
+	owner  atomic.Pointer[publisher] // changes with both owners locked
+	timer  timer
+	ended  bool
 
 	interval  time.Duration
 	next      time.Duration // when the next publishing cycle is due
@@ -35,10 +37,21 @@ type subscription struct {
 	waiting []*item    // those that have values to report
 }
 
+// lock locks the owner, and returns it.
+func (s *subscription) lock() *publisher {
+	for {
+		p := s.owner.Load()
+		p.mu.Lock()
+		if s.owner.Load() == p {
+			return p
+		}
+		p.mu.Unlock() // It was transferred while we waited.
+	}
+}
+
 // cycle is one publishing cycle.
 func (s *subscription) cycle(now time.Duration) {
-	p := s.owner
-	p.mu.Lock()
+	p := s.lock()
 	defer p.mu.Unlock()
 	if s.ended || now < s.next {
 		return
@@ -88,7 +101,7 @@ func (s *subscription) remember(msg *ua.NotificationMessage) {
 	if s.sequence++; s.sequence == 0 {
 		s.sequence = 1
 	}
-	if len(s.sent) == s.owner.engine.limits.MaxUnacknowledged {
+	if len(s.sent) == s.engine.limits.MaxUnacknowledged {
 		s.sent = slices.Delete(s.sent, 0, 1)
 	}
 	s.sent = append(s.sent, msg)

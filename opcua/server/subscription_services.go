@@ -9,6 +9,8 @@ import (
 // createSubscription makes a subscription. Its first message, values or a keep-alive, comes with its first cycle.
 func (p *publisher) createSubscription(r *ua.CreateSubscriptionRequest) (ua.Response, ua.StatusCode) {
 	e := p.engine
+	for int(e.subscriptions.Load()) >= e.limits.MaxSubscriptions && e.registry.evictOldest() {
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -24,15 +26,17 @@ func (p *publisher) createSubscription(r *ua.CreateSubscriptionRequest) (ua.Resp
 	}
 	s := &subscription{
 		id:       id,
-		owner:    p,
+		engine:   e,
 		enabled:  r.PublishingEnabled,
 		sequence: 1,
 		items:    make(map[uint32]*item),
 	}
+	s.owner.Store(p)
 	s.timer = timer{order: orderPublish, fire: s.cycle}
 	s.revise(r.RequestedPublishingInterval, r.RequestedLifetimeCount, r.RequestedMaxKeepAliveCount, r.MaxNotificationsPerPublish, r.Priority)
 	s.keepAliveLeft = 1 // The first cycle sends something, so that the client knows that the subscription works.
 	p.subs[id] = s
+	e.registry.add(s)
 	return &ua.CreateSubscriptionResponse{
 		SubscriptionID:            id,
 		RevisedPublishingInterval: milliseconds(s.interval),
@@ -43,7 +47,7 @@ func (p *publisher) createSubscription(r *ua.CreateSubscriptionRequest) (ua.Resp
 
 // revise sets what CreateSubscription and ModifySubscription ask for, within the limits, and starts a new publishing interval.
 func (s *subscription) revise(interval float64, lifetime, keepAlive, perPublish uint32, priority uint8) {
-	e := s.owner.engine
+	e := s.engine
 	l := &e.limits
 	s.interval = reviseInterval(interval, l.MinPublishingInterval, l.MaxPublishingInterval)
 	if keepAlive == 0 {
