@@ -1,10 +1,14 @@
 package rpc
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"strconv"
 
+	"quorate/node"
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
@@ -46,15 +50,38 @@ func (m *memberService) AddLearner(ctx context.Context, request *quoratev1.AddLe
 		return nil, invalid("raft_address", "%q has no port from 1 to 65535", request.GetRaftAddress())
 	}
 	if err := m.server.config.Node.AddLearner(ctx, request.GetId(), request.GetRaftAddress()); err != nil {
-		return nil, err
+		return nil, m.wrongLearner(request, err)
 	}
 	return &quoratev1.AddLearnerResponse{Header: m.header()}, nil
+}
+
+// wrongLearner names the field of a learner that was refused. The leader judges by Raft's configuration and says no field, so
+// that it is looked for here, afterwards: a state that lags behind may then name the wrong one, but refuses nothing.
+func (m *memberService) wrongLearner(request *quoratev1.AddLearnerRequest, err error) error {
+	for _, known := range m.server.config.Node.Local().State.Members() {
+		if known.GetRaftAddress() == request.GetRaftAddress() && known.GetId() != request.GetId() {
+			return wrongField("raft_address", fmt.Sprintf("%s is that of %s", request.GetRaftAddress(), known.GetId()), err)
+		}
+	}
+	return wrongField("id", "", err)
+}
+
+// wrongField gives an argument that the group found invalid the name of its field, and leaves other failures as they are.
+func wrongField(field, message string, err error) error {
+	var failed *node.Error
+	if !errors.As(err, &failed) || failed.Kind != node.Invalid {
+		return err
+	}
+	if message == "" && failed.Err != nil {
+		message = failed.Err.Error()
+	}
+	return invalid(field, "%s", cmp.Or(message, failed.Error()))
 }
 
 // PromoteMember gives a learner a vote.
 func (m *memberService) PromoteMember(ctx context.Context, request *quoratev1.PromoteMemberRequest) (*quoratev1.PromoteMemberResponse, error) {
 	if err := m.server.config.Node.Promote(ctx, request.GetId()); err != nil {
-		return nil, err
+		return nil, wrongField("id", "", err)
 	}
 	return &quoratev1.PromoteMemberResponse{Header: m.header()}, nil
 }
@@ -62,7 +89,7 @@ func (m *memberService) PromoteMember(ctx context.Context, request *quoratev1.Pr
 // RemoveMember takes a member out of the group.
 func (m *memberService) RemoveMember(ctx context.Context, request *quoratev1.RemoveMemberRequest) (*quoratev1.RemoveMemberResponse, error) {
 	if err := m.server.config.Node.Remove(ctx, request.GetId()); err != nil {
-		return nil, err
+		return nil, wrongField("id", "", err)
 	}
 	return &quoratev1.RemoveMemberResponse{Header: m.header()}, nil
 }

@@ -1,6 +1,8 @@
 package rpc
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -55,4 +57,31 @@ func TestBadAddressesNameTheField(t *testing.T) {
 	}
 	_, err := members.AddLearner(testContext(t), &quoratev1.AddLearnerRequest{Id: "../m3", RaftAddress: "127.0.0.1:1"})
 	assertRefused(t, err, codes.InvalidArgument, ReasonInvalidArgument, "id")
+}
+
+func TestWrongMembersNameTheField(t *testing.T) {
+	n := openNode(t, node.Limits{})
+	members := quoratev1.NewMemberServiceClient(serve(t, Config{Node: n}).dial(t, nil))
+	ctx := testContext(t)
+	record, ok := n.Local().State.Member("m1")
+	if !ok {
+		t.Fatal("m1 is not known")
+	}
+	for name, test := range map[string]struct{ id, address, field, says string }{
+		"another's address": {"m9", record.GetRaftAddress(), "raft_address", "raft_address: " + record.GetRaftAddress() + " is that of m1"},
+		"a voter":           {"m1", record.GetRaftAddress(), "id", "id: m1 is a voter already"},
+		"a learner's":       {"m9", "127.0.0.1:1", "raft_address", "is that of m2"},
+	} {
+		_, err := members.AddLearner(ctx, &quoratev1.AddLearnerRequest{Id: test.id, RaftAddress: test.address})
+		assertRefused(t, err, codes.InvalidArgument, ReasonInvalidArgument, test.field)
+		if !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: %v, want %q", name, err, test.says)
+		}
+	}
+	_, err := members.RemoveMember(ctx, &quoratev1.RemoveMemberRequest{Id: "m1"})
+	assertRefused(t, err, codes.InvalidArgument, ReasonInvalidArgument, "id")
+	// What is no matter of an argument stays what it is.
+	if err := wrongField("id", "", &node.Error{Kind: node.NoLeader}); !errors.As(err, new(*node.Error)) {
+		t.Errorf("no leader became %v", err)
+	}
 }
