@@ -153,7 +153,9 @@ func (a *application) dispatch() (*logv1.Outcome, *Refusal) {
 	}
 }
 
-// checkEnvelope checks what surrounds the body.
+// checkEnvelope checks what surrounds the body. That a request id is printable ASCII is not checked here but where requests
+// come in, by the rules of their messages: every member must judge an entry as all others did when it was new, so that a
+// log which holds another id has to replay as it was applied. A rule here would need a command version of its own.
 func (a *application) checkEnvelope(info commandInfo) *Refusal {
 	c := a.command
 	if info.public && c.GetRequestId() == "" {

@@ -35,6 +35,15 @@ func TestRequestsAreValidated(t *testing.T) {
 	}{
 		"publish without id":        {"Topology/PublishTopology", publish("", 0, lineA()), "request_id"},
 		"publish with a long id":    {"Topology/PublishTopology", publish(long, 0, lineA()), "request_id"},
+		"publish with two lines":    {"Topology/PublishTopology", publish("a\nb", 0, lineA()), "request_id"},
+		"publish with a letter ä":   {"Topology/PublishTopology", publish("ä", 0, lineA()), "request_id"},
+		"publish ending a line":     {"Topology/PublishTopology", publish("a\n", 0, lineA()), "request_id"},
+		"rollback with a bell":      {"Topology/RollbackTopology", &quoratev1.RollbackTopologyRequest{RequestId: "\a", ExpectedGeneration: proto.Uint64(1), To: 1}, "request_id"},
+		"begin with an escape":      {"Lease/BeginLease", &quoratev1.BeginLeaseRequest{RequestId: "\x1b", Server: "m1"}, "request_id"},
+		"begin for such a publish":  {"Lease/BeginLease", &quoratev1.BeginLeaseRequest{RequestId: "b", Server: "m1", PublishRequestId: "a\nb"}, "publish_request_id"},
+		"end with an escape":        {"Lease/EndLease", &quoratev1.EndLeaseRequest{RequestId: "\x7f", Server: "m1"}, "request_id"},
+		"end for such a publish":    {"Lease/EndLease", &quoratev1.EndLeaseRequest{RequestId: "b", Server: "m1", PublishRequestId: "a\nb"}, "publish_request_id"},
+		"maintenance with a tab":    {"Maintenance/SetMaintenance", &quoratev1.SetMaintenanceRequest{RequestId: "\t", Server: "m1"}, "request_id"},
 		"publish of nothing":        {"Topology/PublishTopology", publish("p", 0, nil), "topology"},
 		"publish on no generation":  {"Topology/PublishTopology", &quoratev1.PublishTopologyRequest{RequestId: "p", Topology: lineA()}, "expected_generation"},
 		"plan of nothing":           {"Topology/PlanTopology", &quoratev1.PlanTopologyRequest{}, "topology"},
@@ -98,6 +107,25 @@ func TestRequestIDsAreEchoed(t *testing.T) {
 	records := h.audited()
 	if got := header.Get(requestIDKey); len(got) != 1 || got[0] == "" || got[0] != records[len(records)-1].RequestID {
 		t.Errorf("made %q, audited %+v", got, records)
+	}
+}
+
+// TestRequestIDsAreTheSameEverywhere holds the rule of the messages and that of headers and logs together: an id that only one
+// of them takes would be another in the audit than in the state.
+func TestRequestIDsAreTheSameEverywhere(t *testing.T) {
+	s := serve(t, Config{Node: &scripted{}})
+	for c := rune(0); c < 0x100; c++ {
+		for _, id := range []string{string(c), string(c) + "a", "a" + string(c)} {
+			if valid := s.validate(&quoratev1.EndLeaseRequest{RequestId: id, Server: "m1"}) == nil; valid != usableID(id) {
+				t.Errorf("id %q: valid is %v, usable is %v", id, valid, usableID(id))
+			}
+		}
+	}
+	for _, n := range []int{0, 1, fsm.MaxRequestIDBytes, fsm.MaxRequestIDBytes + 1} {
+		id := strings.Repeat("~", n)
+		if valid := s.validate(&quoratev1.EndLeaseRequest{RequestId: id, Server: "m1"}) == nil; valid != usableID(id) {
+			t.Errorf("id of %d bytes: valid is %v, usable is %v", n, valid, usableID(id))
+		}
 	}
 }
 

@@ -669,29 +669,27 @@ const file_quorate_v1_lease_proto_rawDesc = "" +
 	"\bdeadline\x18\t \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x12\x10\n" +
 	"\x03set\x18\n" +
 	" \x01(\tR\x03set\x12\x18\n" +
-	"\aoutcome\x18\v \x01(\tR\aoutcome\"\xdb\x01\n" +
-	"\x11BeginLeaseRequest\x12)\n" +
+	"\aoutcome\x18\v \x01(\tR\aoutcome\"\xef\x01\n" +
+	"\x11BeginLeaseRequest\x123\n" +
 	"\n" +
-	"request_id\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\trequestId\x12!\n" +
+	"request_id\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x80\x012\b^[ -~]*$R\trequestId\x12!\n" +
 	"\x06server\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06server\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x03 \x01(\x04R\n" +
-	"generation\x126\n" +
-	"\x12publish_request_id\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x10publishRequestId\x12 \n" +
+	"generation\x12@\n" +
+	"\x12publish_request_id\x18\x04 \x01(\tB\x12\xbaH\x0fr\r\x18\x80\x012\b^[ -~]*$R\x10publishRequestId\x12 \n" +
 	"\x06reason\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\x06reason\"v\n" +
 	"\x12BeginLeaseResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x12,\n" +
-	"\x05lease\x18\x02 \x01(\v2\x16.quorate.v1.ApplyLeaseR\x05lease\"\xdb\x01\n" +
-	"\x0fEndLeaseRequest\x12)\n" +
+	"\x05lease\x18\x02 \x01(\v2\x16.quorate.v1.ApplyLeaseR\x05lease\"\xef\x01\n" +
+	"\x0fEndLeaseRequest\x123\n" +
 	"\n" +
-	"request_id\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\trequestId\x12!\n" +
+	"request_id\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x80\x012\b^[ -~]*$R\trequestId\x12!\n" +
 	"\x06server\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06server\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x03 \x01(\x04R\n" +
-	"generation\x126\n" +
-	"\x12publish_request_id\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\x80\x01R\x10publishRequestId\x12\"\n" +
+	"generation\x12@\n" +
+	"\x12publish_request_id\x18\x04 \x01(\tB\x12\xbaH\x0fr\r\x18\x80\x012\b^[ -~]*$R\x10publishRequestId\x12\"\n" +
 	"\aoutcome\x18\x05 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\aoutcome\"t\n" +
 	"\x10EndLeaseResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x12,\n" +

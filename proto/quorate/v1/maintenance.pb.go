@@ -345,11 +345,10 @@ const file_quorate_v1_maintenance_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12E\n" +
 	"\x10estimated_return\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x0festimatedReturn\x12'\n" +
 	"\x05actor\x18\x05 \x01(\v2\x11.quorate.v1.ActorR\x05actor\x120\n" +
-	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xe6\x01\n" +
-	"\x15SetMaintenanceRequest\x12)\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xf0\x01\n" +
+	"\x15SetMaintenanceRequest\x123\n" +
 	"\n" +
-	"request_id\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\trequestId\x12!\n" +
+	"request_id\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x80\x012\b^[ -~]*$R\trequestId\x12!\n" +
 	"\x06server\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x06server\x12\x16\n" +
 	"\x06active\x18\x03 \x01(\bR\x06active\x12 \n" +
 	"\x06reason\x18\x04 \x01(\tB\b\xbaH\x05r\x03(\x80\x02R\x06reason\x12E\n" +

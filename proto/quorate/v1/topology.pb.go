@@ -757,7 +757,7 @@ func (x *PlannedLevel) GetLevel() uint32 {
 
 type PublishTopologyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Client-made; repeating it returns the first answer.
+	// Client-made, of printable ASCII so that it is one line in every list and log; repeating it returns the first answer.
 	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The generation that the draft was based on, 0 for the first.
 	ExpectedGeneration *uint64   `protobuf:"varint,2,opt,name=expected_generation,json=expectedGeneration,proto3,oneof" json:"expected_generation,omitempty"`
@@ -1288,11 +1288,10 @@ const file_quorate_v1_topology_proto_rawDesc = "" +
 	"\x03set\x18\x01 \x01(\tR\x03set\x12\x16\n" +
 	"\x06server\x18\x02 \x01(\tR\x06server\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x14\n" +
-	"\x05level\x18\x04 \x01(\rR\x05level\"\xd3\x01\n" +
-	"\x16PublishTopologyRequest\x12)\n" +
+	"\x05level\x18\x04 \x01(\rR\x05level\"\xdd\x01\n" +
+	"\x16PublishTopologyRequest\x123\n" +
 	"\n" +
-	"request_id\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\trequestId\x12<\n" +
+	"request_id\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x80\x012\b^[ -~]*$R\trequestId\x12<\n" +
 	"\x13expected_generation\x18\x02 \x01(\x04B\x06\xbaH\x03\xc8\x01\x01H\x00R\x12expectedGeneration\x88\x01\x01\x128\n" +
 	"\btopology\x18\x03 \x01(\v2\x14.quorate.v1.TopologyB\x06\xbaH\x03\xc8\x01\x01R\btopologyB\x16\n" +
 	"\x14_expected_generation\"\x85\x01\n" +
@@ -1316,11 +1315,10 @@ const file_quorate_v1_topology_proto_rawDesc = "" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\x04R\x02to\x124\n" +
-	"\achanges\x18\x04 \x03(\v2\x1a.quorate.v1.TopologyChangeR\achanges\"\xb3\x01\n" +
-	"\x17RollbackTopologyRequest\x12)\n" +
+	"\achanges\x18\x04 \x03(\v2\x1a.quorate.v1.TopologyChangeR\achanges\"\xbd\x01\n" +
+	"\x17RollbackTopologyRequest\x123\n" +
 	"\n" +
-	"request_id\x18\x01 \x01(\tB\n" +
-	"\xbaH\ar\x05\x10\x01\x18\x80\x01R\trequestId\x12<\n" +
+	"request_id\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x80\x012\b^[ -~]*$R\trequestId\x12<\n" +
 	"\x13expected_generation\x18\x02 \x01(\x04B\x06\xbaH\x03\xc8\x01\x01H\x00R\x12expectedGeneration\x88\x01\x01\x12\x17\n" +
 	"\x02to\x18\x03 \x01(\x04B\a\xbaH\x042\x02(\x01R\x02toB\x16\n" +
 	"\x14_expected_generation\"\x86\x01\n" +
