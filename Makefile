@@ -6,8 +6,9 @@ BIN     := bin
 TOOLS   := $(BIN)/tools
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 INTEROP := opcua/interop
+PEERS   := bench/opcua
 
-.PHONY: build dev test race lint generate check-generate baseline fuzz bench-commit clean help
+.PHONY: build dev test race lint generate check-generate baseline fuzz bench-commit bench-opcua test-interop clean help
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -24,9 +25,12 @@ test: $(INTEROP)/node_modules/.installed ## Run all tests.
 race: $(INTEROP)/node_modules/.installed ## Run all tests under the race detector.
 	$(GO) test -race -timeout 20m ./...
 
-# The third-party OPC UA client of the interop tests.
-$(INTEROP)/node_modules/.installed: $(INTEROP)/package.json $(INTEROP)/package-lock.json
-	cd $(INTEROP) && npm ci --no-progress
+test-interop: $(INTEROP)/node_modules/.installed ## Let OPC UA clients of others talk to real members. ARGS="-args -update" writes docs/compatibility.md.
+	$(GO) test -count 1 -timeout 5m ./$(INTEROP) $(ARGS)
+
+# The third-party OPC UA client of the interop tests, and the server that the benchmark compares with.
+%/node_modules/.installed: %/package.json %/package-lock.json
+	cd $* && npm ci --no-progress
 	touch $@
 
 # The tools are pinned in tools.mod, so that their dependencies stay out of go.mod.
@@ -62,5 +66,8 @@ fuzz: ## Run every fuzz target for FUZZTIME.
 bench-commit: build ## Commits per second and latency: three processes, real fsync, bolt and wal.
 	$(GO) run ./bench/commit -quorate $(BIN)/quorate $(ARGS)
 
+bench-opcua: build $(PEERS)/node_modules/.installed ## OPC UA reads, subscriptions and connects: cost and speed beside node-opcua's server.
+	$(GO) run ./bench/opcua -quorate $(BIN)/quorate $(ARGS)
+
 clean: ## Remove what was built.
-	rm -rf $(BIN) $(INTEROP)/node_modules
+	rm -rf $(BIN) $(INTEROP)/node_modules $(PEERS)/node_modules
