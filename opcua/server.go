@@ -252,7 +252,7 @@ func (c *Config) offers() []channel.SecurityOffer {
 
 // authenticate takes anonymous users, who may only read, as the settings allow.
 func (c *Config) authenticate(given server.Credentials) (server.Identity, ua.StatusCode) {
-	if _, ok := given.Token.(*ua.AnonymousIdentityToken); !ok {
+	if given.Kind != ua.UserTokenTypeAnonymous {
 		return server.Identity{}, ua.StatusBadIdentityTokenRejected
 	}
 	if !c.AllowAnonymous && given.PolicyURI == ua.SecurityPolicyURINone {

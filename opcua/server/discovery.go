@@ -61,7 +61,7 @@ func (v *services) endpoints(ch secureChannel, requested string) []*ua.EndpointD
 			ServerCertificate:   leafOf(chain),
 			SecurityMode:        o.Mode,
 			SecurityPolicyURI:   o.PolicyURI,
-			UserIdentityTokens:  v.cfg.UserTokens,
+			UserIdentityTokens:  v.userTokens(o.PolicyURI),
 			TransportProfileURI: transportProfile,
 			SecurityLevel:       securityLevel(o),
 		}

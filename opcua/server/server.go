@@ -51,11 +51,12 @@ type Config struct {
 	// called for every request, and must be cheap.
 	Discovery func() []*ua.ApplicationDescription
 
-	// UserTokens are the kinds of user token that every endpoint takes. Nil is anonymous only.
+	// UserTokens are the kinds of user token that every endpoint takes. Nil is anonymous only. Where one names no security policy,
+	// the channel's protects its secret, and on an endpoint without security Basic256Sha256 does.
 	UserTokens []*ua.UserTokenPolicy
 
-	// Authenticate judges a user token. Its status is what ActivateSession answers, unless it is Good. Nil lets in
-	// anonymous users, and then UserTokens may offer no other kind. It is called on the goroutine of the connection.
+	// Authenticate judges a user. Its status is what ActivateSession answers, unless it is Good. Nil lets in anonymous
+	// users, and then UserTokens may offer no other kind. It is called on the goroutine of the connection.
 	Authenticate func(Credentials) (Identity, ua.StatusCode)
 
 	Limits        Limits

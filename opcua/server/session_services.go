@@ -15,26 +15,6 @@ import (
 
 // The Session service set (Part 4 §5.7).
 
-// Credentials are what a client gives in ActivateSession to say who its user is.
-type Credentials struct {
-	// Token is *ua.AnonymousIdentityToken, *ua.UserNameIdentityToken, *ua.X509IdentityToken or *ua.IssuedIdentityToken,
-	// as the client sent it: secrets in it are still encrypted (Part 4 §7.41).
-	Token any
-	// Signature is the proof of possession of an X.509 token.
-	Signature *ua.SignatureData
-	// ServerCertificate (DER leaf) and ServerNonce are what the signature covers; secrets are encrypted with the nonce.
-	ServerCertificate, ServerNonce []byte
-	// PolicyURI is the channel's security policy, which holds where the token's own names none.
-	PolicyURI string
-	// RemoteAddr is where the client is.
-	RemoteAddr string
-}
-
-// Identity is who a session's user was found to be. The zero Identity is nobody in particular.
-type Identity struct {
-	Name string
-}
-
 // createSession makes a session that can't be used until it is activated.
 func (v *services) createSession(ch secureChannel, r *ua.CreateSessionRequest) (ua.Response, ua.StatusCode) {
 	if ch.DiscoveryOnly() {
@@ -191,52 +171,6 @@ func (v *services) activateSession(ch secureChannel, r *ua.ActivateSessionReques
 	s.seen.Store(int64(v.engine.schedule.now()))
 	s.nonce = newNonce() // A signature is good for one activation.
 	return &ua.ActivateSessionResponse{ServerNonce: s.nonce}, ua.StatusOK
-}
-
-// authenticate finds out who the user is. No token at all means anonymous (Part 4 §5.7.3.2).
-func (v *services) authenticate(s *session, ch secureChannel, r *ua.ActivateSessionRequest) (Identity, ua.StatusCode) {
-	var token any = &ua.AnonymousIdentityToken{}
-	if x := r.UserIdentityToken; x != nil && x.Value != nil {
-		token = x.Value
-	} else if x != nil && x.EncodingMask != ua.ExtensionObjectEmpty {
-		return Identity{}, ua.StatusBadIdentityTokenInvalid
-	}
-	kind, policy, ok := tokenKind(token)
-	if !ok {
-		return Identity{}, ua.StatusBadIdentityTokenInvalid
-	}
-	offered := slices.ContainsFunc(v.cfg.UserTokens, func(p *ua.UserTokenPolicy) bool {
-		// Clients make up the policy's name of an anonymous token, which says nothing that the name could change.
-		return p.TokenType == kind && (p.PolicyID == policy || kind == ua.UserTokenTypeAnonymous)
-	})
-	if !offered {
-		return Identity{}, ua.StatusBadIdentityTokenRejected
-	}
-	if v.cfg.Authenticate == nil {
-		return Identity{}, ua.StatusOK // New has made sure that nothing but anonymous is offered.
-	}
-	return v.cfg.Authenticate(Credentials{
-		Token:             token,
-		Signature:         r.UserTokenSignature,
-		ServerCertificate: s.serverCert,
-		ServerNonce:       s.nonce,
-		PolicyURI:         s.policy,
-		RemoteAddr:        ch.RemoteAddr().String(),
-	})
-}
-
-func tokenKind(token any) (kind ua.UserTokenType, policy string, ok bool) {
-	switch t := token.(type) {
-	case *ua.AnonymousIdentityToken:
-		return ua.UserTokenTypeAnonymous, t.PolicyID, true
-	case *ua.UserNameIdentityToken:
-		return ua.UserTokenTypeUserName, t.PolicyID, true
-	case *ua.X509IdentityToken:
-		return ua.UserTokenTypeCertificate, t.PolicyID, true
-	case *ua.IssuedIdentityToken:
-		return ua.UserTokenTypeIssuedToken, t.PolicyID, true
-	}
-	return 0, "", false
 }
 
 // What becomes of the subscriptions of a session that is closed.

@@ -273,13 +273,12 @@ func TestUserTokens(t *testing.T) {
 		wantFault(t, r.ask(r.ch, auth, inSessionRequests()[0]), ua.StatusBadSessionNotActivated)
 		want[*ua.ActivateSessionResponse](t, ask(token(&ua.AnonymousIdentityToken{PolicyID: "anonymous"})))
 
-		r.v.cfg.UserTokens = []*ua.UserTokenPolicy{{PolicyID: "user", TokenType: ua.UserTokenTypeUserName}}
+		r.v.cfg.UserTokens = []*ua.UserTokenPolicy{{PolicyID: "user", TokenType: ua.UserTokenTypeUserName, SecurityPolicyURI: ua.SecurityPolicyURINone}}
 		r.v.cfg.Authenticate = func(c Credentials) (Identity, ua.StatusCode) {
-			u := c.Token.(*ua.UserNameIdentityToken)
-			if len(c.ServerNonce) != nonceLength || string(u.Password) != "right" {
+			if c.Kind != ua.UserTokenTypeUserName || string(c.Password) != "right" {
 				return Identity{}, ua.StatusBadUserAccessDenied
 			}
-			return Identity{Name: u.UserName}, ua.StatusOK
+			return Identity{Name: c.UserName}, ua.StatusOK
 		}
 		auth = r.create(r.ch)
 		wantFault(t, ask(&ua.ActivateSessionRequest{}), ua.StatusBadIdentityTokenRejected)
