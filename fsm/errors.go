@@ -48,6 +48,7 @@ const (
 	ReasonInvalidApplicationURI   = "INVALID_APPLICATION_URI"
 	ReasonDuplicateApplicationURI = "DUPLICATE_APPLICATION_URI"
 	ReasonInvalidEndpointURL      = "INVALID_ENDPOINT_URL"
+	ReasonDuplicateEndpointURL    = "DUPLICATE_ENDPOINT_URL"
 	ReasonInvalidHealthURL        = "INVALID_HEALTH_URL"
 	ReasonInvalidRole             = "INVALID_ROLE"
 	ReasonTwoPrimaries            = "TWO_PRIMARIES"

@@ -308,7 +308,7 @@ func manySets(t *testing.T, count, pad string) (sets []*quoratev1.RedundantSet) 
 	for i := range n {
 		sets = append(sets, &quoratev1.RedundantSet{Id: fmt.Sprintf("set-%d", i), Mode: ModeNone, Servers: []*quoratev1.RedundantServer{{
 			Member: fmt.Sprintf("s%d", i), Role: RolePrimary, ApplicationUri: fmt.Sprintf("urn:plant:s%d:%s", i, strings.Repeat("u", bytes)),
-			EndpointUrl: "opc.tcp://s:4841/" + strings.Repeat("e", bytes), HealthUrl: "http://s/" + strings.Repeat("h", bytes),
+			EndpointUrl: fmt.Sprintf("opc.tcp://s%d:4841/%s", i, strings.Repeat("e", bytes)), HealthUrl: "http://s/" + strings.Repeat("h", bytes),
 		}}})
 	}
 	return sets

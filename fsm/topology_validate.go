@@ -68,9 +68,10 @@ func (s *State) checkOneMidApply(t *quoratev1.Topology) *Refusal {
 
 // validator walks through one draft.
 type validator struct {
-	sets    map[string]int    // Set id → its index.
-	members map[string]string // Member → the id of its set.
-	uris    map[string]string // ApplicationUri → the member that has it.
+	sets      map[string]int    // Set id → its index.
+	members   map[string]string // Member → the id of its set.
+	uris      map[string]string // ApplicationUri → the member that has it.
+	endpoints map[string]string // Endpoint URL → the member that has it.
 }
 
 // normalise checks what can be said of a topology without knowing the state, and returns its normal form.
@@ -81,7 +82,9 @@ func normalise(draft *quoratev1.Topology) (*quoratev1.Topology, *Refusal) {
 	if n := len(draft.GetSets()); n > MaxSets {
 		return nil, invalid(ReasonTooManySets, "topology.sets", "%d sets are more than the %d allowed", n, MaxSets)
 	}
-	v := validator{sets: make(map[string]int), members: make(map[string]string), uris: make(map[string]string)}
+	v := validator{
+		sets: make(map[string]int), members: make(map[string]string), uris: make(map[string]string), endpoints: make(map[string]string),
+	}
 	t := &quoratev1.Topology{}
 	for i, set := range draft.GetSets() {
 		normal, r := v.set(fmt.Sprintf("topology.sets[%d]", i), i, set)
@@ -158,7 +161,7 @@ func normalMode(field, mode string) (string, *Refusal) {
 }
 
 func (v *validator) server(field, set string, server *quoratev1.RedundantServer) (*quoratev1.RedundantServer, *Refusal) {
-	member, uri := server.GetMember(), server.GetApplicationUri()
+	member, uri, endpoint := server.GetMember(), server.GetApplicationUri(), server.GetEndpointUrl()
 	if !validID(member) {
 		return nil, invalid(ReasonUnknownMember, field+".member", "%s is no member id: %s", quote(member), idForm)
 	}
@@ -177,10 +180,14 @@ func (v *validator) server(field, set string, server *quoratev1.RedundantServer)
 		return nil, invalid(ReasonDuplicateApplicationURI, field+".application_uri", "server %s has %s too", other, quote(uri))
 	}
 	v.uris[uri] = member
-	if !validEndpointURL(server.GetEndpointUrl()) {
+	if !validEndpointURL(endpoint) {
 		return nil, invalid(ReasonInvalidEndpointURL, field+".endpoint_url",
-			"%s is no opc.tcp://HOST:PORT[/PATH] of at most %d bytes", quote(server.GetEndpointUrl()), MaxURLBytes)
+			"%s is no opc.tcp://HOST:PORT[/PATH] of at most %d bytes", quote(endpoint), MaxURLBytes)
 	}
+	if other, ok := v.endpoints[endpoint]; ok {
+		return nil, invalid(ReasonDuplicateEndpointURL, field+".endpoint_url", "server %s has %s too", other, quote(endpoint))
+	}
+	v.endpoints[endpoint] = member
 	if !validHealthURL(server.GetHealthUrl()) {
 		return nil, invalid(ReasonInvalidHealthURL, field+".health_url",
 			"%s is no http:// or https:// URL of at most %d bytes", quote(server.GetHealthUrl()), MaxURLBytes)
@@ -191,7 +198,7 @@ func (v *validator) server(field, set string, server *quoratev1.RedundantServer)
 	return &quoratev1.RedundantServer{
 		Member:         member,
 		ApplicationUri: uri,
-		EndpointUrl:    server.GetEndpointUrl(),
+		EndpointUrl:    endpoint,
 		HealthUrl:      server.GetHealthUrl(),
 		Role:           server.GetRole(),
 	}, nil

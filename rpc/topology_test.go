@@ -139,6 +139,10 @@ func TestInvalidTopologiesNameTheField(t *testing.T) {
 			func(d *quoratev1.Topology) { d.Sets[0].Servers[1].ApplicationUri = "urn:demo:m1" },
 			fsm.ReasonDuplicateApplicationURI, "topology.sets[0].servers[1].application_uri",
 		},
+		"one endpoint twice": {
+			func(d *quoratev1.Topology) { d.Sets[0].Servers[1].EndpointUrl = "opc.tcp://127.0.0.1:4841" },
+			fsm.ReasonDuplicateEndpointURL, "topology.sets[0].servers[1].endpoint_url",
+		},
 		"unknown member": {
 			func(d *quoratev1.Topology) { d.Sets[0].Servers[1].Member = "m9" }, fsm.ReasonUnknownMember, "topology.sets[0].servers[1].member",
 		},

@@ -193,7 +193,7 @@ type RedundantServer struct {
 	Member string `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
 	// urn: or opc.tcp:// form, unique across all sets.
 	ApplicationUri string `protobuf:"bytes,2,opt,name=application_uri,json=applicationUri,proto3" json:"application_uri,omitempty"`
-	// opc.tcp://HOST:PORT[/PATH]
+	// opc.tcp://HOST:PORT[/PATH], unique across all sets.
 	EndpointUrl string `protobuf:"bytes,3,opt,name=endpoint_url,json=endpointUrl,proto3" json:"endpoint_url,omitempty"`
 	// http:// or https:// URL of /healthz.
 	HealthUrl string `protobuf:"bytes,4,opt,name=health_url,json=healthUrl,proto3" json:"health_url,omitempty"`
