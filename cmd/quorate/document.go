@@ -10,6 +10,7 @@ import (
 	"os"
 	"sort"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -20,6 +21,16 @@ import (
 
 // maxDocumentBytes bounds a topology document before it is parsed. A member has a limit of its own, on the parsed form.
 const maxDocumentBytes = 4 << 20
+
+// An error is one line that people read, however large the document is.
+const (
+	// maxQuoted is how many characters of a wrong key or value an error shows.
+	maxQuoted = 64
+	// maxParserText is how many characters it shows of what the parser says, which quotes as well.
+	maxParserText = 256
+	// maxProblems is how many wrong fields it names.
+	maxProblems = 16
+)
 
 // readTopology reads a topology document, in YAML or JSON, from a file or, for "-", from standard input.
 func readTopology(stdin io.Reader, name string) (*quoratev1.Topology, error) {
@@ -54,7 +65,7 @@ func readTopology(stdin io.Reader, name string) (*quoratev1.Topology, error) {
 func parseTopology(raw []byte) (*quoratev1.Topology, error) {
 	tree, err := parseYAML(raw)
 	if err != nil {
-		return nil, fmt.Errorf("not a YAML or JSON document: %w", err)
+		return nil, fmt.Errorf("not a YAML or JSON document: %s", clip(err.Error(), maxParserText))
 	}
 	if tree == nil {
 		return nil, errors.New("the topology document is empty")
@@ -62,6 +73,9 @@ func parseTopology(raw []byte) (*quoratev1.Topology, error) {
 	topology := &quoratev1.Topology{}
 	var problems []string
 	checkMessage("", tree, topology.ProtoReflect().Descriptor(), &problems)
+	if more := len(problems) - maxProblems; more > 0 {
+		problems = append(problems[:maxProblems], fmt.Sprintf("and %d more", more))
+	}
 	if len(problems) > 0 {
 		return nil, errors.New(strings.Join(problems, "; "))
 	}
@@ -106,10 +120,7 @@ func checkMessage(path string, tree any, message protoreflect.MessageDescriptor,
 	}
 	sort.Strings(keys)
 	for _, key := range keys {
-		at := key
-		if path != "" {
-			at = path + "." + key
-		}
+		at := join(path, clip(key, maxQuoted))
 		field := message.Fields().ByJSONName(key)
 		if field == nil {
 			field = message.Fields().ByTextName(key)
@@ -177,10 +188,18 @@ func describe(value any) string {
 	case []any:
 		return "a list"
 	case string:
-		return fmt.Sprintf("the text %q", v)
+		return fmt.Sprintf("the text %q", clip(v, maxQuoted))
 	default:
 		return fmt.Sprint(v)
 	}
+}
+
+// clip cuts a text of a document or of its parser, which may be as long as the document, to what fits into an error.
+func clip(text string, limit int) string {
+	if shown := []rune(text[:min(len(text), (limit+1)*utf8.UTFMax)]); len(shown) > limit {
+		return string(shown[:limit]) + "…"
+	}
+	return text
 }
 
 func knownKeys(message protoreflect.MessageDescriptor) string {

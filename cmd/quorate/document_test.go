@@ -69,6 +69,26 @@ func TestDocumentErrorsNameTheField(t *testing.T) {
 	}
 }
 
+// Whatever is wrong with a long document, the error is a line that people can read.
+func TestDocumentErrorsAreShort(t *testing.T) {
+	long := strings.Repeat("ä", 2000)
+	cut := strings.Repeat("ä", maxQuoted) + "…"
+	for _, test := range []struct{ document, want string }{
+		{long, "the document: must be a mapping, got the text \"" + strings.Repeat("ä", maxQuoted) + "…\""},
+		{"sets: " + long[:2*maxQuoted], "got the text \"" + long[:2*maxQuoted] + "\""},
+		{"sets: [{" + long + ": 1}]", "not a YAML or JSON document"},
+		{"sets: [{? " + long + " : 1}]", "sets[0]." + cut + ": unknown key"},
+		{"sets: *" + strings.Repeat("a", 2000), "unknown anchor"},
+		{"? {a: " + long + "}\n: 1", "invalid map key"},
+		{"sets: [" + strings.Repeat("{b: 1},", maxProblems+2) + "]", "sets[15].b: unknown key, known are id, mode, policies, servers; and 2 more"},
+	} {
+		_, err := parseTopology([]byte(test.document))
+		if err == nil || !strings.Contains(err.Error(), test.want) || len(err.Error()) > 2000 {
+			t.Errorf("%.40s…: error %v, want %q", test.document, err, test.want)
+		}
+	}
+}
+
 func TestDocumentSizeIsBounded(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "big.yaml")
 	if err := os.WriteFile(name, bytes.Repeat([]byte("#"), maxDocumentBytes+1), 0o600); err != nil {
