@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"slices"
 	"time"
 
 	"github.com/gopcua/opcua/id"
@@ -13,17 +14,24 @@ import (
 // unsupported is what the standard's Server object has room for and this server doesn't have: a client that finds a node
 // may rely on it.
 var unsupported = keys(
-	id.Server_URIsVersion, id.Server_LocalTime, id.Server_GetMonitoredItems, id.Server_ResendData, id.Server_SetSubscriptionDurable,
-	id.Server_RequestServerStateChange, id.Server_ServerRedundancy_ServerNetworkGroups, id.ServerConfiguration, id.PublishSubscribe,
+	id.Server_URIsVersion, id.Server_LocalTime, id.Server_SetSubscriptionDurable,
+	id.Server_ServerRedundancy_ServerNetworkGroups, id.ServerConfiguration, id.PublishSubscribe,
 	id.Dictionaries, id.Resources, id.Server_ServerCapabilities_RoleSet, id.HistoryServerCapabilities,
 	id.Server_ServerCapabilities_AggregateFunctions, id.Server_ServerCapabilities_SoftwareCertificates,
 	id.Server_ServerCapabilities_MaxSelectClauseParameters, id.Server_ServerCapabilities_MaxWhereClauseParameters,
 	id.Server_ServerCapabilities_ConformanceUnits,
 	id.Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryReadData, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryReadEvents,
 	id.Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryUpdateData, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryUpdateEvents,
-	id.Server_ServerCapabilities_OperationLimits_MaxNodesPerWrite, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerMethodCall,
 	id.Server_ServerCapabilities_OperationLimits_MaxNodesPerNodeManagement,
 )
+
+// unsupported is what the standard has and this server doesn't have, as it is configured.
+func (c *Config) unsupported() []space.Key {
+	if c.SetMaintenance != nil {
+		return unsupported
+	}
+	return append(slices.Clone(unsupported), standard(id.Server_RequestServerStateChange))
+}
 
 func keys(ids ...uint32) []space.Key {
 	list := make([]space.Key, len(ids))
@@ -54,8 +62,10 @@ func (e *Endpoint) capabilityNodes(b *builder) {
 	b.constant(id.Server_ServerCapabilities_MaxSubscriptionsPerSession, limit(l.MaxSubscriptionsPerSession, def.MaxSubscriptionsPerSession))
 	b.constant(id.Server_ServerCapabilities_MaxMonitoredItemsPerSubscription, limit(l.MaxItemsPerSubscription, def.MaxItemsPerSubscription))
 	b.constant(id.Server_ServerCapabilities_MaxMonitoredItemsQueueSize, limit(l.MaxQueueSize, def.MaxQueueSize))
+	b.constant(id.Server_ServerCapabilities_OperationLimits_MaxNodesPerMethodCall, limit(l.MaxMethodsPerCall, def.MaxMethodsPerCall))
 	for _, nodeID := range []uint32{
-		id.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerBrowse,
+		id.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerWrite,
+		id.Server_ServerCapabilities_OperationLimits_MaxNodesPerBrowse,
 		id.Server_ServerCapabilities_OperationLimits_MaxNodesPerRegisterNodes,
 		id.Server_ServerCapabilities_OperationLimits_MaxNodesPerTranslateBrowsePathsToNodeIDs,
 		id.Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,

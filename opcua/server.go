@@ -74,6 +74,9 @@ type Config struct {
 	// application proved who it is by its certificate, that is, not on an endpoint without security.
 	AllowAnonymous bool
 
+	// SetMaintenance is behind the method RequestServerStateChange. Without it the Server object has no such method.
+	SetMaintenance MaintenanceFunc
+
 	// Version is shown in BuildInfo.
 	Version string
 	// ShutdownNotice is for how long the end is announced before sessions are closed, 0 to MaxShutdownNotice.
@@ -146,7 +149,7 @@ func New(cfg Config) (*Endpoint, error) {
 		cfg.Now = time.Now
 	}
 	e := &Endpoint{cfg: cfg, build: buildInfo(cfg.Version), start: cfg.Now(), table: space.NewTable(), servers: map[string]struct{}{}}
-	standard, err := nodeset.New(nodeset.Options{Remove: unsupported})
+	standard, err := nodeset.New(nodeset.Options{Remove: cfg.unsupported()})
 	if err != nil {
 		return nil, fmt.Errorf("opcua: %w", err)
 	}
@@ -173,6 +176,7 @@ func New(cfg Config) (*Endpoint, error) {
 		Space:           e.space,
 		Offers:          cfg.offers(),
 		Certificate:     cfg.Certificate,
+		Methods:         e.methods(),
 		Discovery:       e.discover,
 		Authenticate:    cfg.authenticate,
 		Limits:          cfg.Limits,

@@ -24,7 +24,7 @@ func node(p pack.Node) *space.Node {
 		Executable:    p.Executable,
 		EventNotifier: p.EventNotifier,
 
-		AccessLevel:             p.AccessLevel,
+		AccessLevel:             p.AccessLevel &^ space.AccessCurrentWrite, // What is here is for everybody to read.
 		ValueRank:               p.ValueRank,
 		ArrayDimensions:         p.ArrayDimensions,
 		MinimumSamplingInterval: float64(p.SamplingMillis),

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -23,6 +24,10 @@ var (
 	folderKey  = space.NumericKey(1, 3)
 	analogKey  = space.NumericKey(1, 4) // pushed, numbers with the range -100 to 100
 	rangeKey   = space.NumericKey(1, 5)
+	targetKey  = space.NumericKey(1, 6) // ada may write it
+	serverKey  = space.NumericKey(0, 2253)
+	doubleKey  = space.NumericKey(1, 7) // a method of the Server object: twice its Int64, for ada
+	brokenKey  = space.NumericKey(1, 8) // a method that nobody implements
 )
 
 // demo is a small address space: a value that is pushed, one that is sampled, and a folder of many.
@@ -32,6 +37,7 @@ type demo struct {
 	reads atomic.Int64 // how often either value was read
 
 	analog atomic.Pointer[ua.DataValue]
+	target atomic.Int64
 }
 
 func newDemo(t testing.TB) *demo {
@@ -56,6 +62,7 @@ func newDemo(t testing.TB) *demo {
 		base, number := class(24, ua.NodeClassDataType, "BaseDataType"), class(26, ua.NodeClassDataType, "Number")
 		e.Link(base, subtype, number)
 		e.Link(base, subtype, class(12, ua.NodeClassDataType, "String"))
+		e.Link(number, subtype, class(7, ua.NodeClassDataType, "UInt32"))
 		e.Link(number, subtype, class(8, ua.NodeClassDataType, "Int64"))
 		e.Link(number, subtype, class(11, ua.NodeClassDataType, "Double"))
 		class(61, ua.NodeClassObjectType, "FolderType")
@@ -101,6 +108,30 @@ func newDemo(t testing.TB) *demo {
 		}
 		variable(rangeKey, "EURange", 0, span, func(n *space.Node) { n.BrowseName.NamespaceIndex = 0 })
 		e.Link(analogKey, space.HasProperty, rangeKey)
+		variable(targetKey, "Target", 0, func(space.ReadContext) *ua.DataValue { return dataValue(d.target.Load()) }, func(n *space.Node) {
+			n.AccessLevel |= space.AccessCurrentWrite
+			n.Write = d.writeTarget
+		})
+		folder(serverKey, "Server")
+		for _, m := range []struct {
+			key   space.Key
+			name  string
+			input uint32 // data type
+		}{{getMonitoredItems, "GetMonitoredItems", 7}, {resendData, "ResendData", 7}, {doubleKey, "Double", 8}, {brokenKey, "Broken", 0}} {
+			e.Put(&space.Node{Key: m.key, Class: ua.NodeClassMethod, BrowseName: ua.QualifiedName{NamespaceIndex: m.key.Namespace(), Name: m.name},
+				DisplayName: text(m.name), Executable: true})
+			e.Link(serverKey, space.HasComponent, m.key)
+			if m.input == 0 {
+				continue
+			}
+			args, err := space.Constant([]*ua.ExtensionObject{ua.NewExtensionObject(&ua.Argument{Name: "In", DataType: ua.NewNumericNodeID(0, m.input), ValueRank: -1})})
+			if err != nil {
+				return err
+			}
+			k := space.StringKey(1, m.name+".InputArguments")
+			variable(k, "InputArguments", 0, args, func(n *space.Node) { n.BrowseName.NamespaceIndex = 0 })
+			e.Link(m.key, space.HasProperty, k)
+		}
 		e.Link(objectsKey, space.Organizes, levelKey)
 		e.Link(objectsKey, space.Organizes, clockKey)
 		namespaces, err := space.Constant([]string{space.NamespaceUA, demoURI})
@@ -133,6 +164,29 @@ func newDemo(t testing.TB) *demo {
 func (d *demo) set(v int64) {
 	d.level.Store(v)
 	d.space.Changed(levelKey)
+}
+
+// writeTarget is what the Write service calls.
+func (d *demo) writeTarget(ctx space.WriteContext, v *ua.Variant) ua.StatusCode {
+	if who, _ := ctx.User.(Identity); who.Name != "ada" {
+		return ua.StatusBadUserAccessDenied
+	}
+	d.target.Store(v.Int())
+	d.space.Changed(targetKey)
+	return ua.StatusOK
+}
+
+// double is what the Call service calls.
+func double(ctx context.Context, caller Identity, args []*ua.Variant) ([]*ua.Variant, ua.StatusCode) {
+	n := args[0].Int()
+	switch {
+	case caller.Name != "ada":
+		return nil, ua.StatusBadUserAccessDenied
+	case n == 0: // Takes for ever.
+		<-ctx.Done()
+		return nil, ua.StatusBadTimeout
+	}
+	return []*ua.Variant{ua.MustVariant(2 * n)}, ua.StatusOK
 }
 
 // setAnalog changes the value that has a range.

@@ -15,6 +15,7 @@ import (
 	"github.com/gopcua/opcua/ua"
 
 	"quorate/opcua/channel"
+	"quorate/opcua/space"
 )
 
 // fakeChannel stands in for a connection. It keeps what was sent to the client.
@@ -136,6 +137,7 @@ func newRig(t testing.TB, limits Limits) *rig {
 		Space:          d.space,
 		Offers:         []channel.SecurityOffer{{PolicyURI: ua.SecurityPolicyURINone, Mode: ua.MessageSecurityModeNone}},
 		UserTokens:     []*ua.UserTokenPolicy{{PolicyID: "anonymous", TokenType: ua.UserTokenTypeAnonymous}},
+		Methods:        map[space.Key]Method{doubleKey: double},
 		Logger:         slog.New(slog.DiscardHandler),
 		Now:            time.Now,
 	}, limits)
@@ -148,6 +150,11 @@ func (r *rig) connect(ch *fakeChannel) *ua.NodeID {
 	auth := r.create(ch)
 	want[*ua.ActivateSessionResponse](r.t, r.ask(ch, auth, &ua.ActivateSessionRequest{}))
 	return auth
+}
+
+// become makes the rig's session one of that user.
+func (r *rig) become(name string) {
+	r.v.sessions.find(r.auth).bound.Store(&binding{ch: r.ch, identity: Identity{Name: name}})
 }
 
 func (r *rig) create(ch *fakeChannel) *ua.NodeID {

@@ -64,9 +64,11 @@ type Limits struct {
 
 	// Of a call.
 
-	MaxOperations        int // operations in one call of any service
-	MaxReferencesPerNode int // references in one Browse result
-	MaxEndpointURLLength int // bytes
+	MaxOperations        int           // operations in one call of any service but Call
+	MaxMethodsPerCall    int           // methods in one Call
+	MethodTimeout        time.Duration // for all methods of one Call together
+	MaxReferencesPerNode int           // references in one Browse result
+	MaxEndpointURLLength int           // bytes
 }
 
 // DefaultLimits are the limits of a server that sets none.
@@ -108,6 +110,8 @@ var DefaultLimits = Limits{
 	MaxLinksPerItem:     1000,
 
 	MaxOperations:        1000,
+	MaxMethodsPerCall:    100,
+	MethodTimeout:        10 * time.Second,
 	MaxReferencesPerNode: 1000,
 	MaxEndpointURLLength: 4 << 10,
 }

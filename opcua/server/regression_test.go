@@ -95,8 +95,14 @@ func TestWritesAreRefused(t *testing.T) {
 	s := serve(t)
 	s.demo.set(5)
 	write := &ua.WriteRequest{NodesToWrite: []*ua.WriteValue{{NodeID: levelKey.NodeID(), AttributeID: ua.AttributeIDValue, Value: dataValue(int64(1))}}}
-	if got := send(t, s.connect(t), write); got != ua.StatusBadServiceUnsupported {
-		t.Errorf("%v", got)
+	err := s.connect(t).Send(t.Context(), write, func(resp ua.Response) error {
+		if got := resp.(*ua.WriteResponse).Results[0]; got != ua.StatusBadNotWritable {
+			t.Errorf("%v", got)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 	if s.demo.level.Load() != 5 {
 		t.Error("the value has changed")

@@ -47,6 +47,11 @@ type Config struct {
 	Certificate func() (chain []byte, key *rsa.PrivateKey)
 	Verify      func(clientCertificate []byte) ua.StatusCode
 
+	// Methods are what clients call, by the method's node: it has to be a component of an object of the space, and the properties
+	// InputArguments and OutputArguments say what it takes and gives. GetMonitoredItems and ResendData of the Server object are
+	// here by themselves, and need no more than their nodes.
+	Methods map[space.Key]Method
+
 	// Discovery gives the servers that FindServers lists; this one is added to them, by the URL that the client used. It is
 	// called for every request, and must be cheap.
 	Discovery func() []*ua.ApplicationDescription

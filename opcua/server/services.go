@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,6 +23,9 @@ type services struct {
 	engine     *engine
 	sessions   *sessions
 	signing    chan struct{} // holds one for each connection that is at a signature
+	methods    map[space.Key]method
+	ctx        context.Context // ends with the server
+	stop       context.CancelFunc
 
 	lastSession atomic.Uint32
 }
@@ -37,6 +41,8 @@ func newServices(cfg Config, limits Limits) *services {
 		signing:    make(chan struct{}, limits.MaxSignatures),
 	}
 	v.sessions = newSessions(&v.limits)
+	v.ctx, v.stop = context.WithCancel(context.Background())
+	v.methods = v.allMethods()
 	if n := cfg.ChannelLimits.MaxMessageSize; n > 0 {
 		v.maxRequest = uint32(n)
 	}
@@ -102,6 +108,14 @@ func (v *services) inSession(ch secureChannel, h *ua.RequestHeader, req ua.Reque
 	switch r := req.(type) {
 	case *ua.ReadRequest:
 		return v.read(r)
+	case *ua.WriteRequest:
+		return v.write(s, r)
+	case *ua.HistoryReadRequest:
+		return v.historyRead(r)
+	case *ua.HistoryUpdateRequest:
+		return v.historyUpdate(r)
+	case *ua.CallRequest:
+		return v.call(s, r)
 	case *ua.BrowseRequest:
 		return v.browse(s, r)
 	case *ua.BrowseNextRequest:
@@ -180,6 +194,7 @@ func (v *services) closed(ch secureChannel) {
 
 // shutdown closes all sessions, and ends the subscriptions that have outlived theirs.
 func (v *services) shutdown() {
+	v.stop()
 	for _, s := range v.sessions.all() {
 		v.close(s, endSubscriptions)
 	}

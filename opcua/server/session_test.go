@@ -37,6 +37,8 @@ func inSessionRequests() []ua.Request {
 		&ua.RepublishRequest{SubscriptionID: 1},
 		&ua.CancelRequest{},
 		&ua.CallRequest{MethodsToCall: []*ua.CallMethodRequest{{ObjectID: null, MethodID: null}}},
+		&ua.HistoryReadRequest{HistoryReadDetails: &ua.ExtensionObject{TypeID: ua.NewTwoByteExpandedNodeID(0)}, NodesToRead: []*ua.HistoryReadValueID{{NodeID: levelKey.NodeID(), DataEncoding: &ua.QualifiedName{}}}},
+		&ua.HistoryUpdateRequest{HistoryUpdateDetails: []*ua.ExtensionObject{{TypeID: ua.NewTwoByteExpandedNodeID(0)}}},
 		&ua.TransferSubscriptionsRequest{SubscriptionIDs: []uint32{1}},
 		&ua.SetTriggeringRequest{SubscriptionID: 1, TriggeringItemID: 1, LinksToAdd: []uint32{1, 2}, LinksToRemove: []uint32{1}},
 		&ua.AddNodesRequest{},
@@ -69,7 +71,7 @@ func TestNothingIsServedWithoutASession(t *testing.T) {
 
 func TestOtherServicesAreUnsupported(t *testing.T) {
 	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
-		for _, req := range []ua.Request{&ua.WriteRequest{}, &ua.CallRequest{}, &ua.HistoryReadRequest{}, &ua.AddNodesRequest{}, &ua.QueryFirstRequest{},
+		for _, req := range []ua.Request{&ua.AddNodesRequest{}, &ua.DeleteNodesRequest{}, &ua.QueryFirstRequest{}, &ua.QueryNextRequest{},
 			&ua.RegisterServerRequest{}, &ua.RegisterServer2Request{}, &ua.FindServersOnNetworkRequest{}} {
 			wantFault(t, r.call(req), ua.StatusBadServiceUnsupported)
 		}

@@ -64,9 +64,10 @@ type Node struct {
 	Value           ValueFunc // nil: a Variable's value is null, a VariableType has none
 
 	// Of Variable.
-	AccessLevel             byte    // the user's access level is the same
+	AccessLevel             byte    // the user's access level is the same; whether a user may write is for Write to say
 	MinimumSamplingInterval float64 // milliseconds; 0 is "by exception", -1 "unknown"
 	Historizing             bool
+	Write                   WriteFunc // nil: nobody can
 
 	// Executable is of Method; the user's is the same.
 	Executable bool

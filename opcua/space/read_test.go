@@ -24,7 +24,7 @@ func TestReadStatus(t *testing.T) {
 	edit(t, front, func(e *Edit) {
 		e.Put(variable(t, value, "Value", 1.5))
 		n := variable(t, unreadable, "Unreadable", 1.5)
-		n.AccessLevel = AccessCurrentWrite
+		n.AccessLevel, n.Write = AccessCurrentWrite, func(WriteContext, *ua.Variant) ua.StatusCode { return ua.StatusOK }
 		e.Put(n)
 		e.Put(variable(t, array, "Array", []float64{1, 2, 3}))
 		n = variable(t, status, "Status", nil)

@@ -281,6 +281,8 @@ func (n *Node) validate() error {
 		return bad("DataType", "is null")
 	case n.Value != nil && n.Class != ua.NodeClassVariable && n.Class != ua.NodeClassVariableType:
 		return bad("Value", "is set, but only variables and their types have one")
+	case (n.Write != nil) != (n.Class == ua.NodeClassVariable && n.AccessLevel&AccessCurrentWrite != 0):
+		return bad("Write", "goes with AccessCurrentWrite of a variable")
 	}
 	return nil
 }
