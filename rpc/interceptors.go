@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"google.golang.org/grpc"
@@ -98,10 +99,21 @@ func (s *Server) admit(ctx context.Context, c *call) (context.Context, error) {
 	return withCaller(ctx, c.caller), nil
 }
 
+// A call ends here this long before the deadline of its caller, so that the answer, which says what it waited for in vain,
+// is there in time: for a caller who gave up first it would be a broken call with an unknown outcome. Of a short deadline it
+// is one part in answerShare at most.
+const (
+	answerMargin = 100 * time.Millisecond
+	answerShare  = 4
+)
+
 // deadline gives a call without one the default, and shortens one that is too far away.
 func (s *Server) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	limit := s.config.Limits.MaxDeadline
-	if _, ok := ctx.Deadline(); !ok {
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		limit = min(limit, left-min(answerMargin, left/answerShare))
+	} else {
 		limit = min(limit, s.config.Limits.DefaultDeadline)
 	}
 	return context.WithTimeout(ctx, limit)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -264,6 +265,54 @@ func TestDeadlines(t *testing.T) {
 			t.Errorf("%s: %s left, want up to %s", test.name, got, test.want)
 		}
 	}
+}
+
+// TestTheAnswerComesBeforeTheDeadline has calls that wait for a leader, or a revision, for as long as they may.
+func TestTheAnswerComesBeforeTheDeadline(t *testing.T) {
+	for kind, want := range map[node.ErrorKind]struct {
+		code   codes.Code
+		reason string
+	}{
+		node.NoLeader: {codes.Unavailable, ReasonNoLeader},
+		node.Deadline: {codes.DeadlineExceeded, ReasonDeadline},
+	} {
+		wait := func(ctx context.Context) error {
+			<-ctx.Done()
+			return &node.Error{Op: "wait", Kind: kind, Err: ctx.Err()}
+		}
+		h := serve(t, Config{Node: &scripted{
+			read:    func(ctx context.Context) (node.View, error) { return node.View{}, wait(ctx) },
+			propose: func(ctx context.Context, _ *logv1.Command) (*logv1.Outcome, error) { return nil, wait(ctx) },
+		}})
+		conn := h.dial(t, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := quoratev1.NewTopologyServiceClient(conn).GetTopology(ctx, &quoratev1.GetTopologyRequest{})
+		assertRefused(t, err, want.code, want.reason, "")
+		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = quoratev1.NewLeaseServiceClient(conn).BeginLease(ctx, &quoratev1.BeginLeaseRequest{RequestId: "b", Server: "m1"})
+		assertRefused(t, err, want.code, want.reason, "")
+	}
+}
+
+func TestTheMarginIsAShareOfAShortDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{config: Config{Limits: Limits{}.withDefaults()}}
+		for asked, want := range map[time.Duration]time.Duration{
+			20 * time.Millisecond: 15 * time.Millisecond, 400 * time.Millisecond: 300 * time.Millisecond,
+			3 * time.Second: 2900 * time.Millisecond, time.Hour: time.Minute,
+		} {
+			outer, cancelOuter := context.WithTimeout(t.Context(), asked)
+			inner, cancel := s.deadline(outer)
+			deadline, _ := inner.Deadline()
+			if got := time.Until(deadline); got != want {
+				t.Errorf("of %s the call has %s, want %s", asked, got, want)
+			}
+			cancel()
+			cancelOuter()
+		}
+	})
 }
 
 func TestCallsInFlightAreLimited(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -30,6 +31,9 @@ const (
 	reachTimeout = 2 * time.Second
 	// attemptTimeout is how long one endpoint may take to answer where there are others to ask.
 	attemptTimeout = 4 * time.Second
+	// leastAttempt is the least time in which one may answer: with less of it left, the call is not sent once more. Its answer
+	// would come too late, and tell less than the one that is there.
+	leastAttempt = 200 * time.Millisecond
 	// firstPause and maxPause are the waits between two rounds over all endpoints; each is twice the one before.
 	firstPause = 50 * time.Millisecond
 	maxPause   = 500 * time.Millisecond
@@ -109,12 +113,13 @@ func (c *connection) Invoke(ctx context.Context, method string, request, reply a
 		if err == nil {
 			return nil
 		}
-		if reached || failure.err == nil || failure.unreached {
-			// An answer says more than "no connection" of a later endpoint does.
+		outcome := judge(reached, err)
+		if failure.err == nil || failure.unreached || reached && (answered(err) || !answered(failure.err) || outcome == ambiguous && changes) {
+			// An answer says more than "no connection" or "no answer" of a later endpoint does, unless that leaves a change open.
 			failure.endpoint, failure.err, failure.unreached = endpoint, err, !reached
 		}
 		mayRepeat := true
-		switch judge(reached, err) {
+		switch outcome {
 		case final:
 			failure.unknown = false
 			return failure
@@ -125,7 +130,14 @@ func (c *connection) Invoke(ctx context.Context, method string, request, reply a
 		}
 		c.current = (c.current + 1) % len(c.members)
 		round, complete := attempt/len(c.members), attempt%len(c.members) == 0
-		if !mayRepeat || attempt == maxAttempts || ctx.Err() != nil || (failure.unreached && round == maxUnreachedRounds) {
+		if !mayRepeat || attempt == maxAttempts || (failure.unreached && round == maxUnreachedRounds) {
+			return failure
+		}
+		next := leastAttempt
+		if complete {
+			next += pause
+		}
+		if ctx.Err() != nil || (!failure.unreached && left(ctx) < next) {
 			return failure
 		}
 		if complete {
@@ -147,7 +159,28 @@ func (c *connection) attempt(ctx context.Context, member *grpc.ClientConn, metho
 		ctx, cancel = context.WithTimeout(ctx, attemptTimeout)
 		defer cancel()
 	}
-	return true, member.Invoke(ctx, method, request, reply, opts...)
+	limit := left(ctx)
+	err = member.Invoke(ctx, method, request, reply, opts...)
+	if err != nil && !answered(err) && outOfTime(ctx, err) {
+		err = status.Errorf(codes.DeadlineExceeded, "no answer within %s", limit.Round(10*time.Millisecond))
+	}
+	return true, err
+}
+
+// left is the time until the deadline of a context that has one.
+func left(ctx context.Context) time.Duration {
+	deadline, _ := ctx.Deadline()
+	return time.Until(deadline)
+}
+
+// answered says whether a member gave the error, and not the transport: members always give a reason.
+func answered(err error) bool { return reasonOf(err) != "" }
+
+// outOfTime says whether a call ended because its time was up. The transport words this in many ways, of which one is the
+// server's: it resets the stream at the deadline, a moment before the client notices.
+func outOfTime(ctx context.Context, err error) bool {
+	code := status.Code(err)
+	return code == codes.DeadlineExceeded || code == codes.Canceled && !errors.Is(ctx.Err(), context.Canceled)
 }
 
 // reach waits until the member's connection stands, so that a call that was never sent is told apart from one that was.

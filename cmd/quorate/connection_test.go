@@ -197,6 +197,57 @@ func TestNoLeaderEndsWithTheTimeout(t *testing.T) {
 	}
 }
 
+// lateNoLeader waits for a leader for as long as it may, and answers a moment before the caller's deadline, as members do.
+func lateNoLeader(ctx context.Context, _ int) error {
+	deadline, _ := ctx.Deadline()
+	ctx, cancel := context.WithDeadline(ctx, deadline.Add(-leastAttempt/2))
+	defer cancel()
+	<-ctx.Done()
+	return noLeader
+}
+
+func TestALateAnswerIsTheLast(t *testing.T) {
+	one := startScripted(t, lateNoLeader)
+	err := setMaintenance(t, connectTo(t, time.Second, one.address))
+	if err == nil || exitCode(err) != exitPrecondition || len(one.calls()) != 1 || !strings.Contains(err.Error(), "reason NO_LEADER") {
+		t.Fatalf("error %v, exit code %d after %d calls", err, exitCode(err), len(one.calls()))
+	}
+}
+
+func TestAnAnswerSaysMoreThanNoAnswer(t *testing.T) {
+	noLeaderThenHang := func(ctx context.Context, call int) error {
+		if call == 1 {
+			return noLeader
+		}
+		return hang(ctx, call)
+	}
+	one := startScripted(t, noLeaderThenHang)
+	_, err := quoratev1.NewMemberServiceClient(connectTo(t, 2*leastAttempt, one.address)).ListMembers(t.Context(), &quoratev1.ListMembersRequest{})
+	if err == nil || exitCode(err) != exitPrecondition || len(one.calls()) != 2 {
+		t.Errorf("a read: error %v, exit code %d after %d calls", err, exitCode(err), len(one.calls()))
+	}
+	// What became of the second attempt of a change is more important than what became of the first.
+	one = startScripted(t, noLeaderThenHang)
+	err = setMaintenance(t, connectTo(t, 2*leastAttempt, one.address))
+	if err == nil || exitCode(err) != exitRemote || !strings.HasPrefix(err.Error(), "outcome unknown, the change may have happened: no answer within ") {
+		t.Errorf("a change: error %v, exit code %d", err, exitCode(err))
+	}
+}
+
+func TestItsOwnTimeoutIsSaidPlainly(t *testing.T) {
+	for name, answer := range map[string]func(context.Context, int) error{
+		"nothing":                 hang,
+		"the transport's reset":   always(status.Error(codes.Canceled, "stream terminated by RST_STREAM with error code: CANCEL")),
+		"the transport's timeout": always(status.Error(codes.DeadlineExceeded, "context deadline exceeded")),
+	} {
+		one := startScripted(t, answer)
+		_, err := quoratev1.NewMemberServiceClient(connectTo(t, 300*time.Millisecond, one.address)).ListMembers(t.Context(), &quoratev1.ListMembersRequest{})
+		if err == nil || exitCode(err) != exitRemote || !strings.HasPrefix(err.Error(), "no answer within ") || !strings.HasSuffix(err.Error(), "0ms (code DeadlineExceeded, asked "+one.address+")") {
+			t.Errorf("%s: error %v, exit code %d", name, err, exitCode(err))
+		}
+	}
+}
+
 func TestAttemptsAreBounded(t *testing.T) {
 	one, two := startScripted(t, always(noLeader)), startScripted(t, always(noLeader))
 	c := connectTo(t, time.Minute, one.address, two.address)
