@@ -123,7 +123,8 @@ func (t *topologyService) ListGenerations(ctx context.Context, request *quoratev
 	return &quoratev1.ListGenerationsResponse{Header: header, Generations: page}, nil
 }
 
-// DiffTopology compares two generations; from 0 is the empty topology that the group began with.
+// DiffTopology compares two generations; from 0 is the empty topology that the group began with, as is to 0, the current one,
+// before the first publish.
 func (t *topologyService) DiffTopology(ctx context.Context, request *quoratev1.DiffTopologyRequest) (*quoratev1.DiffTopologyResponse, error) {
 	view, header, err := t.server.read(ctx, request.GetRead())
 	if err != nil {
@@ -136,9 +137,12 @@ func (t *topologyService) DiffTopology(ctx context.Context, request *quoratev1.D
 			return nil, refusal
 		}
 	}
-	to, refusal := view.State.WholeGeneration(request.GetTo())
-	if refusal != nil {
-		return nil, refusal
+	var to *quoratev1.Generation
+	if request.GetTo() != 0 || view.State.CurrentGeneration() != nil {
+		var refusal *fsm.Refusal
+		if to, refusal = view.State.WholeGeneration(request.GetTo()); refusal != nil {
+			return nil, refusal
+		}
 	}
 	return &quoratev1.DiffTopologyResponse{
 		Header: header, From: request.GetFrom(), To: to.GetNumber(), Changes: fsm.Diff(from.GetTopology(), to.GetTopology()),

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -75,6 +76,16 @@ func TestPublishPlanHistoryAndRollback(t *testing.T) {
 	}
 	_, err = topologies.GetTopology(ctx, &quoratev1.GetTopologyRequest{Generation: 9})
 	assertRefused(t, err, codes.NotFound, fsm.ReasonUnknownGeneration, detailsOf(err).field())
+}
+
+func TestDiffBeforeTheFirstPublish(t *testing.T) {
+	h := serve(t, Config{Node: &scripted{read: func(context.Context) (node.View, error) { return node.View{State: fsm.New()}, nil }}})
+	topologies := quoratev1.NewTopologyServiceClient(h.dial(t, nil))
+	if diff, err := topologies.DiffTopology(testContext(t), &quoratev1.DiffTopologyRequest{}); err != nil || diff.GetTo() != 0 || len(diff.GetChanges()) != 0 {
+		t.Errorf("diff %v, %v", diff, err)
+	}
+	_, err := topologies.DiffTopology(testContext(t), &quoratev1.DiffTopologyRequest{To: 1})
+	assertRefused(t, err, codes.NotFound, fsm.ReasonUnknownGeneration, "generation")
 }
 
 func TestARepeatedRequestGetsTheFirstAnswer(t *testing.T) {
