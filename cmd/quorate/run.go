@@ -278,12 +278,19 @@ func named(part string, err error) error {
 	return fmt.Errorf("%s: %w", part, err)
 }
 
-// shutdownNotice is for how long the end of the member is announced over OPC UA. Who tries things out does not wait for it.
+// For how long the end of a member is announced over OPC UA, as State=Shutdown and SecondsTillShutdown (OPC 10000-5 §12.10),
+// before its sessions are closed. In dev it is just long enough for a client to be told: who tries things out does not
+// wait for it.
+const (
+	shutdownNotice    = time.Second
+	devShutdownNotice = 200 * time.Millisecond
+)
+
 func (s *settings) shutdownNotice() time.Duration {
 	if s.Dev {
-		return 0
+		return devShutdownNotice
 	}
-	return time.Second
+	return shutdownNotice
 }
 
 // applicationDir holds the OPC UA application certificate and the certificates of clients.
