@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,7 +35,7 @@ const (
 //	exits CODE COMMAND…       runs a command and demands its exit code
 //	eventually REGEXP COMMAND…  runs a command until its standard output matches
 //	dev FLAG…                 starts "quorate dev --json" at $BASE and waits until it is ready
-//	stop                      interrupts it and demands exit code 0
+//	interrupt                 interrupts it and demands exit code 0; "stop" is testscript's own, and ends a script as passed
 //	signal SIGNAL PID         sends KILL, INT, …
 //	gone PID                  waits until a process is gone
 func TestScripts(t *testing.T) {
@@ -48,7 +47,7 @@ func TestScripts(t *testing.T) {
 			"exits":      scriptExits,
 			"eventually": scriptEventually,
 			"dev":        scriptDev,
-			"stop":       scriptStop,
+			"interrupt":  scriptInterrupt,
 			"signal":     scriptSignal,
 			"gone":       scriptGone,
 		},
@@ -56,10 +55,10 @@ func TestScripts(t *testing.T) {
 }
 
 // devRun is the "quorate dev" of one script.
-type devRun struct {
-	process *exec.Cmd
-	stderr  bytes.Buffer
-}
+type devRun struct{ process *exec.Cmd }
+
+// devStderr is what "quorate dev" says, in the script's directory.
+const devStderr = "dev.stderr"
 
 func setupScript(env *testscript.Env) error {
 	base, err := freePorts()
@@ -162,20 +161,22 @@ func waitFor(ts *testscript.TestScript, holds func() bool, otherwise func() stri
 
 func scriptDev(ts *testscript.TestScript, neg bool, args []string) {
 	dev := ts.Value("dev").(*devRun)
-	dev.stderr.Reset()
 	dev.process = exec.Command("quorate", append([]string{"dev", "--json", "--base-port", ts.Getenv("BASE")}, args...)...)
 	dev.process.Dir = ts.MkAbs(".")
 	// What dev writes for people is looked at in $WORK/tmp.
 	dev.process.Env = append(os.Environ(), "TMPDIR="+ts.MkAbs("tmp"))
 	ts.Check(os.MkdirAll(ts.MkAbs("tmp"), 0o700))
-	dev.process.Stderr = &dev.stderr
+	stderr, err := os.Create(ts.MkAbs(devStderr))
+	ts.Check(err)
+	defer stderr.Close()
+	dev.process.Stderr = stderr
 	stdout, err := dev.process.StdoutPipe()
 	ts.Check(err)
 	ts.Check(dev.process.Start())
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
 	if err != nil {
 		_ = dev.process.Wait()
-		ts.Fatalf("dev did not become ready: %v\n%s", err, dev.stderr.String())
+		ts.Fatalf("dev did not become ready: %v\n%s", err, ts.ReadFile(devStderr))
 	}
 	ts.Logf("%s", line)
 	ts.Check(os.WriteFile(ts.MkAbs("dev.json"), line, 0o600))
@@ -193,15 +194,14 @@ func scriptDev(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("PID_dev", strconv.Itoa(dev.process.Process.Pid))
 }
 
-func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
+func scriptInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 	dev := ts.Value("dev").(*devRun)
 	ts.Check(dev.process.Process.Signal(os.Interrupt))
 	err := dev.process.Wait()
-	ts.Logf("%s", dev.stderr.String())
+	ts.Logf("%s", ts.ReadFile(devStderr))
 	if err != nil {
 		ts.Fatalf("dev ended with %v", err)
 	}
-	ts.Check(os.WriteFile(ts.MkAbs("dev.stderr"), dev.stderr.Bytes(), 0o600))
 }
 
 var scriptSignals = map[string]syscall.Signal{"KILL": syscall.SIGKILL, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "STOP": syscall.SIGSTOP}
