@@ -25,7 +25,9 @@ import (
 	"github.com/gopcua/opcua/ua"
 
 	"quorate/node"
+	"quorate/opcua/certstore"
 	"quorate/opcua/channel"
+	"quorate/opcua/login"
 	"quorate/opcua/nodeset"
 	"quorate/opcua/server"
 	"quorate/opcua/space"
@@ -73,6 +75,14 @@ type Config struct {
 	// AllowAnonymous takes sessions without a user on every endpoint. Without it they are taken only where the
 	// application proved who it is by its certificate, that is, not on an endpoint without security.
 	AllowAnonymous bool
+	// Applications are the client applications that are trusted; nil trusts whoever has a certificate that can be used. This
+	// member's own certificate is trusted in any case.
+	Applications *certstore.Store
+	// Users knows who logs in by a user name and a password, and the roles of those with a certificate. Nil lets nobody
+	// log in by name.
+	Users *login.Users
+	// UserCertificates are the users who are trusted by their certificates; nil takes none. Who has no role in Users is a viewer.
+	UserCertificates *certstore.Store
 
 	// SetMaintenance is behind the method RequestServerStateChange. Without it the Server object has no such method.
 	SetMaintenance MaintenanceFunc
@@ -178,6 +188,8 @@ func New(cfg Config) (*Endpoint, error) {
 		Certificate:     cfg.Certificate,
 		Methods:         e.methods(),
 		Discovery:       e.discover,
+		Verify:          cfg.verify,
+		UserTokens:      cfg.userTokens(),
 		Authenticate:    cfg.authenticate,
 		Limits:          cfg.Limits,
 		ChannelLimits:   cfg.ChannelLimits,
@@ -240,27 +252,4 @@ func (e *Endpoint) follow(ctx context.Context) {
 		case <-changed:
 		}
 	}
-}
-
-// offers are the endpoints. The strongest is offered first, since some clients take the first.
-func (c *Config) offers() []channel.SecurityOffer {
-	offers := []channel.SecurityOffer{
-		{PolicyURI: ua.SecurityPolicyURIBasic256Sha256, Mode: ua.MessageSecurityModeSignAndEncrypt},
-		{PolicyURI: ua.SecurityPolicyURIBasic256Sha256, Mode: ua.MessageSecurityModeSign},
-	}
-	if c.AllowNone {
-		offers = append(offers, channel.SecurityOffer{PolicyURI: ua.SecurityPolicyURINone, Mode: ua.MessageSecurityModeNone})
-	}
-	return offers
-}
-
-// authenticate takes anonymous users, who may only read, as the settings allow.
-func (c *Config) authenticate(given server.Credentials) (server.Identity, ua.StatusCode) {
-	if given.Kind != ua.UserTokenTypeAnonymous {
-		return server.Identity{}, ua.StatusBadIdentityTokenRejected
-	}
-	if !c.AllowAnonymous && given.PolicyURI == ua.SecurityPolicyURINone {
-		return server.Identity{}, ua.StatusBadIdentityTokenRejected
-	}
-	return server.Identity{}, ua.StatusOK
 }

@@ -283,7 +283,12 @@ func TestDiscovery(t *testing.T) {
 		}
 		offers = append(offers, e.SecurityPolicyURI[len(ua.SecurityPolicyURIPrefix):]+" "+e.SecurityMode.String())
 	}
-	if diff := cmp.Diff([]string{"Basic256Sha256 MessageSecurityModeSignAndEncrypt", "Basic256Sha256 MessageSecurityModeSign", "None MessageSecurityModeNone"}, offers); diff != "" {
+	want := []string{
+		"Aes256_Sha256_RsaPss MessageSecurityModeSignAndEncrypt", "Basic256Sha256 MessageSecurityModeSignAndEncrypt", "Aes128_Sha256_RsaOaep MessageSecurityModeSignAndEncrypt",
+		"Aes256_Sha256_RsaPss MessageSecurityModeSign", "Basic256Sha256 MessageSecurityModeSign", "Aes128_Sha256_RsaOaep MessageSecurityModeSign",
+		"None MessageSecurityModeNone",
+	}
+	if diff := cmp.Diff(want, offers); diff != "" {
 		t.Errorf("offers (-want +got):\n%s", diff)
 	}
 }

@@ -42,7 +42,7 @@ const (
 	MaxKeyBits = 4096
 	// MaxRejected is how many certificates rejected/certs keeps; the oldest make room.
 	MaxRejected = 100
-	// MaxRejectedPerMinute bounds what strangers make this machine write.
+	// MaxRejectedPerMinute bounds what strangers make this machine write: files, and lines of the log.
 	MaxRejectedPerMinute = 30
 	// maxIssuers bounds the issuers of one name that are tried, since each costs a signature.
 	maxIssuers = 8
@@ -83,8 +83,24 @@ type Store struct {
 	seen  []fileMark // what the folders held when they were last read
 	lists *lists
 
-	window  time.Time // when the minute of MaxRejectedPerMinute began
-	written int       // in it
+	files, lines budget
+}
+
+// budget is MaxRejectedPerMinute.
+type budget struct {
+	since time.Time
+	spent int
+}
+
+func (b *budget) spend(now time.Time) bool {
+	if age := now.Sub(b.since); age < 0 || age >= time.Minute {
+		*b = budget{since: now}
+	}
+	if b.spent == MaxRejectedPerMinute {
+		return false
+	}
+	b.spent++
+	return true
 }
 
 // The folders, below the store's directory.
@@ -136,8 +152,8 @@ func (s *Store) Verify(chain []byte) ua.StatusCode {
 		return ua.StatusBadCertificateInvalid
 	}
 	status := s.current().judge(certificates, s.o.Now(), s.o.Use, s.o.RequireRevocationLists)
-	if status == ua.StatusBadCertificateUntrusted || status == ua.StatusBadCertificateChainIncomplete {
-		s.keep(certificates[0])
+	if status != ua.StatusOK {
+		s.refused(certificates[0], status)
 	}
 	return status
 }

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/gopcua/opcua/ua"
 )
 
 // State is in which list a certificate is.
@@ -144,31 +146,24 @@ func (s *Store) file(folder string, der []byte) string {
 	return filepath.Join(s.dir, folder, Fingerprint(der)+".der")
 }
 
-// keep puts a certificate among the rejected, for an administrator to look at. It is a courtesy: what goes wrong is logged.
-func (s *Store) keep(c *x509.Certificate) {
+// refused logs what was refused, since the peer is told less, and keeps what is not trusted for an administrator to look at.
+func (s *Store) refused(c *x509.Certificate, status ua.StatusCode) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	file := s.file(rejectedCerts, c.Raw)
-	if _, err := os.Stat(file); err == nil {
-		return
-	}
 	now := s.o.Now()
-	if since := now.Sub(s.window); since < 0 || since >= time.Minute {
-		s.window, s.written = now, 0
+	if s.lines.spend(now) {
+		s.o.Logger.Warn("a certificate is refused", "status", status, "subject", c.Subject.String(), "fingerprint", Fingerprint(c.Raw))
 	}
-	if s.written >= MaxRejectedPerMinute {
+	if status != ua.StatusBadCertificateUntrusted && status != ua.StatusBadCertificateChainIncomplete {
 		return
 	}
-	s.written++
-	if err := s.makeRoom(); err != nil {
+	file := s.file(rejectedCerts, c.Raw)
+	if _, err := os.Stat(file); err == nil || !s.files.spend(now) {
+		return
+	}
+	if err := errors.Join(s.makeRoom(), write(file, c.Raw)); err != nil {
 		s.o.Logger.Error("an unknown certificate is not kept", "error", err)
-		return
 	}
-	if err := write(file, c.Raw); err != nil {
-		s.o.Logger.Error("an unknown certificate is not kept", "error", err)
-		return
-	}
-	s.o.Logger.Warn("a certificate is not trusted", "subject", c.Subject.String(), "fingerprint", Fingerprint(c.Raw))
 }
 
 // makeRoom removes the oldest of the rejected until there is a place for another.

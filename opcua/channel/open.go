@@ -103,6 +103,9 @@ func (c *Channel) identify(h *asymmetricHeader) error {
 		if c.policy.secure && !bytes.Equal(h.certificate, c.clientChain) {
 			return ending{ua.StatusBadSecurityChecksFailed, RejectSecurity, "renewal with another certificate"}
 		}
+		if c.policy.secure {
+			return c.verifyClient(c.clientChain) // Who is no longer trusted, or has expired, goes no further.
+		}
 		return nil
 	}
 	p := policyByURI(h.policyURI)
@@ -120,10 +123,8 @@ func (c *Channel) identify(h *asymmetricHeader) error {
 	if status != ua.StatusOK {
 		return ending{status, RejectSecurity, "client certificate cannot be used with this policy"}
 	}
-	if c.server.cfg.Verify != nil {
-		if status := c.server.cfg.Verify(h.certificate); status != ua.StatusOK {
-			return ending{status, RejectSecurity, "client certificate is not accepted"}
-		}
+	if err := c.verifyClient(h.certificate); err != nil {
+		return err
 	}
 	ownKey, ownPrint, status := leafKey(p, c.serverChain)
 	if status != ua.StatusOK || c.serverKey == nil || !ownKey.Equal(c.serverKey.Public()) {
@@ -135,6 +136,17 @@ func (c *Channel) identify(h *asymmetricHeader) error {
 	}
 	c.clientChain = bytes.Clone(h.certificate)
 	c.clientKey, c.clientPrint = key, thumbprint
+	return nil
+}
+
+// verifyClient asks whether the client's certificate is trusted.
+func (c *Channel) verifyClient(chain []byte) error {
+	if c.server.cfg.Verify == nil {
+		return nil
+	}
+	if status := c.server.cfg.Verify(chain); status != ua.StatusOK {
+		return ending{status, RejectSecurity, "client certificate is not accepted"}
+	}
 	return nil
 }
 

@@ -1,0 +1,102 @@
+package opcua
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+
+	"github.com/gopcua/opcua/ua"
+
+	"quorate/opcua/certstore"
+	"quorate/opcua/channel"
+	"quorate/opcua/login"
+	"quorate/opcua/server"
+)
+
+// offers are the endpoints. The strongest is offered first, since some clients take the first.
+func (c *Config) offers() []channel.SecurityOffer {
+	var offers []channel.SecurityOffer
+	for _, mode := range []ua.MessageSecurityMode{ua.MessageSecurityModeSignAndEncrypt, ua.MessageSecurityModeSign} {
+		for _, policy := range []string{
+			ua.SecurityPolicyURIAes256Sha256RsaPss, ua.SecurityPolicyURIBasic256Sha256, ua.SecurityPolicyURIAes128Sha256RsaOaep,
+		} {
+			offers = append(offers, channel.SecurityOffer{PolicyURI: policy, Mode: mode})
+		}
+	}
+	if c.AllowNone {
+		offers = append(offers, channel.SecurityOffer{PolicyURI: ua.SecurityPolicyURINone, Mode: ua.MessageSecurityModeNone})
+	}
+	return offers
+}
+
+// userTokens are the ways to log in.
+func (c *Config) userTokens() []*ua.UserTokenPolicy {
+	tokens := []*ua.UserTokenPolicy{{PolicyID: "anonymous", TokenType: ua.UserTokenTypeAnonymous}}
+	if c.Users != nil {
+		tokens = append(tokens, &ua.UserTokenPolicy{PolicyID: "username", TokenType: ua.UserTokenTypeUserName})
+	}
+	if c.UserCertificates != nil {
+		tokens = append(tokens, &ua.UserTokenPolicy{PolicyID: "certificate", TokenType: ua.UserTokenTypeCertificate})
+	}
+	return tokens
+}
+
+// verify judges the certificate of a client application.
+func (c *Config) verify(chain []byte) ua.StatusCode {
+	if c.Applications == nil {
+		return ua.StatusOK
+	}
+	// A member reads the witness through its own endpoint.
+	if own, _ := c.Certificate(); bytes.Equal(own, chain) {
+		return ua.StatusOK
+	}
+	return certstore.OnWire(c.Applications.Verify(chain))
+}
+
+// authenticate finds out who a user is. Who is anonymous may look, where the settings allow it.
+func (c *Config) authenticate(given server.Credentials) (server.Identity, ua.StatusCode) {
+	switch given.Kind {
+	case ua.UserTokenTypeAnonymous:
+		if !c.AllowAnonymous && given.PolicyURI == ua.SecurityPolicyURINone {
+			return server.Identity{}, ua.StatusBadIdentityTokenRejected
+		}
+		return server.Identity{}, ua.StatusOK
+	case ua.UserTokenTypeUserName:
+		user, err := c.Users.Password(given.UserName, given.Password, given.RemoteAddr)
+		switch {
+		case errors.Is(err, login.ErrBusy):
+			return server.Identity{}, ua.StatusBadTCPServerTooBusy
+		case err != nil:
+			return server.Identity{}, ua.StatusBadUserAccessDenied
+		}
+		return identityOf(user)
+	case ua.UserTokenTypeCertificate:
+		return c.certifiedUser(given.Certificate)
+	}
+	return server.Identity{}, ua.StatusBadIdentityTokenRejected
+}
+
+// certifiedUser is who a certificate, of which the client has the key, says.
+func (c *Config) certifiedUser(certificate []byte) (server.Identity, ua.StatusCode) {
+	if c.UserCertificates.Verify(certificate) != ua.StatusOK {
+		return server.Identity{}, ua.StatusBadIdentityTokenRejected
+	}
+	chain, err := x509.ParseCertificates(certificate)
+	if err != nil || len(chain) == 0 {
+		return server.Identity{}, ua.StatusBadIdentityTokenInvalid
+	}
+	if c.Users != nil {
+		if user, ok := c.Users.Certificate(certstore.Fingerprint(chain[0].Raw)); ok {
+			return identityOf(user)
+		}
+	}
+	return server.Identity{Name: chain[0].Subject.CommonName, Role: server.RoleViewer}, ua.StatusOK
+}
+
+func identityOf(user login.User) (server.Identity, ua.StatusCode) {
+	role, err := server.ParseRole(user.Role)
+	if err != nil {
+		return server.Identity{}, ua.StatusBadUserAccessDenied // The list was opened with other roles than the server's.
+	}
+	return server.Identity{Name: user.Name, Role: role}, ua.StatusOK
+}
