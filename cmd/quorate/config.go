@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -18,27 +20,47 @@ func newConfig(o *options) *cobra.Command {
 }
 
 func newConfigCheck(o *options) *cobra.Command {
+	var file string
 	var set []string
 	cmd := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Check a configuration file as serve would, and start nothing",
 		Long: `Check reads the file, the environment and --set as "quorate serve" does, and reports everything that is wrong, each
-with its key. It does not look at the certificates' files, the data directory or the ports.`,
-		Args: cobra.ExactArgs(1),
+with its key. Then it loads the certificates that the file names. It does not look at the data directory or the ports.
+The file may be named as for serve too, by --config.`,
+		Args: cobra.MaximumNArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
 		},
 	}
+	addConfigFlag(cmd, &file)
 	addSetFlag(cmd, &set)
 	cmd.RunE = func(_ *cobra.Command, arguments []string) error {
-		s, err := loadSettings(arguments[0], os.Environ(), set)
+		switch {
+		case len(arguments) == 1 && file != "":
+			return fmt.Errorf("--config: names a file, and %s is another: give one", arguments[0])
+		case len(arguments) == 1:
+			file = arguments[0]
+		case file == "":
+			return errors.New("FILE: missing")
+		}
+		s, err := loadSettings(file, os.Environ(), set)
 		if err != nil {
 			return err
 		}
-		answer := map[string]any{"file": arguments[0], "member": s.Member, "valid": true}
-		return o.showPlain(answer, func(p *printer) { p.line("%s is valid: member %s of site %s", arguments[0], s.Member, s.Site) })
+		if _, err := s.loadCredentials(); err != nil {
+			return err
+		}
+		answer := map[string]any{"file": file, "member": s.Member, "valid": true}
+		return o.showPlain(answer, func(p *printer) { p.line("%s is valid: member %s of site %s", file, s.Member, s.Site) })
 	}
 	return cmd
+}
+
+// addConfigFlag adds --config.
+func addConfigFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVar(file, "config", "", "configuration `FILE`")
+	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
 }
 
 // addSetFlag adds --set. StringArray, not StringSlice: a bootstrap list holds commas.

@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -133,11 +135,22 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 	return m, nil
 }
 
-// credentials loads the certificates, nil where there are none, which only dev allows.
-func (p *parts) credentials() (*pki.Credentials, error) {
-	s := p.settings
+// loadCredentials loads the certificates, nil where there are none, which only dev allows. They must be those of this member.
+func (s *settings) loadCredentials() (*pki.Credentials, error) {
 	if s.TLS.Cert == "" {
 		return nil, nil
+	}
+	var f findings
+	for _, t := range []struct{ key, file string }{{"tls.ca", s.TLS.CA}, {"tls.cert", s.TLS.Cert}, {"tls.key", s.TLS.Key}} {
+		file, err := os.Open(t.file)
+		if err != nil {
+			f.add(t.key, "%v", err)
+			continue
+		}
+		closeQuietly(file)
+	}
+	if len(f) > 0 {
+		return nil, errors.New(strings.Join(f, "; "))
 	}
 	credentials, err := pki.Load(s.TLS.Cert, s.TLS.Key, s.TLS.CA)
 	if err != nil {
@@ -146,6 +159,15 @@ func (p *parts) credentials() (*pki.Credentials, error) {
 	identity := credentials.Identity()
 	if !identity.Member || identity.Name != s.Member || identity.Site != s.Site {
 		return nil, fmt.Errorf("tls.cert: is that of %s, not of member %s of site %s", identity.URI(), s.Member, s.Site)
+	}
+	return credentials, nil
+}
+
+// credentials loads the certificates and has the log told of each time that they are loaded again.
+func (p *parts) credentials() (*pki.Credentials, error) {
+	credentials, err := p.settings.loadCredentials()
+	if credentials == nil {
+		return nil, err
 	}
 	credentials.OnReload(func(err error) {
 		if err != nil {

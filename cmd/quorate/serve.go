@@ -38,8 +38,7 @@ over and leaves. The second one ends it at once.`,
 			return serve(cmd.Context(), s, newLogger(s, o.std.err))
 		},
 	}
-	cmd.Flags().StringVar(&file, "config", "", "configuration `FILE`")
-	must(cmd.MarkFlagFilename("config", "yaml", "yml"))
+	addConfigFlag(cmd, &file)
 	addSetFlag(cmd, &set)
 	return cmd
 }
