@@ -126,7 +126,7 @@ func Read(ctx context.Context, cfg ClientConfig, nodes ...string) ([]Reading, er
 	}
 	readings := make([]Reading, len(values))
 	for i, v := range values {
-		readings[i] = readingOf(nodes[i], v)
+		readings[i] = ReadingOf(nodes[i], v)
 	}
 	return readings, nil
 }
@@ -157,7 +157,7 @@ func Watch(ctx context.Context, cfg ClientConfig, interval time.Duration, nodes 
 		case reached:
 			delay = firstReconnect
 			for _, n := range nodes {
-				fn(readingOf(n, &ua.DataValue{Status: ua.StatusBadNoCommunication}))
+				fn(ReadingOf(n, &ua.DataValue{Status: ua.StatusBadNoCommunication}))
 			}
 		}
 		select {
@@ -241,7 +241,7 @@ func (w *watcher) monitor(ctx context.Context, s *session.Session, subscription 
 	}
 	for i, r := range response.Results {
 		if r.StatusCode != ua.StatusOK {
-			w.fn(readingOf(w.nodes[i], &ua.DataValue{Status: r.StatusCode}))
+			w.fn(ReadingOf(w.nodes[i], &ua.DataValue{Status: r.StatusCode}))
 		}
 	}
 	return nil
@@ -266,7 +266,7 @@ func (w *watcher) deliver(message *ua.NotificationMessage) error {
 				if int(item.ClientHandle) >= len(w.nodes) || item.Value == nil {
 					return errors.New("the server notifies of what was not asked for")
 				}
-				w.fn(readingOf(w.nodes[item.ClientHandle], item.Value))
+				w.fn(ReadingOf(w.nodes[item.ClientHandle], item.Value))
 			}
 		case *ua.StatusChangeNotification:
 			return fmt.Errorf("the server ended the subscription: %w", n.Status)

@@ -59,7 +59,7 @@ func TestReadingsAreJSON(t *testing.T) {
 			`{"node":"n","value":"9999-12-31T23:59:59Z","status":"Good","serverTimestamp":"9999-12-31T23:59:59Z"}`},
 		{&ua.DataValue{Value: ua.MustVariant(time.Time{})}, `{"node":"n","value":null,"status":"Good"}`},
 	} {
-		got, err := json.Marshal(readingOf("n", c.value))
+		got, err := json.Marshal(ReadingOf("n", c.value))
 		if err != nil || string(got) != c.want {
 			t.Errorf("got %s, %v, want %s", got, err, c.want)
 		}

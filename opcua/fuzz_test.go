@@ -28,7 +28,7 @@ func FuzzReading(f *testing.F) {
 		if err := wire.Decode(b, &v, wire.DefaultLimits); err != nil {
 			return
 		}
-		r := readingOf("n", &v)
+		r := ReadingOf("n", &v)
 		if _, err := json.Marshal(r); err != nil {
 			t.Errorf("%+v: %v", r, err)
 		}

@@ -13,8 +13,8 @@ import (
 	"quorate/opcua/wire"
 )
 
-// readingOf makes a Reading of a value.
-func readingOf(node string, v *ua.DataValue) Reading {
+// ReadingOf makes a Reading of a value, under the name that the caller has for its node.
+func ReadingOf(node string, v *ua.DataValue) Reading {
 	r := Reading{Node: node, Status: statusName(v.Status)}
 	if v.Value != nil {
 		r.Value = plain(v.Value.Value())
@@ -82,7 +82,7 @@ func plain(v any) any {
 	case *ua.ExtensionObject:
 		return structure(x)
 	case *ua.DataValue:
-		return readingOf("", x)
+		return ReadingOf("", x)
 	case *ua.Variant:
 		return plain(x.Value())
 	}

@@ -113,6 +113,30 @@ func (s *Session) open(ctx context.Context, login *uasc.SessionConfig) (err erro
 	return nil
 }
 
+// Discover asks a server for the servers that it knows, and for its own endpoints. That needs no session and no security
+// (Part 4 §5.5), so nothing of the answer can be trusted.
+func Discover(ctx context.Context, endpointURL string) (servers []*ua.ApplicationDescription, endpoints []*ua.EndpointDescription, err error) {
+	defer guard(&err)
+	client, err := opcua.NewClient(endpointURL, opcua.AutoReconnect(false), opcua.RequestTimeout(DefaultRequestTimeout))
+	if err != nil {
+		return nil, nil, fmt.Errorf("options for %s: %w", endpointURL, err)
+	}
+	s := &Session{client: client}
+	defer s.Close()
+	if err := client.Dial(ctx); err != nil {
+		return nil, nil, fmt.Errorf("connect to %s: %w", endpointURL, err)
+	}
+	found, err := Call[*ua.FindServersResponse](ctx, s, &ua.FindServersRequest{EndpointURL: endpointURL})
+	if err != nil {
+		return nil, nil, fmt.Errorf("find servers at %s: %w", endpointURL, err)
+	}
+	offered, err := Call[*ua.GetEndpointsResponse](ctx, s, &ua.GetEndpointsRequest{EndpointURL: endpointURL})
+	if err != nil {
+		return nil, nil, fmt.Errorf("get endpoints of %s: %w", endpointURL, err)
+	}
+	return found.Servers, offered.Endpoints, nil
+}
+
 // Policy returns the URI of the security policy that the session is under.
 func (s *Session) Policy() string { return s.policy }
 
