@@ -139,7 +139,8 @@ func (s *State) unknownServer(server string) *Refusal {
 		"no server of the current topology is called %s", quote(server))
 }
 
-// openWindow counts one more window. It is no event: the server is mid-apply before and after.
+// openWindow counts one more window. It is no event: the server is mid-apply before and after. The lease keeps the reason of
+// its first window, which is why it is open.
 func (a *application) openWindow(key leaseKey, open *quoratev1.ApplyLease) (*logv1.Outcome, *Refusal) {
 	if open.GetWindows() >= MaxLeaseWindows {
 		return nil, refuse(logv1.Kind_KIND_EXHAUSTED, ReasonTooManyWindows, "",

@@ -30,7 +30,7 @@ func newLeaseBegin(o *options) *cobra.Command {
 	}
 	cmd.Flags().Uint64Var(&request.Generation, "generation", 0, "the `GENERATION` that is applied (default: the current one)")
 	cmd.Flags().StringVar(&request.PublishRequestId, "publish-request-id", "", "request `ID` of the publish that made the generation (default: looked up)")
-	cmd.Flags().StringVar(&request.Reason, "reason", "", "why, for people; up to 256 bytes")
+	cmd.Flags().StringVar(&request.Reason, "reason", "", "why, for people; up to 256 bytes; of a lease that is open already, the first reason stays")
 	cmd.RunE = func(cmd *cobra.Command, arguments []string) error {
 		request.RequestId, request.Server = o.newRequestID(), arguments[0]
 		return o.lease(func(client quoratev1.LeaseServiceClient) error {

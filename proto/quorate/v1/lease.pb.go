@@ -149,7 +149,7 @@ type ApplyLease struct {
 	// Windows open now: nested and concurrent applies of one key.
 	Windows uint32 `protobuf:"varint,3,opt,name=windows,proto3" json:"windows,omitempty"`
 	Actor   *Actor `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
-	// Free text of the holder, up to 256 bytes.
+	// Free text of the holder, up to 256 bytes: that of the first window. Those of further windows are not kept.
 	Reason  string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	Begun   *durationpb.Duration   `protobuf:"bytes,6,opt,name=begun,proto3" json:"begun,omitempty"`
 	Ended   *durationpb.Duration   `protobuf:"bytes,7,opt,name=ended,proto3" json:"ended,omitempty"`
@@ -278,9 +278,10 @@ type BeginLeaseRequest struct {
 	Generation uint64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
 	// Empty means the request id of the publish that made the generation.
 	PublishRequestId string `protobuf:"bytes,4,opt,name=publish_request_id,json=publishRequestId,proto3" json:"publish_request_id,omitempty"`
-	Reason           string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Kept if this opens the lease; a further window of an open one leaves the reason of the first.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *BeginLeaseRequest) Reset() {
