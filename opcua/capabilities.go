@@ -18,7 +18,6 @@ var unsupported = keys(
 	id.Server_ServerRedundancy_ServerNetworkGroups, id.ServerConfiguration, id.PublishSubscribe,
 	id.Dictionaries, id.Resources, id.Server_ServerCapabilities_RoleSet, id.HistoryServerCapabilities,
 	id.Server_ServerCapabilities_AggregateFunctions, id.Server_ServerCapabilities_SoftwareCertificates,
-	id.Server_ServerCapabilities_MaxSelectClauseParameters, id.Server_ServerCapabilities_MaxWhereClauseParameters,
 	id.Server_ServerCapabilities_ConformanceUnits,
 	id.Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryReadData, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryReadEvents,
 	id.Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryUpdateData, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryUpdateEvents,
@@ -63,6 +62,8 @@ func (e *Endpoint) capabilityNodes(b *builder) {
 	b.constant(id.Server_ServerCapabilities_MaxMonitoredItemsPerSubscription, limit(l.MaxItemsPerSubscription, def.MaxItemsPerSubscription))
 	b.constant(id.Server_ServerCapabilities_MaxMonitoredItemsQueueSize, limit(l.MaxQueueSize, def.MaxQueueSize))
 	b.constant(id.Server_ServerCapabilities_OperationLimits_MaxNodesPerMethodCall, limit(l.MaxMethodsPerCall, def.MaxMethodsPerCall))
+	b.constant(id.Server_ServerCapabilities_MaxSelectClauseParameters, limit(l.MaxSelectClauses, def.MaxSelectClauses))
+	b.constant(id.Server_ServerCapabilities_MaxWhereClauseParameters, limit(l.MaxWhereOperands, def.MaxWhereOperands))
 	for _, nodeID := range []uint32{
 		id.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead, id.Server_ServerCapabilities_OperationLimits_MaxNodesPerWrite,
 		id.Server_ServerCapabilities_OperationLimits_MaxNodesPerBrowse,

@@ -26,8 +26,10 @@ var (
 	rangeKey   = space.NumericKey(1, 5)
 	targetKey  = space.NumericKey(1, 6) // ada may write it
 	serverKey  = space.NumericKey(0, 2253)
-	doubleKey  = space.NumericKey(1, 7) // a method of the Server object: twice its Int64, for ada
-	brokenKey  = space.NumericKey(1, 8) // a method that nobody implements
+	doubleKey  = space.NumericKey(1, 7)  // a method of the Server object: twice its Int64, for ada
+	fireKey    = space.NumericKey(1, 9)  // a type of events
+	alarmKey   = space.NumericKey(1, 10) // its supertype
+	brokenKey  = space.NumericKey(1, 8)  // a method that nobody implements
 )
 
 // demo is a small address space: a value that is pushed, one that is sampled, and a folder of many.
@@ -59,6 +61,13 @@ func newDemo(t testing.TB) *demo {
 		e.Link(hierarchical, subtype, organizes)
 		e.Link(hierarchical, subtype, class(46, ua.NodeClassReferenceType, "HasProperty"))
 		e.Link(hierarchical, subtype, class(47, ua.NodeClassReferenceType, "HasComponent"))
+		event := class(2041, ua.NodeClassObjectType, "BaseEventType")
+		e.Link(event, subtype, class(3035, ua.NodeClassObjectType, "EventQueueOverflowEventType"))
+		for i, k := range []space.Key{alarmKey, fireKey} {
+			name := []string{"AlarmType", "FireType"}[i]
+			e.Put(&space.Node{Key: k, Class: ua.NodeClassObjectType, BrowseName: ua.QualifiedName{NamespaceIndex: 1, Name: name}, DisplayName: text(name)})
+			e.Link([]space.Key{event, alarmKey}[i], subtype, k)
+		}
 		base, number := class(24, ua.NodeClassDataType, "BaseDataType"), class(26, ua.NodeClassDataType, "Number")
 		e.Link(base, subtype, number)
 		e.Link(base, subtype, class(12, ua.NodeClassDataType, "String"))

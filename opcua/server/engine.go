@@ -30,12 +30,13 @@ type secureChannel interface {
 
 // engine is what all sessions' subscriptions share: the timers, the watches, the counters that the limits are about.
 type engine struct {
-	space    *space.Space
-	limits   Limits
-	wall     func() time.Time // for timestamps only
-	schedule *schedule
-	hub      *hub
-	registry *registry
+	space     *space.Space
+	limits    Limits
+	wall      func() time.Time // for timestamps only
+	schedule  *schedule
+	hub       *hub
+	registry  *registry
+	listeners listeners
 
 	lastPublisher    atomic.Uint64
 	lastSubscription atomic.Uint32
@@ -44,12 +45,14 @@ type engine struct {
 	subscriptions atomic.Int64
 	items         atomic.Int64
 	queued        atomic.Int64 // the sum of the queue sizes of all items
+	eventItems    atomic.Int64
 	links         atomic.Int64 // triggering links of all items
 }
 
 func newEngine(sp *space.Space, limits Limits, wall func() time.Time) *engine {
 	e := &engine{space: sp, limits: limits, wall: wall, schedule: newSchedule()}
 	e.hub = &hub{engine: e, watches: make(map[watchKey]*watch)}
+	e.listeners.items = make(map[*item]struct{})
 	e.registry = &registry{limits: &e.limits, subs: make(map[uint32]*subscription)}
 	return e
 }
@@ -107,6 +110,7 @@ func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Mi
 // all the rest of a message.
 var (
 	dataChangeType   = ua.NewFourByteExpandedNodeID(0, id.DataChangeNotification_Encoding_DefaultBinary)
+	eventListType    = ua.NewFourByteExpandedNodeID(0, id.EventNotificationList_Encoding_DefaultBinary)
 	statusChangeType = ua.NewFourByteExpandedNodeID(0, id.StatusChangeNotification_Encoding_DefaultBinary)
 )
 

@@ -115,9 +115,9 @@ func inBubble(t *testing.T, limits Limits, fn func(t *testing.T, r *rig)) {
 			r.v.shutdown()
 			cancel()
 			<-done
-			if e := r.v.engine; e.subscriptions.Load() != 0 || e.items.Load() != 0 || e.queued.Load() != 0 || e.links.Load() != 0 || len(e.hub.watches) != 0 || len(e.registry.subs) != 0 {
-				t.Errorf("left behind: %d subscriptions, %d items, %d queue places, %d links, %d watches, %d in the registry",
-					e.subscriptions.Load(), e.items.Load(), e.queued.Load(), e.links.Load(), len(e.hub.watches), len(e.registry.subs))
+			if e := r.v.engine; e.subscriptions.Load() != 0 || e.items.Load() != 0 || e.queued.Load() != 0 || e.links.Load() != 0 || e.eventItems.Load() != 0 || len(e.listeners.items) != 0 || len(e.hub.watches) != 0 || len(e.registry.subs) != 0 {
+				t.Errorf("left behind: %d subscriptions, %d items, %d queue places, %d links, %d listeners, %d watches, %d in the registry",
+					e.subscriptions.Load(), e.items.Load(), e.queued.Load(), e.links.Load(), len(e.listeners.items), len(e.hub.watches), len(e.registry.subs))
 			}
 		}()
 		r.auth = r.connect(r.ch)

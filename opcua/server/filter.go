@@ -101,7 +101,7 @@ func widen[T int8 | uint8 | int16 | uint16 | int32 | uint32 | int64 | uint64 | f
 // parseFilter returns what a data change filter asks for. Without one, changes of status and value count.
 func (e *engine) parseFilter(x *ua.ExtensionObject, key watchKey) (dataFilter, ua.StatusCode) {
 	filter := dataFilter{trigger: changeStatus | changeValue, deadband: -1}
-	if x == nil || x.Value == nil && (x.TypeID == nil || space.KeyOf(x.TypeID.NodeID).IsNull()) {
+	if isNoFilter(x) {
 		return filter, ua.StatusOK
 	}
 	f, ok := x.Value.(*ua.DataChangeFilter)

@@ -20,11 +20,15 @@ type item struct {
 	filter    dataFilter    // which changes count; under watch.mu
 	reference *ua.DataValue // the value that was queued last, from which a dead-band counts; under watch.mu
 
+	hears  bool         // of events; else it has the values of an attribute
+	events *eventFilter // which ones, and what of them; written under the lock of the listeners and sub.queueMu, read under either
+
 	// Under sub.queueMu.
-	handle  uint32 // the client's name for the item
-	mode    ua.MonitoringMode
-	queue   valueQueue
-	waiting bool // is in sub.waiting
+	handle     uint32 // the client's name for the item
+	mode       ua.MonitoringMode
+	queue      valueQueue // its size and policy are those of happenings too
+	happenings eventQueue
+	waiting    bool // is in sub.waiting
 
 	// Of SetTriggering (Part 4 §5.13.1.6); under sub.queueMu too.
 	links    map[*item]struct{} // items that this one triggers
@@ -54,16 +58,32 @@ func (it *item) enlist() {
 	}
 }
 
-// due is how many of the queued values are to be reported. sub.queueMu is held.
+// queued is how many values or events wait. sub.queueMu is held.
+func (it *item) queued() int { return it.queue.length + it.happenings.length() }
+
+// due is how many of those are to be reported. sub.queueMu is held.
 func (it *item) due() int {
 	if it.mode == ua.MonitoringModeReporting {
-		return it.queue.length
+		return it.queued()
 	}
-	return min(it.released, it.queue.length)
+	return min(it.released, it.queued())
 }
 
-// drain takes at most limit values from the items that are waiting, in the order in which they began to wait.
-func (s *subscription) drain(limit int) []*ua.MonitoredItemNotification {
+// drained is what one message has: values, and events with the items that they are for.
+type drained struct {
+	values []*ua.MonitoredItemNotification
+	events []toldEvent
+}
+
+// toldEvent is an event on its way to a client. A nil event stands for those that were lost.
+type toldEvent struct {
+	event  *happening
+	filter *eventFilter
+	handle uint32
+}
+
+// drain takes at most limit values and events from the items that are waiting, in the order in which they began to wait.
+func (s *subscription) drain(limit int) (d drained) {
 	s.queueMu.Lock()
 	defer s.queueMu.Unlock()
 	n := 0
@@ -72,16 +92,20 @@ func (s *subscription) drain(limit int) []*ua.MonitoredItemNotification {
 	}
 	n = min(n, limit)
 	if n == 0 {
-		return nil
+		return drained{}
 	}
 	block := make([]ua.MonitoredItemNotification, n)
-	list := make([]*ua.MonitoredItemNotification, 0, n)
+	d.values = make([]*ua.MonitoredItemNotification, 0, n)
 	done := 0
 	for _, it := range s.waiting {
-		for it.due() > 0 && len(list) < n {
+		for ; n > 0 && it.due() > 0; n-- {
 			it.released = max(it.released-1, 0)
-			block[len(list)] = ua.MonitoredItemNotification{ClientHandle: it.handle, Value: it.queue.pop()}
-			list = append(list, &block[len(list)])
+			if it.hears {
+				d.events = append(d.events, toldEvent{it.happenings.pop(it.queue.discardOldest), it.events, it.handle})
+				continue
+			}
+			block[len(d.values)] = ua.MonitoredItemNotification{ClientHandle: it.handle, Value: it.queue.pop()}
+			d.values = append(d.values, &block[len(d.values)])
 		}
 		if it.due() > 0 {
 			break
@@ -90,7 +114,25 @@ func (s *subscription) drain(limit int) []*ua.MonitoredItemNotification {
 		done++
 	}
 	s.waiting = slices.Delete(s.waiting, 0, done)
-	return list
+	return d
+}
+
+// notifications are the parts of a message (Part 4 §7.26).
+func (d *drained) notifications(e *engine) (parts []*ua.ExtensionObject) {
+	if len(d.values) > 0 {
+		parts = append(parts, extension(dataChangeType, &ua.DataChangeNotification{MonitoredItems: d.values}))
+	}
+	if len(d.events) > 0 {
+		list := &ua.EventNotificationList{Events: make([]*ua.EventFieldList, len(d.events))}
+		for i, t := range d.events {
+			if t.event == nil {
+				t.event = e.overflowEvent()
+			}
+			list.Events[i] = t.filter.list(t.event, t.handle, e.space)
+		}
+		parts = append(parts, extension(eventListType, list))
+	}
+	return parts
 }
 
 // pending reports whether a value waits to be published.

@@ -31,24 +31,27 @@ func (p *publisher) createItems(r *ua.CreateMonitoredItemsRequest) (ua.Response,
 	results := make([]*ua.MonitoredItemCreateResult, len(block))
 	for i, c := range r.ItemsToCreate {
 		results[i] = &block[i]
-		it, status := e.newItem(s, c, r.TimestampsToReturn, interval)
+		it, result, status := e.newItem(s, c, r.TimestampsToReturn, interval)
 		if status != ua.StatusOK {
-			block[i].StatusCode = status
+			block[i].StatusCode, block[i].FilterResult = status, result
 			continue
 		}
 		key := it.read // Once it is added, the item is under the lock.
-		if block[i] = p.add(it); block[i].StatusCode == ua.StatusOK && c.MonitoringMode != ua.MonitoringModeDisabled {
+		block[i] = p.add(it)
+		block[i].FilterResult = result
+		if block[i].StatusCode == ua.StatusOK && c.MonitoringMode != ua.MonitoringModeDisabled {
 			e.hub.join(it, key)
 		}
 	}
 	return &ua.CreateMonitoredItemsResponse{Results: results}, ua.StatusOK
 }
 
-// newItem checks a request for an item, and makes the item. It has no id yet, and the queue size that was asked for.
-func (e *engine) newItem(s *subscription, c *ua.MonitoredItemCreateRequest, ts ua.TimestampsToReturn, publishing time.Duration) (*item, ua.StatusCode) {
+// newItem checks a request for an item, and makes the item. It has no id yet, and the queue size that was asked for. The result is
+// that of an event filter, if it has one.
+func (e *engine) newItem(s *subscription, c *ua.MonitoredItemCreateRequest, ts ua.TimestampsToReturn, publishing time.Duration) (it *item, result *ua.ExtensionObject, status ua.StatusCode) {
 	read, params := c.ItemToMonitor, c.RequestedParameters
 	if !validMode(c.MonitoringMode) {
-		return nil, ua.StatusBadMonitoringModeInvalid
+		return nil, nil, ua.StatusBadMonitoringModeInvalid
 	}
 	key := watchKey{
 		node:       space.KeyOf(read.NodeID),
@@ -60,21 +63,29 @@ func (e *engine) newItem(s *subscription, c *ua.MonitoredItemCreateRequest, ts u
 		key.encoding = *read.DataEncoding
 	}
 	if status := e.probe(key); status != ua.StatusOK {
-		return nil, status
+		return nil, nil, status
 	}
-	filter, status := e.parseFilter(params.Filter, key)
-	if status != ua.StatusOK {
-		return nil, status
-	}
-	key.interval = e.reviseSampling(params.SamplingInterval, publishing, key)
-	return &item{
+	it = &item{
 		sub:    s,
-		read:   key,
-		filter: filter,
 		handle: params.ClientHandle,
 		mode:   c.MonitoringMode,
 		queue:  valueQueue{size: int(min(params.QueueSize, math.MaxInt32)), discardOldest: params.DiscardOldest},
-	}, ua.StatusOK
+	}
+	if key.attribute == ua.AttributeIDEventNotifier {
+		if key.node != serverObject {
+			return nil, nil, ua.StatusBadNotSupported
+		}
+		it.hears = true
+		it.events, result, status = e.parseEventFilter(params.Filter)
+	} else {
+		it.filter, status = e.parseFilter(params.Filter, key)
+	}
+	if status != ua.StatusOK {
+		return nil, result, status
+	}
+	key.interval = e.reviseSampling(params.SamplingInterval, publishing, key)
+	it.read = key
+	return it, result, ua.StatusOK
 }
 
 // add puts an item into its subscription, if the limits allow.
@@ -89,11 +100,15 @@ func (p *publisher) add(it *item) ua.MonitoredItemCreateResult {
 	if len(s.items) >= e.limits.MaxItemsPerSubscription || !take(&e.items, 1, e.limits.MaxMonitoredItems) {
 		return ua.MonitoredItemCreateResult{StatusCode: ua.StatusBadTooManyMonitoredItems}
 	}
-	if it.id = nextID(&e.lastItem); it.id == 0 {
+	if it.hears && !take(&e.eventItems, 1, e.limits.MaxEventItems) {
 		e.items.Add(-1)
 		return ua.MonitoredItemCreateResult{StatusCode: ua.StatusBadTooManyMonitoredItems}
 	}
-	it.queue.size = e.takeQueue(it.queue.size)
+	if it.id = nextID(&e.lastItem); it.id == 0 {
+		e.forget(it)
+		return ua.MonitoredItemCreateResult{StatusCode: ua.StatusBadTooManyMonitoredItems}
+	}
+	it.queue.size = e.takeQueue(it, it.queue.size)
 	s.items[it.id] = it
 	return ua.MonitoredItemCreateResult{
 		MonitoredItemID:         it.id,
@@ -121,7 +136,7 @@ func (p *publisher) modifyItems(r *ua.ModifyMonitoredItemsRequest) (ua.Response,
 	for i, m := range r.ItemsToModify {
 		results[i] = &ua.MonitoredItemModifyResult{StatusCode: ua.StatusBadMonitoredItemIDInvalid}
 		if it := s.items[m.MonitoredItemID]; it != nil {
-			results[i].StatusCode = s.modify(it, m.RequestedParameters, r.TimestampsToReturn)
+			results[i].StatusCode, results[i].FilterResult = s.modify(it, m.RequestedParameters, r.TimestampsToReturn)
 			results[i].RevisedSamplingInterval = milliseconds(it.read.interval)
 			results[i].RevisedQueueSize = uint32(it.queue.size)
 		}
@@ -130,34 +145,45 @@ func (p *publisher) modifyItems(r *ua.ModifyMonitoredItemsRequest) (ua.Response,
 }
 
 // modify changes one item. owner.mu is held.
-func (s *subscription) modify(it *item, params *ua.MonitoringParameters, ts ua.TimestampsToReturn) ua.StatusCode {
+func (s *subscription) modify(it *item, params *ua.MonitoringParameters, ts ua.TimestampsToReturn) (status ua.StatusCode, result *ua.ExtensionObject) {
 	e := s.engine
-	filter, status := e.parseFilter(params.Filter, it.read)
+	var filter dataFilter
+	var events *eventFilter
+	if it.hears {
+		events, result, status = e.parseEventFilter(params.Filter)
+	} else {
+		filter, status = e.parseFilter(params.Filter, it.read)
+	}
 	if status != ua.StatusOK {
-		return status
+		return status, result
 	}
 	e.returnQueue(it)
-	size := e.takeQueue(int(min(params.QueueSize, math.MaxInt32)))
+	size := e.takeQueue(it, int(min(params.QueueSize, math.MaxInt32)))
 	s.queueMu.Lock()
 	it.handle = params.ClientHandle
 	if size != it.queue.size || params.DiscardOldest != it.queue.discardOldest {
 		it.queue.resize(size, params.DiscardOldest)
+		it.happenings.resize(size, params.DiscardOldest)
 	}
 	disabled := it.mode == ua.MonitoringModeDisabled
 	s.queueMu.Unlock()
 
+	if it.hears {
+		e.refilter(it, events)
+		return ua.StatusOK, result
+	}
 	key := it.read
 	key.timestamps = ts
 	key.interval = e.reviseSampling(params.SamplingInterval, s.interval, key)
 	if key == it.read && filter == it.filter {
-		return ua.StatusOK
+		return ua.StatusOK, nil
 	}
 	e.hub.leave(it, false)
 	it.read, it.filter = key, filter
 	if !disabled {
 		e.hub.join(it, key)
 	}
-	return ua.StatusOK
+	return ua.StatusOK, nil
 }
 
 // setMode changes items between disabled, sampling and reporting (Part 4 §5.13.1.3).
@@ -187,6 +213,7 @@ func (s *subscription) setMode(it *item, mode ua.MonitoringMode) {
 	s.queueMu.Lock()
 	it.mode, it.released = mode, 0
 	if mode == ua.MonitoringModeDisabled {
+		it.happenings = eventQueue{}
 		it.queue.clear() // Part 4 §5.13.1.3: disabling deletes what is queued.
 	}
 	it.enlist()
@@ -219,7 +246,7 @@ func (p *publisher) deleteItems(r *ua.DeleteMonitoredItemsRequest) (ua.Response,
 		s.queueMu.Unlock()
 		e.hub.leave(it, true)
 		e.returnQueue(it)
-		e.items.Add(-1)
+		e.forget(it)
 	})
 	s.queueMu.Lock()
 	s.prune()
@@ -254,12 +281,23 @@ func (s *subscription) each(ids []uint32, do func(*item)) []ua.StatusCode {
 
 // takeQueue reserves a queue, at most of the size that was asked for. Where no more is left, the queue is of one value,
 // which every item may have.
-func (e *engine) takeQueue(size int) int {
+func (e *engine) takeQueue(it *item, size int) int {
+	if it.hears && size == 0 {
+		size = e.limits.DefaultEventQueueSize
+	}
 	size = min(max(size, 1), e.limits.MaxQueueSize)
 	if size > 1 && !take(&e.queued, size, e.limits.MaxQueuedValues) {
 		return 1
 	}
 	return size
+}
+
+// forget counts an item no more.
+func (e *engine) forget(it *item) {
+	e.items.Add(-1)
+	if it.hears {
+		e.eventItems.Add(-1)
+	}
 }
 
 func (e *engine) returnQueue(it *item) {

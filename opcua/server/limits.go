@@ -14,6 +14,7 @@ type Limits struct {
 	MaxSessions        int // sessions of all clients; one that was never activated makes room for a new one
 	MaxSubscriptions   int // subscriptions of all sessions
 	MaxMonitoredItems  int // monitored items of all subscriptions
+	MaxEventItems      int // monitored items that hear of events
 	MaxTriggeringLinks int // links from triggering items to those that they trigger, of all subscriptions
 	MaxQueuedValues    int // sum of all monitored items' queue sizes; an item for which none is left gets a queue of 1
 
@@ -57,10 +58,13 @@ type Limits struct {
 
 	// Of a monitored item.
 
-	MinSamplingInterval time.Duration // for values that are sampled; those that are pushed come by exception
-	MaxSamplingInterval time.Duration
-	MaxQueueSize        int // values
-	MaxLinksPerItem     int // items that one item triggers
+	MinSamplingInterval   time.Duration // for values that are sampled; those that are pushed come by exception
+	MaxSamplingInterval   time.Duration
+	MaxQueueSize          int // values
+	MaxLinksPerItem       int // items that one item triggers
+	DefaultEventQueueSize int // events, for a request of 0
+	MaxSelectClauses      int // fields that an event filter selects
+	MaxWhereOperands      int // elements and their operands of an event filter, together
 
 	// Of a call.
 
@@ -77,6 +81,7 @@ var DefaultLimits = Limits{
 	MaxSubscriptions:   8000,
 	MaxMonitoredItems:  200_000,
 	MaxQueuedValues:    1_000_000,
+	MaxEventItems:      2000,
 	MaxTriggeringLinks: 200_000,
 
 	MaxDetachedSubscriptions: 1000,
@@ -104,10 +109,13 @@ var DefaultLimits = Limits{
 	MaxNotificationsPerPublish: 1000,
 	MaxUnacknowledged:          40,
 
-	MinSamplingInterval: 50 * time.Millisecond,
-	MaxSamplingInterval: time.Hour,
-	MaxQueueSize:        1000,
-	MaxLinksPerItem:     1000,
+	MinSamplingInterval:   50 * time.Millisecond,
+	MaxSamplingInterval:   time.Hour,
+	MaxQueueSize:          1000,
+	MaxLinksPerItem:       1000,
+	DefaultEventQueueSize: 100,
+	MaxSelectClauses:      100,
+	MaxWhereOperands:      200,
 
 	MaxOperations:        1000,
 	MaxMethodsPerCall:    100,

@@ -221,9 +221,9 @@ func (p *publisher) end(s *subscription) {
 	for _, it := range s.items {
 		e.hub.leave(it, true)
 		e.returnQueue(it)
+		e.forget(it)
 		e.links.Add(-int64(len(it.links)))
 	}
-	e.items.Add(-int64(len(s.items)))
 	e.subscriptions.Add(-1)
 	s.items = nil
 }

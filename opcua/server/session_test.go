@@ -30,6 +30,10 @@ func inSessionRequests() []ua.Request {
 		&ua.SetPublishingModeRequest{SubscriptionIDs: []uint32{1}},
 		&ua.DeleteSubscriptionsRequest{SubscriptionIDs: []uint32{1}},
 		&ua.CreateMonitoredItemsRequest{SubscriptionID: 1, ItemsToCreate: []*ua.MonitoredItemCreateRequest{{ItemToMonitor: what, RequestedParameters: params}}},
+		&ua.CreateMonitoredItemsRequest{SubscriptionID: 1, ItemsToCreate: []*ua.MonitoredItemCreateRequest{{
+			ItemToMonitor: &ua.ReadValueID{NodeID: serverObject.NodeID(), AttributeID: ua.AttributeIDEventNotifier, DataEncoding: &ua.QualifiedName{}},
+			RequestedParameters: &ua.MonitoringParameters{Filter: ua.NewExtensionObject(&ua.EventFilter{SelectClauses: []*ua.SimpleAttributeOperand{field(0, "Message")},
+				WhereClause: &ua.ContentFilter{Elements: []*ua.ContentFilterElement{clause(ua.FilterOperatorOfType, baseEventType.NodeID())}}})}}}},
 		&ua.ModifyMonitoredItemsRequest{SubscriptionID: 1, ItemsToModify: []*ua.MonitoredItemModifyRequest{{RequestedParameters: params}}},
 		&ua.SetMonitoringModeRequest{SubscriptionID: 1, MonitoredItemIDs: []uint32{1}},
 		&ua.DeleteMonitoredItemsRequest{SubscriptionID: 1, MonitoredItemIDs: []uint32{1}},

@@ -87,11 +87,11 @@ func (s *subscription) message(now time.Time) (msg *ua.NotificationMessage, more
 	if !s.enabled {
 		return msg, false
 	}
-	values := s.drain(s.limit)
-	if len(values) == 0 {
+	d := s.drain(s.limit)
+	msg.NotificationData = d.notifications(s.engine)
+	if len(msg.NotificationData) == 0 {
 		return msg, false
 	}
-	msg.NotificationData = []*ua.ExtensionObject{extension(dataChangeType, &ua.DataChangeNotification{MonitoredItems: values})}
 	s.remember(msg)
 	return msg, s.pending()
 }

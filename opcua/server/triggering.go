@@ -85,7 +85,7 @@ func (it *item) unlinkAll() {
 // item triggers no others. sub.queueMu is held.
 func (it *item) pull() {
 	for to := range it.links {
-		to.released = to.queue.length
+		to.released = to.queued()
 		to.enlist()
 	}
 }

@@ -79,6 +79,11 @@ func (h *hub) join(it *item, key watchKey) {
 		h.mu.Unlock()
 		return
 	}
+	if it.hears {
+		h.engine.listen(it)
+		h.mu.Unlock()
+		return
+	}
 	w := h.watches[key]
 	if w == nil {
 		w = &watch{hub: h, key: key}
@@ -106,6 +111,10 @@ func (h *hub) leave(it *item, forGood bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	it.left = it.left || forGood
+	if it.hears {
+		h.engine.ignore(it)
+		return
+	}
 	w := it.watch
 	if w == nil {
 		return
