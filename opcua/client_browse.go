@@ -14,9 +14,10 @@ import (
 const (
 	// DefaultBrowseRoot is where a Browse begins unless it is told otherwise: the Objects folder.
 	DefaultBrowseRoot = "i=85"
-	// DefaultBrowseDepth and MaxBrowseDepth are how many steps below its root a Browse goes.
+	// DefaultBrowseDepth is how many steps below its root a Browse goes unless it is told otherwise.
 	DefaultBrowseDepth = 2
-	MaxBrowseDepth     = 32
+	// MaxBrowseDepth is the most steps that it can be told.
+	MaxBrowseDepth = 32
 	// MaxBrowsedNodes is the most nodes of one Browse. What is beyond is left out, and said so.
 	MaxBrowsedNodes = 10_000
 

@@ -28,7 +28,7 @@ func newUA(o *options) *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  noVerb,
 	}
-	cmd.AddCommand(newUARead(o), newUAWatch(o))
+	cmd.AddCommand(newUARead(o), newUABrowse(o), newUAWatch(o), newUADiscover(o), newUAFailover(o))
 	return cmd
 }
 
@@ -44,7 +44,7 @@ type uaFlags struct {
 func addUAFlags(cmd *cobra.Command) *uaFlags {
 	f := &uaFlags{}
 	flags := cmd.Flags()
-	flags.StringVar(&f.endpoint, "endpoint", "", "`URL` of the server: opc.tcp://HOST:PORT[/PATH]")
+	addEndpointFlag(cmd, &f.endpoint)
 	flags.StringVar(&f.policy, "policy", "", "security `POLICY`: None or Basic256Sha256, which signs and encrypts (default: None where the server offers it)")
 	flags.StringVar(&f.certificateDir, "certificate-dir", "", "`DIR` of this client's application certificate, made if there is none (default: quorate in the user's configuration directory)")
 	flags.StringVar(&f.user, "user", "", "log in as `NAME` (default: anonymous)")
@@ -55,14 +55,15 @@ func addUAFlags(cmd *cobra.Command) *uaFlags {
 	return f
 }
 
+func addEndpointFlag(cmd *cobra.Command, endpoint *string) {
+	cmd.Flags().StringVar(endpoint, "endpoint", "", "`URL` of the server: opc.tcp://HOST:PORT[/PATH]")
+}
+
 // client checks the flags and turns them into the client's configuration.
 func (f *uaFlags) client(nodes []string) (opcua.ClientConfig, error) {
 	config := opcua.ClientConfig{Endpoint: f.endpoint}
-	if f.endpoint == "" {
-		return config, errors.New("--endpoint: missing")
-	}
-	if endpoint, err := url.Parse(f.endpoint); err != nil || endpoint.Scheme != "opc.tcp" || endpoint.Host == "" {
-		return config, fmt.Errorf("--endpoint: must be opc.tcp://HOST:PORT[/PATH], got %q", f.endpoint)
+	if err := checkServerURL(f.endpoint); err != nil {
+		return config, err
 	}
 	if len(nodes) > opcua.MaxClientNodes {
 		return config, fmt.Errorf("NODE: at most %d, got %d", opcua.MaxClientNodes, len(nodes))
@@ -96,6 +97,17 @@ func (f *uaFlags) client(nodes []string) (opcua.ClientConfig, error) {
 	}
 	config.Policy = f.policy
 	return config, nil
+}
+
+// checkServerURL checks --endpoint.
+func checkServerURL(given string) error {
+	if given == "" {
+		return errors.New("--endpoint: missing")
+	}
+	if endpoint, err := url.Parse(given); err != nil || endpoint.Scheme != "opc.tcp" || endpoint.Host == "" {
+		return fmt.Errorf("--endpoint: must be opc.tcp://HOST:PORT[/PATH], got %q", given)
+	}
+	return nil
 }
 
 func readPassword(name string) (string, error) {
@@ -232,7 +244,8 @@ connection that is lost is made again, and said with status BadNoCommunication.`
 			if ctx.Err() != nil {
 				return
 			}
-			if failure = o.showChange(r); failure != nil {
+			now := time.Now()
+			if failure = o.showLine(readingRow(r, &now), r); failure != nil {
 				enough()
 			}
 			if lines++; lines == count {
@@ -251,12 +264,12 @@ connection that is lost is made again, and said with status BadNoCommunication.`
 	return cmd
 }
 
-// showChange prints one line at once, since the next may not come for hours.
-func (o *options) showChange(r opcua.Reading) error {
+// showLine prints one line at once, since the next may not come for hours: the row, or the value as one line of JSON or as one
+// document of YAML.
+func (o *options) showLine(row []cell, value any) error {
 	if o.output == outputTable {
 		p := newPrinter(o.std.out)
-		now := time.Now()
-		for i, c := range readingRow(r, &now) {
+		for i, c := range row {
 			if i > 0 {
 				p.buffer.WriteString("  ")
 			}
@@ -266,9 +279,9 @@ func (o *options) showChange(r opcua.Reading) error {
 		p.buffer.WriteByte('\n')
 		return p.flush()
 	}
-	raw, err := json.Marshal(r)
+	raw, err := json.Marshal(value)
 	if err != nil {
-		return fmt.Errorf("print the value of %s: %w", r.Node, err)
+		return fmt.Errorf("print %s: %w", row[0].text, err)
 	}
 	if o.output == outputJSON {
 		_, err = o.std.out.Write(append(raw, '\n'))

@@ -66,14 +66,16 @@ func (r *run) values(s *server, values []itemValue) {
 	}
 	now := time.Now()
 	fresh := s == r.active
-	if fresh && r.cut != nil && r.cut.first.IsZero() {
-		r.cut.first, r.cut.before = now, r.lastValue
-	}
 	for _, v := range values {
+		if fresh && r.cut != nil && r.cut.first.IsZero() && !v.refused {
+			r.cut.first, r.cut.before = now, r.lastValue
+		}
 		if !r.flow.take(v.node, v.data, fresh) {
 			continue
 		}
-		r.lastValue = now
+		if !v.refused {
+			r.lastValue = now
+		}
 		if r.cfg.OnValue != nil && r.ctx.Err() == nil {
 			r.cfg.OnValue(Value{Node: v.node, Server: s.URL, Data: v.data})
 		}

@@ -61,6 +61,7 @@ func modeOf(support int32) Mode {
 // State is what is known of a server.
 type State int
 
+// The states.
 const (
 	// Unknown: not looked at, or not answered yet.
 	Unknown State = iota

@@ -44,10 +44,12 @@ const (
 	// MaxAbsence is for how long an EstimatedReturnTime is believed. A server that is away longer is looked at once in that time.
 	MaxAbsence = 24 * time.Hour
 
-	// DefaultPublishingInterval, DefaultQueueSize and DefaultKeepAlive stand where Config has 0.
+	// DefaultPublishingInterval stands where Config.PublishingInterval is 0.
 	DefaultPublishingInterval = 100 * time.Millisecond
-	DefaultQueueSize          = 100
-	DefaultKeepAlive          = time.Second
+	// DefaultQueueSize stands where Config.QueueSize is 0.
+	DefaultQueueSize = 100
+	// DefaultKeepAlive stands where Config.KeepAlive is 0.
+	DefaultKeepAlive = time.Second
 
 	// StartAttempts is how often the server of Config.URL is tried before Run gives up, if no server was ever reached.
 	StartAttempts = 3
@@ -175,13 +177,13 @@ func (c *Config) check() error {
 		field            string
 		value, low, high time.Duration
 	}{
-		{"PublishingInterval", c.PublishingInterval, time.Millisecond, MaxInterval},
-		{"SamplingInterval", c.SamplingInterval, 0, MaxInterval},
-		{"KeepAlive", c.KeepAlive, time.Millisecond, MaxKeepAlive},
-		{"GiveUp", c.GiveUp, 0, 1<<63 - 1},
+		{"Config.PublishingInterval", c.PublishingInterval, time.Millisecond, MaxInterval},
+		{"Config.SamplingInterval", c.SamplingInterval, 0, MaxInterval},
+		{"Config.KeepAlive", c.KeepAlive, time.Millisecond, MaxKeepAlive},
+		{"Config.GiveUp", c.GiveUp, 0, 1<<63 - 1},
 	} {
 		if d.value < d.low || d.value > d.high {
-			return fmt.Errorf("Config.%s: %v is not within %v and %v", d.field, d.value, d.low, d.high)
+			return fmt.Errorf("%s: %v is not within %v and %v", d.field, d.value, d.low, d.high)
 		}
 	}
 	return nil

@@ -2,9 +2,12 @@ package failover
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gopcua/opcua/id"
@@ -38,12 +41,16 @@ func dial(ctx context.Context, endpointURL string, o session.Options) (conn, err
 func send[R ua.Response](ctx context.Context, c conn, request ua.Request) (R, error) {
 	var none R
 	response, err := c.Send(ctx, request)
+	service := strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", request), "*ua."), "Request")
+	if errors.Is(err, io.EOF) {
+		return none, fmt.Errorf("%s: the connection was closed: %w", service, err)
+	}
 	if err != nil {
-		return none, fmt.Errorf("%T: %w", request, err)
+		return none, fmt.Errorf("%s: %w", service, err)
 	}
 	r, ok := response.(R)
 	if !ok {
-		return none, fmt.Errorf("%T answered with %T: %w", request, response, ua.StatusBadUnknownResponse)
+		return none, fmt.Errorf("%s answered with %T: %w", service, response, ua.StatusBadUnknownResponse)
 	}
 	return r, nil
 }

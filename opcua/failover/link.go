@@ -40,8 +40,9 @@ type level struct {
 
 // itemValue is a value of a node, by its index.
 type itemValue struct {
-	node int
-	data *ua.DataValue
+	node    int
+	data    *ua.DataValue
+	refused bool // the server does not monitor it: no value of the server's
 }
 
 // link keeps up the connection to one server until its context ends.
@@ -211,7 +212,7 @@ func (l *link) handle(ctx context.Context, s *subscription, m message) error {
 			l.report(ctx, event{up: &f})
 		default:
 			if node := int(n.ClientHandle) - nodeHandle; node >= 0 && node < len(l.client.cfg.Nodes) {
-				values = append(values, itemValue{node, n.Value})
+				values = append(values, itemValue{node: node, data: n.Value})
 				continue
 			}
 			return errors.New("the server notifies of what was not asked for")

@@ -560,3 +560,26 @@ func TestStorm(t *testing.T) {
 		})
 	}
 }
+
+// TestCutOverIsTimedByValuesOfTheServer has a node that is refused, which the client knows at once.
+func TestCutOverIsTimedByValuesOfTheServer(t *testing.T) {
+	inBubble(t, newPlant(2, 255, 100), func(c *Config) {
+		c.Nodes = []*ua.NodeID{ua.NewNumericNodeID(9, 1), ua.NewNumericNodeID(1, 1)}
+	}, func(r *rig) {
+		r.run(time.Second)
+		r.cut(Started, "", "a")
+		r.kill("a")
+		r.do(func() { // What b has of before is not there: its first value is the next sample.
+			for _, it := range r.at("b").conns[0].items {
+				if it.handle >= nodeHandle {
+					it.last = nil
+				}
+			}
+		})
+		time.Sleep(300 * time.Millisecond)
+		r.run(time.Second)
+		if c := r.cut(Lost, "a", "b"); c.Duration < 300*time.Millisecond || c.Silence < 300*time.Millisecond {
+			t.Errorf("it took %v, after a silence of %v", c.Duration, c.Silence)
+		}
+	})
+}

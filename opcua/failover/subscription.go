@@ -130,7 +130,7 @@ func (s *subscription) enter(ctx context.Context, r role) error {
 			}
 			for i, result := range results {
 				if result.StatusCode != ua.StatusOK {
-					s.bad = append(s.bad, itemValue{at + i, &ua.DataValue{EncodingMask: ua.DataValueStatusCode, Status: result.StatusCode}})
+					s.bad = append(s.bad, itemValue{at + i, &ua.DataValue{EncodingMask: ua.DataValueStatusCode, Status: result.StatusCode}, true})
 					continue
 				}
 				s.items = append(s.items, result.MonitoredItemID)
