@@ -25,7 +25,7 @@ test: $(INTEROP)/node_modules/.installed ## Run all tests.
 race: $(INTEROP)/node_modules/.installed ## Run all tests under the race detector.
 	$(GO) test -race -timeout 20m ./...
 
-test-interop: $(INTEROP)/node_modules/.installed ## Let OPC UA clients of others talk to real members. ARGS="-args -update" writes docs/compatibility.md.
+test-interop: $(INTEROP)/node_modules/.installed ## Let OPC UA clients of others talk to real members. ARGS=-update writes docs/compatibility.md.
 	$(GO) test -count 1 -timeout 5m ./$(INTEROP) $(ARGS)
 
 # The third-party OPC UA client of the interop tests, and the server that the benchmark compares with.

@@ -17,6 +17,8 @@ import {
   TimestampsToReturn,
 } from "node-opcua-client";
 
+import { steps } from "./services.mjs";
+
 const [, , scenario, json] = process.argv;
 const options = JSON.parse(json ?? "{}");
 
@@ -41,10 +43,15 @@ async function client(extra = {}) {
   });
 }
 
-async function withSession(extra, body) {
+// connect makes a client with a session, by the security of the options or another.
+async function connect(extra = {}, endpoint = options.endpoint) {
   const c = await client(extra);
-  await c.connect(options.endpoint);
-  const session = await c.createSession();
+  await c.connect(endpoint);
+  return { client: c, session: await c.createSession() };
+}
+
+async function withSession(extra, body) {
+  const { client: c, session } = await connect(extra);
   try {
     return await body(session, c);
   } finally {
@@ -59,6 +66,8 @@ const plain = (dataValue) => {
 };
 
 async function browse(session, nodeId) {
+  // Small, so that BrowseNext is used too.
+  session.requestedMaxReferencesPerNode = 4;
   let result = await session.browse({
     nodeId,
     browseDirection: BrowseDirection.Forward,
@@ -66,8 +75,6 @@ async function browse(session, nodeId) {
     includeSubtypes: true,
     nodeClassMask: 0,
     resultMask: 63,
-    // Small, so that BrowseNext is used too.
-    requestedMaxReferencesPerNode: 4,
   });
   const names = {};
   for (;;) {
@@ -199,6 +206,51 @@ const scenarios = {
         await new Promise((resolve) => setTimeout(resolve, 100));
       }
       c.disconnect().catch(() => {});
+    }
+  },
+
+  // Takes every step through the services, and says how each ended.
+  async services() {
+    await withSession({}, async (session) => {
+      for (const [set, service, what, step] of steps) {
+        let error;
+        try {
+          await step({ session, connect, options });
+        } catch (err) {
+          error = String(err.stack);
+        }
+        say({ set, service, what, error });
+      }
+    });
+  },
+
+  // Connects in every way that the endpoints offer, reads, and waits for the first value of a subscription.
+  async matrix() {
+    const finder = await client();
+    await finder.connect(options.endpoint);
+    const endpoints = await finder.getEndpoints();
+    await finder.disconnect();
+    for (const { securityPolicyUri, securityMode } of endpoints) {
+      const mode = MessageSecurityMode[securityMode];
+      const policy = securityPolicyUri.split("#")[1];
+      let error;
+      try {
+        const { client: c, session } = await connect({ securityMode, securityPolicy: securityPolicyUri });
+        const read = await session.read({ nodeId: "i=2267", attributeId: AttributeIds.Value });
+        if (plain(read) !== 255) throw new Error(`ServiceLevel reads ${read}`);
+        const subscription = await session.createSubscription2({
+          requestedPublishingInterval: 50, requestedLifetimeCount: 600, requestedMaxKeepAliveCount: 10, publishingEnabled: true,
+        });
+        const item = ClientMonitoredItem.create(subscription, { nodeId: "i=2267", attributeId: AttributeIds.Value }, { samplingInterval: 0, queueSize: 1 }, TimestampsToReturn.Both);
+        const first = await new Promise((resolve, reject) => item.once("changed", resolve).once("err", reject));
+        if (plain(first) !== 255) throw new Error(`ServiceLevel is notified as ${first}`);
+        await subscription.terminate();
+        await session.close();
+        await c.disconnect();
+      } catch (err) {
+        error = String(err.stack);
+      }
+      say({ policy, mode, error });
     }
   },
 

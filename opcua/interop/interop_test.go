@@ -2,13 +2,11 @@
 package interop
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
-	"fmt"
-	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,10 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"quorate/devgroup"
-	quoratev1 "quorate/proto/quorate/v1"
 )
 
 const (
@@ -40,7 +35,10 @@ const nodeBinary = "node_modules/.bin/node"
 
 type security struct{ Mode, Policy string }
 
-// securities are the ways in which the client connects.
+// offeredPolicies are the policies that a member offers beside None.
+var offeredPolicies = []string{"Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"}
+
+// securities are the ways in which the client connects for the scenarios that are not about policies.
 var securities = []security{
 	{"None", "None"},
 	{"SignAndEncrypt", "Basic256Sha256"},
@@ -76,8 +74,18 @@ func client(ctx context.Context, t *testing.T, scenario string, options map[stri
 	return exec.CommandContext(ctx, nodeBinary, "client.mjs", scenario, string(b))
 }
 
-// run runs a scenario and decodes the last line that it printed.
-func run(t *testing.T, scenario string, options map[string]any, into any) {
+// run runs a scenario and decodes the only line that it printed.
+func run[R any](t *testing.T, scenario string, options map[string]any) R {
+	t.Helper()
+	lines := runLines[R](t, scenario, options)
+	if len(lines) != 1 {
+		t.Fatalf("%s printed %d lines, want one", scenario, len(lines))
+	}
+	return lines[0]
+}
+
+// runLines runs a scenario and decodes the lines that it printed.
+func runLines[R any](t *testing.T, scenario string, options map[string]any) []R {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), scenarioLimit)
 	defer cancel()
@@ -88,14 +96,19 @@ func run(t *testing.T, scenario string, options map[string]any, into any) {
 	if err != nil {
 		t.Fatalf("%s: %v\n%s%s", scenario, err, out, errOut.Bytes())
 	}
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), into); err != nil {
-		t.Fatalf("%s: %v in %q", scenario, err, out)
+	var results []R
+	for line := range strings.Lines(string(out)) {
+		var r R
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("%s: %v in %q", scenario, err, line)
+		}
+		results = append(results, r)
 	}
+	return results
 }
 
-// TestNodeOPCUA runs the main job's client scenarios against one group of three processes.
-func TestNodeOPCUA(t *testing.T) {
+// TestInterop runs all clients' scenarios against one group of three processes, and compares what ran with the table in docs.
+func TestInterop(t *testing.T) {
 	requireClient(t)
 	dir := t.TempDir()
 	binary, err := devgroup.Build(t.Context(), dir)
@@ -128,35 +141,101 @@ func TestNodeOPCUA(t *testing.T) {
 	options := func(s security) map[string]any {
 		return map[string]any{"endpoint": primary.OPCUA, "mode": s.Mode, "policy": s.Policy}
 	}
+	table := newCompatibility()
 	for _, s := range securities {
 		t.Run("inspect/"+s.Mode, func(t *testing.T) { inspect(t, options(s)) })
 	}
-	t.Run("discover", func(t *testing.T) { discover(t, g, primary) })
+	t.Run("discover", func(t *testing.T) { discover(t, table, g, primary) })
+	// These want a ServiceLevel that stays as it is.
+	t.Run("services", func(t *testing.T) {
+		for name, scenario := range map[string]func(t *testing.T){
+			"node-opcua/matrix":   func(t *testing.T) { matrix(t, table, options(securities[0])) },
+			"node-opcua/services": func(t *testing.T) { services(t, table, options(securities[1])) },
+			"gopcua/matrix":       func(t *testing.T) { gopcuaMatrix(t, table, primary.OPCUA) },
+			"gopcua/services":     func(t *testing.T) { gopcuaServices(t, table, primary.OPCUA) },
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				scenario(t)
+			})
+		}
+	})
 	// The long ones go side by side: no renewal may disturb a subscription either.
 	t.Run("long", func(t *testing.T) {
 		for _, s := range securities {
 			t.Run("renew/"+s.Mode, func(t *testing.T) {
 				t.Parallel()
 				renew(t, options(s))
+				table.ran(nodeOPCUA, step{"SecureChannel", "OpenSecureChannel", "reads go on through renewals of the token, " + s.Mode})
 			})
 		}
 		t.Run("follow", func(t *testing.T) {
 			t.Parallel()
 			followAll(t, conn, options)
+			table.ran(nodeOPCUA, step{"Subscription", "Publish", "every change of ServiceLevel, in order"})
 		})
 	})
+	t.Run("compatibility", table.check)
+}
+
+// matrix connects in every way that is offered.
+func matrix(t *testing.T, table *compatibility, options map[string]any) {
+	var offered []security
+	for _, line := range runLines[struct{ Policy, Mode, Error string }](t, "matrix", options) {
+		s := security{Mode: line.Mode, Policy: line.Policy}
+		offered = append(offered, s)
+		if line.Error != "" {
+			t.Errorf("%s %s: %s", s.Policy, s.Mode, line.Error)
+			continue
+		}
+		table.connected(nodeOPCUA, s)
+	}
+	wantOffered(t, offered)
+}
+
+// wantOffered wants the endpoints to be what a member with an endpoint without security offers.
+func wantOffered(t *testing.T, offered []security) {
+	t.Helper()
+	want := map[security]bool{{"None", "None"}: true}
+	for _, policy := range offeredPolicies {
+		want[security{"Sign", policy}], want[security{"SignAndEncrypt", policy}] = true, true
+	}
+	got := make(map[security]bool)
+	for _, s := range offered {
+		got[s] = true
+	}
+	if !maps.Equal(got, want) || len(offered) != len(want) {
+		t.Errorf("GetEndpoints offers %v, want each of %v once", offered, want)
+	}
+}
+
+// services takes each step through the services.
+func services(t *testing.T, table *compatibility, options map[string]any) {
+	lines := runLines[struct {
+		step
+		Error string
+	}](t, "services", options)
+	if len(lines) == 0 {
+		t.Error("no step was taken")
+	}
+	for _, line := range lines {
+		if line.Error != "" {
+			t.Errorf("%s, %s: %s", line.Service, line.What, line.Error)
+			continue
+		}
+		table.ran(nodeOPCUA, line.step)
+	}
 }
 
 func inspect(t *testing.T, options map[string]any) {
-	var got struct {
+	got := run[struct {
 		Read map[string]struct {
 			Status, Type string
 			Value        any
 		}
 		Server, Redundancy map[string]struct{ NodeID, Type string }
 		RedundancyType     string
-	}
-	run(t, "inspect", options, &got)
+	}](t, "inspect", options)
 	for id, v := range got.Read {
 		if v.Status != "Good" {
 			t.Errorf("%s reads %s", id, v.Status)
@@ -193,11 +272,10 @@ func inspect(t *testing.T, options map[string]any) {
 func renew(t *testing.T, options map[string]any) {
 	options["tokenLife"] = tokenLife.Milliseconds()
 	options["duration"] = renewFor.Milliseconds()
-	var got struct {
+	got := run[struct {
 		Reads, Failures, Renewals int
 		LastError                 string
-	}
-	run(t, "renew", options, &got)
+	}](t, "renew", options)
 	t.Logf("%d reads, %d renewals", got.Reads, got.Renewals)
 	if got.Failures > 0 {
 		t.Errorf("%d reads failed, the last with: %s", got.Failures, got.LastError)
@@ -210,121 +288,14 @@ func renew(t *testing.T, options map[string]any) {
 	}
 }
 
-// follower is a client that follows the Primary's ServiceLevel by a subscription.
-type follower struct {
-	name   string
-	cmd    *exec.Cmd
-	in     io.Closer
-	levels chan int
-}
-
-func follow(ctx context.Context, t *testing.T, name string, options map[string]any) *follower {
-	t.Helper()
-	cmd := client(ctx, t, "follow", options)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	f := &follower{name: name, cmd: cmd, in: in, levels: make(chan int, changes+1)}
-	go func() {
-		defer close(f.levels)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			var line struct {
-				Value  int
-				Status string
-				Error  string
-			}
-			if err := json.Unmarshal(lines.Bytes(), &line); err != nil || line.Error != "" || line.Status != "Good" {
-				t.Errorf("%s: the client said %s (%v)", name, lines.Text(), err)
-				continue
-			}
-			f.levels <- line.Value
-		}
-	}()
-	return f
-}
-
-// next wants the next notification to have a certain value.
-func (f *follower) next(ctx context.Context, t *testing.T, want int, why string) {
-	t.Helper()
-	select {
-	case got, ok := <-f.levels:
-		if !ok {
-			t.Fatalf("%s: the client ended; want %d (%s)", f.name, want, why)
-		}
-		if got != want {
-			t.Fatalf("%s: the client saw %d, want %d (%s)", f.name, got, want, why)
-		}
-	case <-ctx.Done():
-		t.Fatalf("%s: the client saw nothing more; want %d (%s)", f.name, want, why)
-	}
-}
-
-// end wants no notification beyond those that were asked for.
-func (f *follower) end(t *testing.T) {
-	t.Helper()
-	if err := f.in.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for extra := range f.levels {
-		t.Errorf("%s: the client saw %d, which no change made", f.name, extra)
-	}
-	if err := f.cmd.Wait(); err != nil {
-		t.Errorf("%s: the client: %v", f.name, err)
-	}
-}
-
-// followAll makes the Primary's level change again and again and wants every subscribed client to see each change.
-func followAll(t *testing.T, conn *grpc.ClientConn, options func(security) map[string]any) {
-	ctx, cancel := context.WithTimeout(t.Context(), scenarioLimit)
-	defer cancel()
-	var followers []*follower
-	for _, s := range securities {
-		f := follow(ctx, t, s.Mode, options(s))
-		f.next(ctx, t, 255, "the first notification")
-		followers = append(followers, f)
-	}
-	leases := quoratev1.NewLeaseServiceClient(conn)
-	tick := time.NewTicker(changeInterval)
-	defer tick.Stop()
-	for i := range changes {
-		<-tick.C
-		id := fmt.Sprintf("interop-%d", i)
-		var err error
-		if i%2 == 0 {
-			_, err = leases.BeginLease(ctx, &quoratev1.BeginLeaseRequest{RequestId: id, Server: "m1"})
-		} else {
-			_, err = leases.EndLease(ctx, &quoratev1.EndLeaseRequest{RequestId: id, Server: "m1"})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, f := range followers {
-		for i := range changes {
-			f.next(ctx, t, []int{200, 255}[i%2], fmt.Sprintf("change %d", i))
-		}
-		f.end(t)
-	}
-}
-
-func discover(t *testing.T, g *devgroup.Group, primary devgroup.Member) {
-	var got struct {
+func discover(t *testing.T, table *compatibility, g *devgroup.Group, primary devgroup.Member) {
+	got := run[struct {
 		Servers []struct {
 			URI  string
 			URLs []string
 		}
 		Endpoints []struct{ URL, Policy, Mode, URI string }
-	}
-	run(t, "discover", map[string]any{"endpoint": primary.OPCUA}, &got)
+	}](t, "discover", map[string]any{"endpoint": primary.OPCUA})
 	urls := make(map[string]bool)
 	for _, s := range got.Servers {
 		for _, u := range s.URLs {
@@ -343,16 +314,16 @@ func discover(t *testing.T, g *devgroup.Group, primary devgroup.Member) {
 			t.Errorf("FindServers does not give %s of %s: %+v", m.OPCUA, id, got.Servers)
 		}
 	}
-	offered := make(map[string]bool)
+	var offered []security
 	for _, e := range got.Endpoints {
-		offered[e.Mode+" "+e.Policy[strings.LastIndex(e.Policy, "#")+1:]] = true
+		offered = append(offered, security{Mode: e.Mode, Policy: e.Policy[strings.LastIndex(e.Policy, "#")+1:]})
 		if !strings.HasPrefix(strings.TrimSuffix(e.URL, "/"), primary.OPCUA) {
 			t.Errorf("GetEndpoints gives %s, which is not this server's %s", e.URL, primary.OPCUA)
 		}
 	}
-	for _, want := range []string{"None None", "SignAndEncrypt Basic256Sha256"} {
-		if !offered[want] {
-			t.Errorf("GetEndpoints does not offer %s: %+v", want, got.Endpoints)
-		}
+	wantOffered(t, offered)
+	if !t.Failed() {
+		table.ran(nodeOPCUA, step{"Discovery", "FindServers", "the servers of the set"})
+		table.ran(nodeOPCUA, step{"Discovery", "GetEndpoints", "every policy and mode, at the address that the client used"})
 	}
 }
