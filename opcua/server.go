@@ -6,7 +6,8 @@
 // urn:quorate:state, shows the replicated state (state.go, and one file per noun: topology.go, apply.go); its NodeIds and
 // browse paths are the same on all members. Values are computed when they are read, from the group's state and from
 // the redundancy manager, through the small interfaces [Group] and [Redundancy]. What changed is pushed: the manager tells
-// of levels, the group of everything else, and a new topology changes the nodes without a restart.
+// of levels, the group of everything else, and a new topology changes the nodes without a restart. The Server object tells of levels,
+// roles and applies by events too (events.go), and has the method by which an administrator declares maintenance (methods.go).
 //
 // client.go is the other side: reading and watching nodes of any server, for the command line.
 package opcua
@@ -129,6 +130,8 @@ type Endpoint struct {
 	ending  atomic.Pointer[ending] // nil while it runs
 	pushed  atomic.Pointer[pushed]
 	servers map[string]struct{} // whose nodes are in the table; follow's own
+	seen    seen                // of the state; follow's own
+	level   levelWatch
 
 	moved   func() // ends the subscription to Redundancy
 	cancel  context.CancelFunc
@@ -172,6 +175,7 @@ func New(cfg Config) (*Endpoint, error) {
 		e.redundancyNodes(b)
 		e.capabilityNodes(b)
 		e.stateNodes(b)
+		e.eventNodes(b)
 		return b.err
 	}); err != nil {
 		return nil, fmt.Errorf("opcua: %w", err)
@@ -202,7 +206,9 @@ func New(cfg Config) (*Endpoint, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
-	e.moved = cfg.Redundancy.Subscribe(func() { e.space.Changed(e.pushed.Load().byLevel...) })
+	e.level.last = cfg.Redundancy.Level() // What is before the beginning is no news.
+	e.seen.look(cfg.Group.Local().State)
+	e.moved = cfg.Redundancy.Subscribe(e.levelMoved)
 	e.running.Go(func() { e.follow(ctx) })
 	return e, nil
 }
@@ -240,6 +246,9 @@ func (e *Endpoint) follow(ctx context.Context) {
 			e.cfg.Logger.Error("the nodes do not show the new topology", "error", err)
 		}
 		e.space.Changed(e.pushed.Load().byState...)
+		for _, n := range e.seen.look(e.cfg.Group.Local().State) {
+			n.tell(e)
+		}
 		pause.Reset(pushInterval)
 		select {
 		case <-ctx.Done():

@@ -120,17 +120,25 @@ func (e *Endpoint) serverSet(ctx space.ReadContext, state *fsm.State, server str
 }
 
 func (e *Endpoint) serverRole(ctx space.ReadContext, state *fsm.State, server string) *ua.DataValue {
+	if role, ok := roleOf(state, server); ok {
+		return good(ctx, role)
+	}
+	return bad(ctx, ua.StatusBadNodeIDUnknown)
+}
+
+// roleOf returns the role of a server under the generation that it adopted.
+func roleOf(state *fsm.State, server string) (string, bool) {
 	for _, set := range adopted(state, server).GetTopology().GetSets() {
 		for _, s := range set.GetServers() {
 			if s.GetMember() == server {
-				return good(ctx, s.GetRole())
+				return s.GetRole(), true
 			}
 		}
 	}
 	if _, s, ok := state.Server(server); ok { // It has adopted none yet, or one that it was not in.
-		return good(ctx, s.GetRole())
+		return s.GetRole(), true
 	}
-	return bad(ctx, ua.StatusBadNodeIDUnknown)
+	return "", false
 }
 
 func (e *Endpoint) serverGeneration(ctx space.ReadContext, state *fsm.State, server string) *ua.DataValue {
