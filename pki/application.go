@@ -5,7 +5,6 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,7 +35,7 @@ func EnsureApplicationCertificate(dir, applicationURI string, hosts []string, no
 		return nil, nil, err
 	}
 	certFile := filepath.Join(dir, applicationDir, applicationCertFile)
-	key, err = ensureApplicationKey(filepath.Join(dir, applicationDir, applicationKeyFile))
+	key, err = ensureRSAKey(filepath.Join(dir, applicationDir, applicationKeyFile), applicationKeyBits)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -64,10 +63,10 @@ func parseApplicationURI(text string) (*url.URL, error) {
 	return uri, nil
 }
 
-func ensureApplicationKey(file string) (*rsa.PrivateKey, error) {
+func ensureRSAKey(file string, bits int) (*rsa.PrivateKey, error) {
 	signer, err := readKey(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		made, makeErr := rsa.GenerateKey(rand.Reader, applicationKeyBits)
+		made, makeErr := rsa.GenerateKey(rand.Reader, bits)
 		if makeErr != nil {
 			return nil, fmt.Errorf("pki: make the application's key: %w", makeErr)
 		}
@@ -84,27 +83,13 @@ func ensureApplicationKey(file string) (*rsa.PrivateKey, error) {
 }
 
 func makeApplicationCertificate(file string, uri *url.URL, hosts []string, now time.Time, key *rsa.PrivateKey) ([]byte, error) {
-	names, addresses, err := splitHosts(hosts)
+	template, err := applicationTemplate("Quorate", uri, hosts, now)
 	if err != nil {
 		return nil, err
 	}
-	if len(hosts) == 0 {
-		return nil, errors.New("pki: hosts: a server's certificate names at least one (OPC UA Part 6 §6.2.2)")
-	}
-	template := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: "Quorate", Organization: []string{"Quorate"}}, //nolint:misspell // the field of pkix has this spelling
-		URIs:        []*url.URL{uri},
-		DNSNames:    names,
-		IPAddresses: addresses,
-		NotBefore:   now.Add(-Backdating),
-		NotAfter:    now.Add(ApplicationValidity),
-		// keyCertSign is there because the certificate is its own issuer, as Part 6 §6.2.2 asks of self-signed ones.
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageKeyEncipherment |
-			x509.KeyUsageDataEncipherment | x509.KeyUsageCertSign,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		BasicConstraintsValid: true,
-		SignatureAlgorithm:    x509.SHA256WithRSA,
-	}
+	template.NotAfter = now.Add(ApplicationValidity)
+	// It is its own issuer, so Part 6 §6.2.2 asks for keyCertSign too.
+	template.KeyUsage |= x509.KeyUsageCertSign
 	template.SubjectKeyId, err = keyID(key)
 	if err != nil {
 		return nil, err

@@ -214,8 +214,12 @@ type Listed struct {
 	File string
 	// Identity is whose it is; for the authority only Site is set.
 	Identity Identity
-	// Authority says that it is the authority's own.
+	// Authority says that it is an authority's own.
 	Authority bool
+	// Application says that it is an OPC UA application's, or the authority of these; then Identity has Site and Name only.
+	Application bool
+	// ApplicationURI is an application's.
+	ApplicationURI string
 	// Hosts are its DNS names and IP addresses.
 	Hosts []string
 	// Serial is its serial number in hex.
@@ -223,17 +227,19 @@ type Listed struct {
 	NotBefore, NotAfter time.Time
 }
 
-// List returns the certificates in an authority's directory: the authority, then members, then people, each by name.
+// List returns the certificates in an authority's directory: the authority, then members, then people, each by name, and then
+// the authority for OPC UA applications and these.
 func List(dir string) ([]Listed, error) {
 	authority, _, err := openAuthority(dir)
 	if err != nil {
 		return nil, err
 	}
-	listed := []Listed{{
-		File: filepath.Join(dir, AuthorityFile), Identity: Identity{Site: authority.URIs[0].Host}, Authority: true,
-		Serial: authority.SerialNumber.Text(16), NotBefore: authority.NotBefore, NotAfter: authority.NotAfter,
-	}}
-	for _, sub := range []string{membersDir, peopleDir} {
+	site := authority.URIs[0].Host
+	files := []string{filepath.Join(dir, AuthorityFile)}
+	for _, sub := range []string{membersDir, peopleDir, applicationsDir} {
+		if file := filepath.Join(dir, ApplicationAuthorityFile); sub == applicationsDir && exists(file) {
+			files = append(files, file)
+		}
 		entries, err := os.ReadDir(filepath.Join(dir, sub))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("pki: list: %w", err)
@@ -242,35 +248,53 @@ func List(dir string) ([]Listed, error) {
 			if !strings.HasSuffix(entry.Name(), ".pem") {
 				continue
 			}
-			if len(listed) >= MaxListed {
+			if len(files) >= MaxListed {
 				return nil, fmt.Errorf("pki: %s holds more than %d certificates", dir, MaxListed)
 			}
-			item, err := listedFrom(filepath.Join(dir, sub, entry.Name()))
-			if err != nil {
-				return nil, err
-			}
-			listed = append(listed, item)
+			files = append(files, filepath.Join(dir, sub, entry.Name()))
 		}
+	}
+	listed := make([]Listed, 0, len(files))
+	for _, file := range files {
+		item, err := listedFrom(file, site)
+		if err != nil {
+			return nil, err
+		}
+		listed = append(listed, item)
 	}
 	return listed, nil
 }
 
-func listedFrom(file string) (Listed, error) {
+func exists(file string) bool {
+	_, err := os.Lstat(file)
+	return err == nil
+}
+
+func listedFrom(file, site string) (Listed, error) {
 	certificates, err := readCertificates(file)
 	if err != nil {
 		return Listed{}, err
 	}
 	leaf := certificates[0]
-	identity, err := IdentityOf(leaf)
-	if err != nil {
-		return Listed{}, fmt.Errorf("%s: %w", file, err)
-	}
-	hosts := append([]string(nil), leaf.DNSNames...)
-	for _, ip := range leaf.IPAddresses {
-		hosts = append(hosts, ip.String())
-	}
-	return Listed{
-		File: file, Identity: identity, Hosts: hosts,
+	item := Listed{
+		File: file, Identity: Identity{Site: site}, Authority: leaf.IsCA, Hosts: append([]string(nil), leaf.DNSNames...),
 		Serial: leaf.SerialNumber.Text(16), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
-	}, nil
+	}
+	for _, ip := range leaf.IPAddresses {
+		item.Hosts = append(item.Hosts, ip.String())
+	}
+	switch {
+	case filepath.Base(file) == ApplicationAuthorityFile:
+		item.Application = true
+	case filepath.Base(filepath.Dir(file)) == applicationsDir:
+		item.Application, item.Identity.Name = true, strings.TrimSuffix(filepath.Base(file), ".pem")
+		if len(leaf.URIs) > 0 {
+			item.ApplicationURI = leaf.URIs[0].String()
+		}
+	case !item.Authority:
+		if item.Identity, err = IdentityOf(leaf); err != nil {
+			return Listed{}, fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	return item, nil
 }

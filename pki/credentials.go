@@ -66,7 +66,7 @@ func (c *Credentials) get() *material {
 	defer c.mu.Unlock()
 	// The files are looked at before they are read, so that one that is replaced in between is seen as new next time.
 	seen, err := c.look()
-	if err != nil || same(seen, c.seen) {
+	if err != nil || same(seen[:], c.seen[:]) {
 		// A file that is missing is being replaced, or was removed: either way there is nothing better to use.
 		return c.current
 	}
@@ -88,7 +88,7 @@ func (c *Credentials) look() (seen [3]os.FileInfo, err error) {
 	return seen, nil
 }
 
-func same(a, b [3]os.FileInfo) bool {
+func same(a, b []os.FileInfo) bool {
 	for i := range a {
 		if !os.SameFile(a[i], b[i]) || !a[i].ModTime().Equal(b[i].ModTime()) || a[i].Size() != b[i].Size() {
 			return false

@@ -29,10 +29,14 @@ func writePair(certFile, keyFile string, der []byte, key crypto.Signer) error {
 	if err := writeKey(keyFile, key); err != nil {
 		return err
 	}
-	if err := writeNew(certFile, certificateMode, pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: der})); err != nil {
+	if err := writeNew(certFile, certificateMode, encodeCertificate(der)); err != nil {
 		return errors.Join(err, os.Remove(keyFile))
 	}
 	return nil
+}
+
+func encodeCertificate(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: certificateBlock, Bytes: der})
 }
 
 func writeKey(file string, key crypto.Signer) error {

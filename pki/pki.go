@@ -12,8 +12,9 @@
 // doesn't verify is refused and the certificate in use stays. TLS is version 1.3 everywhere, without session tickets,
 // because every connection shall be judged by the certificates of now.
 //
-// The OPC UA application instance certificate is a thing of its own: self-signed RSA, made once and then kept, since
-// clients trust it by its thumbprint.
+// The OPC UA application instance certificate is a thing of its own, with an RSA key. It is either signed by an authority
+// for applications beside the site's, so that to trust all members is to trust one certificate, or self-signed, made once
+// and then kept, since clients trust it by its thumbprint.
 package pki
 
 import "time"

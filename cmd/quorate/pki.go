@@ -18,13 +18,13 @@ const defaultAuthorityDir = "pki"
 func newPKI(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pki",
-		Short: "A development certificate authority, and the certificates of members and people",
+		Short: "A development certificate authority, and who is trusted over OPC UA",
 		Args:  cobra.ArbitraryArgs,
 		RunE:  noVerb,
 	}
 	dir := cmd.PersistentFlags().String("dir", defaultAuthorityDir, "`DIR` of the authority")
 	must(cmd.MarkPersistentFlagDirname("dir"))
-	cmd.AddCommand(newPKIInit(o, dir), newPKIIssue(o, dir), newPKIList(o, dir))
+	cmd.AddCommand(newPKIInit(o, dir), newPKIIssue(o, dir), newPKIList(o, dir), newPKITrust(o), newPKIReject(o), newPKIUser(o))
 	return cmd
 }
 
@@ -53,11 +53,12 @@ func newPKIInit(o *options, dir *string) *cobra.Command {
 }
 
 func newPKIIssue(o *options, dir *string) *cobra.Command {
-	var role string
+	var role, applicationURI string
+	var applicationOnly bool
 	request := pki.IssueRequest{}
 	cmd := &cobra.Command{
 		Use:   "issue (--member ID --host HOST… | --person NAME --role ROLE)",
-		Short: "Issue the certificate of a member or of a person",
+		Short: "Issue the certificates of a member, for TLS and as an OPC UA application, or that of a person",
 		Example: `  quorate pki issue --member m1 --host 10.0.0.1 --host m1.plant.example
   quorate pki issue --person ada --role operator`,
 		Args: cobra.NoArgs,
@@ -65,6 +66,8 @@ func newPKIIssue(o *options, dir *string) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&request.Member, "member", "", "`ID` of a member")
 	flags.StringSliceVar(&request.Hosts, "host", nil, "DNS name or IP `ADDRESS` under which the member is reached; repeatable")
+	flags.StringVar(&applicationURI, "application-uri", "", "`URI` of the member as an OPC UA application (default: urn:quorate:SITE:ID)")
+	flags.BoolVar(&applicationOnly, "application-only", false, "only the OPC UA application certificate, for a member that has the other one")
 	flags.StringVar(&request.Person, "person", "", "`NAME` of a person")
 	flags.StringVar(&role, "role", "", "what the person may do: viewer, operator or administrator")
 	flags.DurationVar(&request.Validity, "validity", pki.DefaultValidity, "how long it lasts")
@@ -80,15 +83,42 @@ func newPKIIssue(o *options, dir *string) *cobra.Command {
 				return fmt.Errorf("--role: %w", err)
 			}
 		}
-		cert, key, err := pki.Issue(*dir, request)
-		if err != nil {
-			return err
+		if request.Member == "" && (applicationURI != "" || applicationOnly) {
+			return errors.New("--application-uri, --application-only: only a member has such a certificate")
 		}
-		return o.showPlain(map[string]string{"certFile": cert, "keyFile": key}, func(p *printer) {
-			p.line("certificate %s, key %s", cert, key)
+		issued := issuedFiles{}
+		if !applicationOnly {
+			var err error
+			if issued.CertFile, issued.KeyFile, err = pki.Issue(*dir, request); err != nil {
+				return err
+			}
+		}
+		if request.Member != "" {
+			var err error
+			if issued.ApplicationCertFile, issued.ApplicationKeyFile, err = pki.IssueApplication(*dir, pki.ApplicationRequest{
+				Member: request.Member, ApplicationURI: applicationURI, Hosts: request.Hosts, Validity: request.Validity,
+			}); err != nil {
+				return err
+			}
+		}
+		return o.showPlain(issued, func(p *printer) {
+			if issued.CertFile != "" {
+				p.line("certificate %s, key %s", issued.CertFile, issued.KeyFile)
+			}
+			if issued.ApplicationCertFile != "" {
+				p.line("OPC UA application certificate %s, key %s", issued.ApplicationCertFile, issued.ApplicationKeyFile)
+			}
 		})
 	}
 	return cmd
+}
+
+// issuedFiles are the files that `pki issue` wrote.
+type issuedFiles struct {
+	CertFile            string `json:"certFile,omitempty"`
+	KeyFile             string `json:"keyFile,omitempty"`
+	ApplicationCertFile string `json:"applicationCertFile,omitempty"`
+	ApplicationKeyFile  string `json:"applicationKeyFile,omitempty"`
 }
 
 // certificate is a certificate as `pki list` shows it.
@@ -104,11 +134,15 @@ type certificate struct {
 }
 
 func newPKIList(o *options, dir *string) *cobra.Command {
-	return &cobra.Command{
-		Use:   "list",
-		Short: "List the authority and the certificates that it issued",
+	var folders *folderFlags
+	cmd := &cobra.Command{
+		Use:   "list [--data-dir DIR]",
+		Short: "List the authority and what it issued, or whom a member trusts over OPC UA",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if folders.dataDir != "" {
+				return listFolders(o, folders)
+			}
 			listed, err := pki.List(*dir)
 			if err != nil {
 				return err
@@ -126,6 +160,8 @@ func newPKIList(o *options, dir *string) *cobra.Command {
 			})
 		},
 	}
+	folders = addFolderFlags(cmd)
+	return cmd
 }
 
 func describeCertificate(l pki.Listed) certificate {
@@ -133,6 +169,8 @@ func describeCertificate(l pki.Listed) certificate {
 	switch {
 	case l.Authority:
 		c.Kind, c.Name = "authority", l.Identity.Site
+	case l.Application:
+		c.Kind = "application"
 	case l.Identity.Member:
 		c.Kind = "member"
 	default:

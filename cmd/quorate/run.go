@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"crypto/rsa"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -92,11 +90,10 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 	if err := p.listen(credentials); err != nil {
 		return nil, err
 	}
-	certificate, key, err := pki.EnsureApplicationCertificate(s.applicationDir(), s.OPCUA.ApplicationURI, s.applicationHosts(), time.Now())
+	application, err := p.application()
 	if err != nil {
 		return nil, err
 	}
-	applicationCertificate := func() ([]byte, *rsa.PrivateKey) { return certificate, key }
 	if m.node, err = p.openNode(nodeLogger, m.status); err != nil {
 		return nil, err
 	}
@@ -107,7 +104,7 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 	}
 	manager, err := redundancy.New(redundancy.Config{
 		Member: s.Member, Group: m.node, ApplicationURI: s.OPCUA.ApplicationURI, EndpointURL: s.OPCUA.EndpointURL, Logger: p.logger,
-		Prober: redundancy.NewProber(redundancy.ProberConfig{Certificate: applicationCertificate, TLS: health}),
+		Prober: redundancy.NewProber(redundancy.ProberConfig{Certificate: application.certificate, TLS: health}),
 		Settings: redundancy.Settings{
 			ProbeInterval: s.Redundancy.ProbeInterval, ProbeTimeout: s.Redundancy.ProbeTimeout,
 			FailedSamples: s.Redundancy.FailedSamples, GoodSamples: s.Redundancy.GoodSamples,
@@ -125,7 +122,8 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 	p.undo = append(p.undo, func() error { return m.rpc.Shutdown(context.Background()) })
 	m.opcua, err = opcua.New(opcua.Config{
 		Member: s.Member, ApplicationURI: s.OPCUA.ApplicationURI, Group: m.node, Redundancy: manager,
-		Certificate: applicationCertificate, AllowNone: s.OPCUA.AllowNone, AllowAnonymous: s.OPCUA.AllowAnonymous,
+		Certificate: application.certificate, AllowNone: s.OPCUA.AllowNone, AllowAnonymous: s.OPCUA.AllowAnonymous,
+		Applications: application.trusted, Users: application.users, UserCertificates: application.userCertificates,
 		Version: buildVersion(), ShutdownNotice: s.shutdownNotice(), Logger: p.logger,
 	})
 	if err != nil {
@@ -313,18 +311,6 @@ func (s *settings) shutdownNotice() time.Duration {
 		return devShutdownNotice
 	}
 	return shutdownNotice
-}
-
-// applicationDir holds the OPC UA application certificate and the certificates of clients.
-func (s *settings) applicationDir() string { return filepath.Join(s.DataDir, "opcua") }
-
-// applicationHosts are the names under which clients reach the OPC UA endpoint, for its certificate.
-func (s *settings) applicationHosts() []string {
-	endpoint, err := url.Parse(s.OPCUA.EndpointURL)
-	if err != nil {
-		return nil // Settings are checked before.
-	}
-	return []string{endpoint.Hostname()}
 }
 
 // onLoopback tells whether the member is reached from this machine alone.

@@ -65,6 +65,14 @@ type opcuaSettings struct {
 	// AllowNone offers an endpoint without security, AllowAnonymous sessions without a user. Both default to dev.
 	AllowNone      bool `koanf:"allowNone"`
 	AllowAnonymous bool `koanf:"allowAnonymous"`
+	// TrustAll takes every client application, whatever its certificate; it defaults to dev. Otherwise those are trusted that are
+	// in dataDir/opcua/trusted, or signed by an authority that is.
+	TrustAll bool `koanf:"trustAll"`
+	// CA is a file with authorities that are trusted too: that of the members' application certificates.
+	CA string `koanf:"ca"`
+	// Cert and Key are this member's application certificate; without them it makes one that is self-signed.
+	Cert string `koanf:"cert"`
+	Key  string `koanf:"key"`
 }
 
 type tlsSettings struct {
@@ -100,7 +108,7 @@ func defaultSettings(dev bool) settings {
 		Dev:     dev,
 		Raft:    raftSettings{Timing: "lan"},
 		Storage: storageSettings{LogStore: "bolt"},
-		OPCUA:   opcuaSettings{AllowNone: dev, AllowAnonymous: dev},
+		OPCUA:   opcuaSettings{AllowNone: dev, AllowAnonymous: dev, TrustAll: dev},
 		Redundancy: redundancySettings{
 			ProbeInterval: 2 * time.Second, ProbeTimeout: time.Second, FailedSamples: 3, GoodSamples: 1,
 			RecoverDwell: time.Minute, WitnessNode: "i=2258",

@@ -16,6 +16,7 @@ import (
 	"github.com/gopcua/opcua/ua"
 
 	"quorate/node"
+	"quorate/pki"
 	"quorate/redundancy"
 )
 
@@ -40,11 +41,9 @@ func (s *settings) derive() {
 		s.OPCUA.EndpointURL = "opc.tcp://" + s.OPCUA.Address
 	}
 	if s.OPCUA.ApplicationURI == "" {
-		s.OPCUA.ApplicationURI = applicationURI(s.Site, s.Member)
+		s.OPCUA.ApplicationURI = pki.ApplicationURI(s.Site, s.Member)
 	}
 }
-
-func applicationURI(site, member string) string { return "urn:quorate:" + site + ":" + member }
 
 // findings collects everything that is wrong, so that a file needs to be corrected only once.
 type findings []string
@@ -121,6 +120,12 @@ func (s *settings) checkOPCUA(f *findings) {
 	}
 	if uri := s.OPCUA.ApplicationURI; !strings.HasPrefix(uri, "urn:") && !strings.HasPrefix(uri, "opc.tcp://") {
 		f.add("opcua.applicationUri", "must begin with urn: or opc.tcp://, got %q", uri)
+	}
+	switch {
+	case s.OPCUA.Cert != "" && s.OPCUA.Key == "":
+		f.add("opcua.key", "is missing: opcua.cert is given")
+	case s.OPCUA.Cert == "" && s.OPCUA.Key != "":
+		f.add("opcua.cert", "is missing: opcua.key is given")
 	}
 }
 

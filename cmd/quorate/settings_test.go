@@ -68,8 +68,8 @@ func TestDevDecidesDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !s.OPCUA.AllowNone || s.OPCUA.AllowAnonymous {
-		t.Errorf("allowNone %v, allowAnonymous %v; want the default of dev and the one that was set", s.OPCUA.AllowNone, s.OPCUA.AllowAnonymous)
+	if !s.OPCUA.AllowNone || !s.OPCUA.TrustAll || s.OPCUA.AllowAnonymous {
+		t.Errorf("allowNone %v, trustAll %v, allowAnonymous %v; want the defaults of dev and the one that was set", s.OPCUA.AllowNone, s.OPCUA.TrustAll, s.OPCUA.AllowAnonymous)
 	}
 }
 

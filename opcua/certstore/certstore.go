@@ -127,12 +127,8 @@ func Open(dir string, o Options) (*Store, error) {
 		}
 	}
 	for _, file := range o.Authorities {
-		content, err := readFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("certstore: %w", err)
-		}
-		if certificates, _ := parse(content); len(certificates) == 0 {
-			return nil, fmt.Errorf("certstore: %s holds no certificate", file)
+		if _, err := ReadCertificates(file); err != nil {
+			return nil, err
 		}
 	}
 	s := &Store{dir: dir, o: o}

@@ -140,3 +140,16 @@ func readFile(name string) ([]byte, error) {
 	}
 	return content, nil
 }
+
+// ReadCertificates returns the certificates in a file, DER or PEM, at least one.
+func ReadCertificates(name string) ([]*x509.Certificate, error) {
+	content, err := readFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("certstore: %w", err)
+	}
+	certificates, _ := parse(content)
+	if len(certificates) == 0 {
+		return nil, fmt.Errorf("certstore: %s holds no certificate", name)
+	}
+	return certificates, nil
+}
