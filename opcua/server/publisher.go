@@ -172,7 +172,13 @@ func (p *publisher) cancel(status ua.StatusCode, match func(parkedPublish) bool)
 
 // dropTimedOut refuses the requests whose client has stopped waiting.
 func (p *publisher) dropTimedOut(now time.Duration) {
-	p.cancel(ua.StatusBadTimeout, func(r parkedPublish) bool { return r.deadline > 0 && r.deadline <= now })
+	late := func(r *parkedPublish) bool { return r.deadline > 0 && r.deadline <= now }
+	for i := range p.parked {
+		if late(&p.parked[i]) {
+			p.cancel(ua.StatusBadTimeout, func(r parkedPublish) bool { return late(&r) })
+			return
+		}
+	}
 }
 
 // cancelHandle is the Cancel service: it cancels the parked requests of that handle.

@@ -17,16 +17,33 @@ const (
 	orderSample uint8 = iota
 	orderPublish
 	orderExpire
+	orders
 )
+
+// maxFreeSlots is how many empty slots are kept for later ones: about as many as there are places on the grid in the
+// intervals that clients choose.
+const maxFreeSlots = 64
 
 // timer is one entry of a schedule. Its fields belong to the schedule.
 type timer struct {
 	fire  func(now time.Duration) // on the schedule's goroutine, without any lock held
 	order uint8
-	armed bool
-	index int
+	slot  *slot // nil while it is not armed
+	place int   // in its list of the slot
+}
+
+// slot has the timers of one place on the grid.
+type slot struct {
 	at    time.Duration
-	set   uint64 // by this the earlier set comes first, where all else is equal
+	index int // in the heap
+	armed int // timers
+	lists [orders]slotList
+}
+
+// slotList has the timers of one order, in the order in which they were set. It is nil where one was stopped.
+type slotList struct {
+	timers []*timer
+	holes  int
 }
 
 // schedule runs all timers of a server on one goroutine, in the order of their times. Time is what passed since the
@@ -36,14 +53,15 @@ type schedule struct {
 	wake  chan struct{}
 
 	mu     sync.Mutex // a leaf: nothing else is locked under it
-	timers timerHeap
-	sets   uint64
+	slots  slotHeap   // those with timers, the earliest first
+	byTime map[time.Duration]*slot
+	free   []*slot
 	until  time.Duration // what run sleeps for; asleep says whether it does
 	asleep bool
 }
 
 func newSchedule() *schedule {
-	return &schedule{start: time.Now(), wake: make(chan struct{}, 1)}
+	return &schedule{start: time.Now(), wake: make(chan struct{}, 1), byTime: make(map[time.Duration]*slot)}
 }
 
 // now returns the schedule's time.
@@ -65,15 +83,13 @@ func (s *schedule) set(t *timer, at time.Duration) {
 		at += granularity - rest
 	}
 	s.mu.Lock()
-	s.sets++
-	t.at, t.set = at, s.sets
-	if t.armed {
-		heap.Fix(&s.timers, t.index)
-	} else {
-		t.armed = true
-		heap.Push(&s.timers, t)
-	}
-	wake := s.asleep && s.timers[0].at < s.until
+	s.disarm(t)
+	sl := s.slotAt(at)
+	list := &sl.lists[t.order]
+	t.slot, t.place = sl, len(list.timers)
+	list.timers = append(list.timers, t)
+	sl.armed++
+	wake := s.asleep && s.slots[0].at < s.until
 	s.mu.Unlock()
 	if wake {
 		select {
@@ -87,9 +103,71 @@ func (s *schedule) set(t *timer, at time.Duration) {
 func (s *schedule) stop(t *timer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t.armed {
-		heap.Remove(&s.timers, t.index)
+	s.disarm(t)
+}
+
+// slotAt returns the slot of a place on the grid. s.mu is held.
+func (s *schedule) slotAt(at time.Duration) *slot {
+	if sl := s.byTime[at]; sl != nil {
+		return sl
 	}
+	var sl *slot
+	if last := len(s.free) - 1; last >= 0 {
+		sl, s.free[last] = s.free[last], nil
+		s.free = s.free[:last]
+	} else {
+		sl = new(slot)
+	}
+	sl.at = at
+	s.byTime[at] = sl
+	heap.Push(&s.slots, sl)
+	return sl
+}
+
+// disarm takes a timer out of its slot, and the slot away with its last timer. s.mu is held.
+func (s *schedule) disarm(t *timer) {
+	sl := t.slot
+	if sl == nil {
+		return
+	}
+	t.slot = nil
+	sl.lists[t.order].remove(t.place)
+	if sl.armed--; sl.armed == 0 {
+		heap.Remove(&s.slots, sl.index)
+		s.release(sl)
+	}
+}
+
+// release keeps a slot that is no longer in the heap for a later one. s.mu is held.
+func (s *schedule) release(sl *slot) {
+	delete(s.byTime, sl.at)
+	for i := range sl.lists {
+		list := &sl.lists[i]
+		clear(list.timers)
+		list.timers, list.holes = list.timers[:0], 0
+	}
+	sl.armed = 0
+	if len(s.free) < maxFreeSlots {
+		s.free = append(s.free, sl)
+	}
+}
+
+// remove leaves a hole, so that the others keep their order; when the most are holes, they are closed. So what a client sets and
+// stops in a loop takes no more memory than what it leaves set.
+func (l *slotList) remove(place int) {
+	l.timers[place] = nil
+	if l.holes++; 2*l.holes <= len(l.timers) {
+		return
+	}
+	kept := l.timers[:0]
+	for _, t := range l.timers {
+		if t != nil {
+			t.place = len(kept)
+			kept = append(kept, t)
+		}
+	}
+	clear(l.timers[len(kept):])
+	l.timers, l.holes = kept, 0
 }
 
 // run fires timers until ctx ends.
@@ -116,8 +194,17 @@ func (s *schedule) take(now time.Duration, due []*timer) []*timer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asleep = false
-	for len(s.timers) > 0 && s.timers[0].at <= now {
-		due = append(due, heap.Pop(&s.timers).(*timer))
+	for len(s.slots) > 0 && s.slots[0].at <= now {
+		sl := heap.Pop(&s.slots).(*slot)
+		for _, list := range sl.lists {
+			for _, t := range list.timers {
+				if t != nil {
+					t.slot = nil
+					due = append(due, t)
+				}
+			}
+		}
+		s.release(sl)
 	}
 	return due
 }
@@ -128,8 +215,8 @@ func (s *schedule) sleep(ctx context.Context, alarm *time.Timer) {
 	s.mu.Lock()
 	now := s.now()
 	s.until = now + idle
-	if len(s.timers) > 0 {
-		s.until = s.timers[0].at
+	if len(s.slots) > 0 {
+		s.until = s.slots[0].at
 	}
 	s.asleep = true
 	alarm.Reset(s.until - now)
@@ -141,36 +228,27 @@ func (s *schedule) sleep(ctx context.Context, alarm *time.Timer) {
 	}
 }
 
-type timerHeap []*timer
+type slotHeap []*slot
 
-func (h timerHeap) Len() int { return len(h) }
+func (h slotHeap) Len() int { return len(h) }
 
-func (h timerHeap) Less(i, j int) bool {
-	if h[i].at != h[j].at {
-		return h[i].at < h[j].at
-	}
-	if h[i].order != h[j].order {
-		return h[i].order < h[j].order
-	}
-	return h[i].set < h[j].set
-}
+func (h slotHeap) Less(i, j int) bool { return h[i].at < h[j].at }
 
-func (h timerHeap) Swap(i, j int) {
+func (h slotHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].index, h[j].index = i, j
 }
 
-func (h *timerHeap) Push(x any) {
-	t := x.(*timer)
-	t.index = len(*h)
-	*h = append(*h, t)
+func (h *slotHeap) Push(x any) {
+	sl := x.(*slot)
+	sl.index = len(*h)
+	*h = append(*h, sl)
 }
 
-func (h *timerHeap) Pop() any {
+func (h *slotHeap) Pop() any {
 	old := *h
-	t := old[len(old)-1]
+	sl := old[len(old)-1]
 	old[len(old)-1] = nil
 	*h = old[:len(old)-1]
-	t.armed = false
-	return t
+	return sl
 }

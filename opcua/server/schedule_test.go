@@ -50,6 +50,59 @@ func TestScheduleOrder(t *testing.T) {
 	})
 }
 
+// TestStoppedTimersLeaveNothing sets and stops timers at one place on the grid, as a client can that makes and closes sessions.
+func TestStoppedTimersLeaveNothing(t *testing.T) {
+	s := newSchedule()
+	s.set(&timer{order: orderExpire}, time.Hour)
+	for range 10_000 {
+		tm := &timer{order: orderExpire}
+		s.set(tm, time.Hour)
+		s.stop(tm)
+	}
+	if n := cap(s.byTime[time.Hour].lists[orderExpire].timers); n > 8 {
+		t.Errorf("room for %d timers where one is set", n)
+	}
+	for i := range 10 * maxFreeSlots {
+		tm := &timer{}
+		s.set(tm, time.Duration(i)*granularity)
+	}
+	for at := range s.byTime {
+		for _, tm := range slices.Clone(s.byTime[at].lists[orderSample].timers) {
+			s.stop(tm)
+		}
+	}
+	if len(s.slots) != 1 || len(s.byTime) != 1 || len(s.free) != maxFreeSlots {
+		t.Errorf("%d slots in the heap, %d in the map, %d free; want 1, 1 and %d", len(s.slots), len(s.byTime), len(s.free), maxFreeSlots)
+	}
+}
+
+// TestOrderOutlastsHoles stops timers between others, which fire in the order in which they were set all the same.
+func TestOrderOutlastsHoles(t *testing.T) {
+	s := newSchedule()
+	var timers []*timer
+	for range 100 {
+		tm := &timer{order: orderPublish}
+		timers = append(timers, tm)
+		s.set(tm, granularity)
+	}
+	var want []*timer
+	for i, tm := range timers {
+		if i%7 == 0 || i == 99 {
+			want = append(want, tm)
+		} else {
+			s.stop(tm)
+		}
+	}
+	s.set(want[0], granularity) // Again, so it is the last now.
+	want = append(want[1:], want[0])
+	if got := s.take(granularity, nil); !slices.Equal(got, want) {
+		t.Errorf("%d timers are due in the wrong order, want %d", len(got), len(want))
+	}
+	if got := s.take(time.Hour, nil); len(got) != 0 {
+		t.Errorf("%d timers are left", len(got))
+	}
+}
+
 func TestAfterKeepsThePhase(t *testing.T) {
 	for _, c := range []struct{ due, interval, now, want time.Duration }{
 		{100, 10, 100, 110},
