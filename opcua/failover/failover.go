@@ -35,12 +35,13 @@ const (
 	MaxNodes = 1000
 	// MaxServers is the most servers of a set that are looked at; what a server lists beyond is ignored.
 	MaxServers = 16
-	// MaxInterval is the longest PublishingInterval and SamplingInterval.
-	MaxInterval = time.Minute
+	// MaxInterval is the longest PublishingInterval and SamplingInterval. With MaxKeepAlive it keeps a session that says
+	// nothing but Publish well within its time-out.
+	MaxInterval = 10 * time.Second
 	// MaxQueueSize is the largest QueueSize.
 	MaxQueueSize = 10_000
 	// MaxKeepAlive is the longest KeepAlive.
-	MaxKeepAlive = time.Minute
+	MaxKeepAlive = 10 * time.Second
 	// MaxAbsence is for how long an EstimatedReturnTime is believed. A server that is away longer is looked at once in that time.
 	MaxAbsence = 24 * time.Hour
 
@@ -53,10 +54,11 @@ const (
 
 	// StartAttempts is how often the server of Config.URL is tried before Run gives up, if no server was ever reached.
 	StartAttempts = 3
-	// FirstRetry and LastRetry are the times between attempts to connect to a server: they double, and each is shortened at
-	// random by up to a half, so that the clients of a set do not all come at once.
+	// FirstRetry is the time between the first two attempts to connect to a server. It doubles with each, and each is shortened
+	// at random by up to a half, so that the clients of a set do not all come at once.
 	FirstRetry = 100 * time.Millisecond
-	LastRetry  = 10 * time.Second
+	// LastRetry is what that time grows to.
+	LastRetry = 10 * time.Second
 	// ChooseWait is for how long servers that have not answered yet are waited for before a server that is not Healthy is chosen.
 	ChooseWait = time.Second
 	// MaintenanceRetry is when a server in maintenance is looked at again where it gives no EstimatedReturnTime that lies ahead.

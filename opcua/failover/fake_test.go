@@ -38,9 +38,10 @@ type fake struct {
 	returns   time.Time
 	support   int32
 	set       []*fake
-	refuses   bool // takes no connection
-	frozen    bool // answers nothing
-	noLevel   bool // is too old to know ServiceLevel
+	refuses   bool                         // takes no connection
+	frozen    bool                         // answers nothing
+	noLevel   bool                         // is too old to know ServiceLevel
+	nonsense  func(ua.Request) ua.Response // may answer instead
 	nextSub   uint32
 	conns     []*fakeConn
 	published map[uint32]*ua.NotificationMessage // for Republish
@@ -264,6 +265,14 @@ func (c *fakeConn) Send(ctx context.Context, request ua.Request) (ua.Response, e
 	if frozen {
 		<-ctx.Done()
 		return nil, ctx.Err()
+	}
+	p.mu.Lock()
+	nonsense := f.nonsense
+	p.mu.Unlock()
+	if nonsense != nil {
+		if response := nonsense(request); response != nil {
+			return response, nil
+		}
 	}
 	if _, ok := request.(*ua.PublishRequest); ok {
 		return c.publish(ctx)

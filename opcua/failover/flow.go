@@ -28,8 +28,8 @@ type flow struct {
 // track is what is remembered of one node.
 type track struct {
 	seen   [seenWindow]int64 // source timestamps that were handed on, in ns; a ring
-	at     int
-	last   time.Time // the newest of them
+	handed int               // of them ever
+	last   time.Time         // the newest of them
 	deltas [rhythmWindow]time.Duration
 	count  int // of deltas ever
 
@@ -65,7 +65,7 @@ func (f *flow) take(node int, v *ua.DataValue, fresh bool) bool {
 	if at.IsZero() {
 		return true // Nothing tells whether it is a duplicate.
 	}
-	if slices.Contains(t.seen[:], at.UnixNano()) {
+	if slices.Contains(t.seen[:min(t.handed, seenWindow)], at.UnixNano()) {
 		return false
 	}
 	if !at.After(t.last) {
@@ -90,8 +90,8 @@ func (f *flow) take(node int, v *ua.DataValue, fresh bool) bool {
 }
 
 func (t *track) remember(at time.Time) {
-	t.seen[t.at] = at.UnixNano()
-	t.at = (t.at + 1) % seenWindow
+	t.seen[t.handed%seenWindow] = at.UnixNano()
+	t.handed++
 }
 
 // lost estimates how many samples are missing across the cut, over all nodes: a gap of three intervals lacks two samples. A node without a

@@ -86,6 +86,14 @@ func TestFlowOfTwoServers(t *testing.T) {
 	}
 }
 
+func TestFlowOfAClockThatWasNeverSet(t *testing.T) {
+	f := newFlow(1)
+	epoch := &ua.DataValue{SourceTimestamp: time.Unix(0, 0)}
+	if !f.take(0, epoch, true) || f.take(0, epoch, true) {
+		t.Error("a value of 1970 is handed on once")
+	}
+}
+
 func TestFlowWithoutTimestamps(t *testing.T) {
 	f := newFlow(2)
 	v := &ua.DataValue{Status: ua.StatusBadNodeIDUnknown}

@@ -88,11 +88,13 @@ func (l *link) run(ctx context.Context) {
 	delay := FirstRetry
 	role := watching
 	for {
-		reached, err := l.once(ctx, &role)
+		began := time.Now()
+		err := l.once(ctx, &role)
 		if ctx.Err() != nil || !l.report(ctx, event{down: err}) {
 			return
 		}
-		if reached {
+		// One that fails as soon as it stands is no better than none.
+		if time.Since(began) >= LastRetry {
 			delay = FirstRetry
 		}
 		pause := time.NewTimer(l.client.jitter(delay))
@@ -107,38 +109,38 @@ func (l *link) run(ctx context.Context) {
 }
 
 // once works with one connection until it fails. want is the role that was wished for last, by this connection or one before.
-func (l *link) once(ctx context.Context, want *role) (reached bool, err error) {
+func (l *link) once(ctx context.Context, want *role) error {
 	opening, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	c, err := l.client.dial(opening, l.target.url, l.client.cfg.Session)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer c.Close()
 	f, err := ask(opening, c, l.target.url)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if l.target.uri != "" && f.self != "" && f.self != l.target.uri {
-		return false, fmt.Errorf("the server at %s is %s, not %s", l.target.url, f.self, l.target.uri)
+		return fmt.Errorf("the server at %s is %s, not %s", l.target.url, f.self, l.target.uri)
 	}
 	if f.level == maintenance {
 		// Nothing is made at a server in maintenance. This link is ended by who is told, or left to wait.
 		if l.report(ctx, event{up: &f}) {
 			<-ctx.Done()
 		}
-		return true, ctx.Err()
+		return ctx.Err()
 	}
 	s := &subscription{link: l, conn: c, url: l.target.url}
 	if err := s.create(opening); err != nil {
-		return false, err
+		return err
 	}
 	l.conn.Store(&c)
 	defer l.conn.Store(nil)
 	if !l.report(ctx, event{up: &f}) {
-		return true, ctx.Err()
+		return ctx.Err()
 	}
-	return true, l.serve(ctx, s, want)
+	return l.serve(ctx, s, want)
 }
 
 // serve works with a subscription until it fails.

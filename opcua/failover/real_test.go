@@ -236,6 +236,20 @@ func TestRealServers(t *testing.T) {
 			r := start(t, failover.Config{URL: set[0].url, Mode: mode, Nodes: []*ua.NodeID{ua.NewNumericNodeID(1, 1)}, PublishingInterval: 50 * time.Millisecond})
 			r.cut(failover.Started, set[1].uri)
 			r.valueFrom(set[1].url)
+			// Reads go on meanwhile; some fail, none hangs.
+			var reads atomic.Int64
+			counting.Go(func() {
+				for {
+					select {
+					case <-ended:
+						return
+					default:
+					}
+					if _, err := r.client.Read(r.ctx, ua.NewNumericNodeID(1, 1)); err == nil {
+						reads.Add(1)
+					}
+				}
+			})
 			// Its level drops: no data.
 			set[1].setLevel(1)
 			r.cut(failover.NoData, set[0].uri)
@@ -250,6 +264,9 @@ func TestRealServers(t *testing.T) {
 			r.valueFrom(set[0].url)
 			if c.Duration > 5*time.Second {
 				t.Errorf("it took %v", c.Duration)
+			}
+			if reads.Load() == 0 {
+				t.Error("no read succeeded")
 			}
 			if values, err := r.client.Read(r.ctx, ua.NewNumericNodeID(1, 1)); err != nil || values[0].Status != ua.StatusOK {
 				t.Errorf("Read: %v, %v", values, err)

@@ -583,3 +583,127 @@ func TestCutOverIsTimedByValuesOfTheServer(t *testing.T) {
 		}
 	})
 }
+
+// TestNonsenseOfAServer has a server that answers with what no server should: it counts as unreachable, and nothing worse happens.
+func TestNonsenseOfAServer(t *testing.T) {
+	published := func(m *ua.NotificationMessage) *ua.PublishResponse {
+		return &ua.PublishResponse{SubscriptionID: 1, NotificationMessage: m}
+	}
+	item := func(n *ua.MonitoredItemNotification) *ua.NotificationMessage {
+		return &ua.NotificationMessage{SequenceNumber: 1, NotificationData: []*ua.ExtensionObject{
+			nil, ua.NewExtensionObject(&ua.DataChangeNotification{MonitoredItems: []*ua.MonitoredItemNotification{n}}),
+		}}
+	}
+	for name, response := range map[string]ua.Response{
+		"no results":             &ua.ReadResponse{},
+		"a missing result":       &ua.ReadResponse{Results: make([]*ua.DataValue, 5)},
+		"another service":        &ua.CreateSubscriptionResponse{},
+		"no items":               &ua.CreateMonitoredItemsResponse{},
+		"missing items":          &ua.CreateMonitoredItemsResponse{Results: make([]*ua.MonitoredItemCreateResult, 3)},
+		"a refused level":        &ua.CreateMonitoredItemsResponse{Results: []*ua.MonitoredItemCreateResult{{StatusCode: ua.StatusBadTooManyMonitoredItems}, {}, {}}},
+		"modes refused":          &ua.SetMonitoringModeResponse{Results: []ua.StatusCode{ua.StatusBadMonitoredItemIDInvalid}},
+		"no message":             published(nil),
+		"another subscription":   &ua.PublishResponse{SubscriptionID: 99, NotificationMessage: &ua.NotificationMessage{SequenceNumber: 1}},
+		"a missing notification": published(item(nil)),
+		"no value":               published(item(&ua.MonitoredItemNotification{})),
+		"a foreign handle":       published(item(&ua.MonitoredItemNotification{ClientHandle: 1 << 31, Value: &ua.DataValue{}})),
+		"an end": published(&ua.NotificationMessage{SequenceNumber: 1, NotificationData: []*ua.ExtensionObject{
+			ua.NewExtensionObject(&ua.StatusChangeNotification{Status: ua.StatusBadTimeout}),
+		}}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, newPlant(2, 255, 100), nil, func(r *rig) {
+				r.run(time.Second)
+				r.cut(Started, "", "a")
+				r.kill("a")
+				r.run(time.Second)
+				r.cut(Lost, "a", "b")
+				r.revive("a", 255)
+				r.do(func() {
+					r.at("a").nonsense = func(request ua.Request) ua.Response {
+						of := func(kind any) string {
+							return strings.TrimSuffix(strings.TrimSuffix(fmt.Sprintf("%T", kind), "Request"), "Response")
+						}
+						if of(request) == of(response) || name == "another service" {
+							return response
+						}
+						return nil
+					}
+				})
+				before := r.dialled("a")
+				r.run(time.Minute)
+				if n := r.dialled("a") - before; n > 20 {
+					t.Errorf("%d connections in a minute to a server that is of no use", n)
+				}
+				s := r.client.Servers()
+				if i := slices.IndexFunc(s, func(s Server) bool { return s.URI == "urn:a" }); s[i].State != Unreachable && name != "modes refused" {
+					t.Errorf("%+v", s[i])
+				}
+				r.do(func() { r.at("a").nonsense = nil })
+				r.run(time.Minute)
+				r.wantActive("a")
+			})
+		})
+	}
+}
+
+// TestHurriedServer has a server that answers each Publish at once with nothing.
+func TestHurriedServer(t *testing.T) {
+	p := newPlant(0, 255)
+	published := 0
+	p.at("a").nonsense = func(request ua.Request) ua.Response {
+		if _, ok := request.(*ua.PublishRequest); !ok {
+			return nil
+		}
+		published++
+		return &ua.PublishResponse{SubscriptionID: 1, NotificationMessage: &ua.NotificationMessage{SequenceNumber: 1}}
+	}
+	inBubble(t, p, nil, func(r *rig) {
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if most := int(time.Minute/(DefaultPublishingInterval/2)) + 1; published < 100 || published > most {
+			t.Errorf("%d requests in a minute, want at most %d", published, most)
+		}
+	})
+}
+
+func TestNonsenseOfASet(t *testing.T) {
+	for name, found := range map[string]*ua.FindServersResponse{
+		"nothing": {},
+		"nil":     {Servers: make([]*ua.ApplicationDescription, 3)},
+		"no URL":  {Servers: []*ua.ApplicationDescription{{ApplicationURI: "urn:b"}}},
+		"bad URL": {Servers: []*ua.ApplicationDescription{{ApplicationURI: "urn:b", DiscoveryURLs: []string{"", "http://b", "opc.tcp://", "%"}}}},
+		"foreign": {Servers: []*ua.ApplicationDescription{{ApplicationURI: "urn:x", DiscoveryURLs: []string{"opc.tcp://b"}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlant(2, 255, 100)
+			p.at("a").nonsense = func(request ua.Request) ua.Response {
+				if _, ok := request.(*ua.FindServersRequest); ok {
+					return found
+				}
+				return nil
+			}
+			inBubble(t, p, nil, func(r *rig) {
+				r.run(time.Second)
+				r.wantActive("a")
+				if s := r.client.Servers(); len(s) != 1 || s[0].URL != "opc.tcp://a" {
+					t.Errorf("servers %+v", s)
+				}
+			})
+		})
+	}
+}
+
+func TestSequenceNumbersBeginAgain(t *testing.T) {
+	if after(1) != 2 || after(1<<32-1) != 1 {
+		t.Error("Part 4 §7.27: the number after the last is 1")
+	}
+}
+
+func TestPausesAreShortenedByUpToAHalf(t *testing.T) {
+	for range 1000 {
+		if d := halfAtRandom(time.Second); d < time.Second/2 || d > time.Second {
+			t.Fatal(d)
+		}
+	}
+}

@@ -181,8 +181,18 @@ type message struct {
 func (s *subscription) publish(ctx context.Context, to chan<- message) {
 	var acks []*ua.SubscriptionAcknowledgement
 	for {
+		sent := time.Now()
 		m, received := s.receive(ctx, acks)
 		acks = received
+		// A server that answers at once with nothing would keep both sides busy for nothing.
+		if early := s.link.client.cfg.PublishingInterval/2 - time.Since(sent); early > 0 && m.err == nil && len(m.items) == 0 {
+			pause := time.NewTimer(early)
+			select {
+			case <-pause.C:
+			case <-ctx.Done():
+				pause.Stop()
+			}
+		}
 		select {
 		case to <- m:
 			if m.err != nil {
