@@ -2,6 +2,7 @@ package server
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -43,7 +44,7 @@ type Event struct {
 // Emit queues an event for all monitored items that want it. It waits for no client. The error names the field that is wrong.
 func (s *Server) Emit(ev Event) error {
 	if err := s.services.engine.emit(ev); err != nil {
-		return fmt.Errorf("server: event: %w", err)
+		return fmt.Errorf("server: %w", err)
 	}
 	return nil
 }
@@ -64,11 +65,11 @@ type listeners struct {
 func (e *engine) emit(ev Event) error {
 	switch {
 	case !e.space.IsSubtype(ev.Type, baseEventType):
-		return fmt.Errorf("Type: %s is no event type", ev.Type)
+		return fmt.Errorf("Event.Type: %s is no event type", ev.Type)
 	case ev.Severity < 1 || ev.Severity > 1000:
-		return fmt.Errorf("Severity: %d is not within 1 and 1000", ev.Severity)
+		return fmt.Errorf("Event.Severity: %d is not within 1 and 1000", ev.Severity)
 	case ev.Message == "":
-		return fmt.Errorf("Message is empty")
+		return errors.New("Event.Message is empty")
 	}
 	e.listeners.mu.Lock()
 	defer e.listeners.mu.Unlock()

@@ -242,14 +242,14 @@ func (p *publisher) disown(s *subscription) {
 }
 
 // close refuses what is parked. It ends all subscriptions, or leaves them to their lifetime.
-func (p *publisher) close(subscriptions bool) {
+func (p *publisher) close(end bool) {
 	p.mu.Lock()
 	p.closed = true
 	p.refuseAll(ua.StatusBadSessionClosed)
 	p.ended = nil
 	var evicted []*subscription
 	for _, s := range p.subs {
-		if subscriptions == endSubscriptions {
+		if end {
 			p.end(s)
 		} else {
 			evicted = append(evicted, p.engine.registry.detach(s, p.session.client)...)
