@@ -187,8 +187,10 @@ func (c *Channel) pause() {
 	c.waitForRoom()
 }
 
-// awaitRequest sets the deadline for the time until the next request. It is an
-// eighth later than it has to be, so that it need not be set for each request.
+// awaitRequest sets the deadline for the time until the next request. It is a
+// sixteenth later than it has to be, and may come to be an eighth, so that it need
+// not be set for each request: neither while now moves on, nor while the end of
+// the token comes nearer.
 func (c *Channel) awaitRequest() {
 	if !c.opened {
 		return // the deadline of the handshake stays
@@ -201,7 +203,7 @@ func (c *Channel) awaitRequest() {
 	idle := min(c.server.limits.IdleTimeout, max(0, c.tokenEnds.Sub(now)))
 	until := now.Add(idle)
 	if late := c.deadline.Sub(until); late < 0 || late > idle/8 {
-		c.setDeadline(until.Add(idle / 8))
+		c.setDeadline(until.Add(idle / 16))
 	}
 }
 

@@ -305,3 +305,23 @@ func TestConfig(t *testing.T) {
 		t.Error("a server without a handler")
 	}
 }
+
+// TestDeadlineIsNotSetForEachRequest looks at the deadline as each of many requests sees it, while the end of the token, by which it
+// goes, comes nearer.
+func TestDeadlineIsNotSetForEachRequest(t *testing.T) {
+	seen := make(chan time.Time, 100)
+	h := &echo{serve: func(ch *Channel, requestID uint32, req ua.Request) {
+		seen <- ch.deadline
+		_ = ch.Send(requestID, readResponse(req))
+	}}
+	_, addr := start(t, Config{}, h)
+	r := connect(t, addr)
+	distinct := make(map[time.Time]bool)
+	for range cap(seen) {
+		r.alive()
+		distinct[<-seen] = true
+	}
+	if len(distinct) != 1 {
+		t.Errorf("%d requests had %d deadlines", cap(seen), len(distinct))
+	}
+}
