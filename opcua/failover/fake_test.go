@@ -41,6 +41,7 @@ type fake struct {
 	refuses   bool                         // takes no connection
 	frozen    bool                         // answers nothing
 	noLevel   bool                         // is too old to know ServiceLevel
+	announced string                       // its URL as others tell it, where that is not url
 	nonsense  func(ua.Request) ua.Response // may answer instead
 	nextSub   uint32
 	conns     []*fakeConn
@@ -290,7 +291,11 @@ func (c *fakeConn) Send(ctx context.Context, request ua.Request) (ua.Response, e
 		response := &ua.FindServersResponse{}
 		for _, s := range f.set {
 			if slices.Contains(r.ServerURIs, s.uri) {
-				response.Servers = append(response.Servers, &ua.ApplicationDescription{ApplicationURI: s.uri, DiscoveryURLs: []string{"https://x", s.url}})
+				at := s.url
+				if s.announced != "" {
+					at = s.announced
+				}
+				response.Servers = append(response.Servers, &ua.ApplicationDescription{ApplicationURI: s.uri, DiscoveryURLs: []string{"https://x", at}})
 			}
 		}
 		return response, nil

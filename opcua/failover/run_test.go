@@ -707,3 +707,58 @@ func TestPausesAreShortenedByUpToAHalf(t *testing.T) {
 		}
 	}
 }
+
+func TestGivenURLIsKept(t *testing.T) {
+	p := newPlant(2, 255, 100)
+	p.at("a").announced = "opc.tcp://unreachable"
+	inBubble(t, p, nil, func(r *rig) {
+		r.run(time.Second)
+		r.cut(Started, "", "a")
+		r.kill("a")
+		r.run(time.Second)
+		r.cut(Lost, "a", "b")
+		r.revive("a", 255)
+		r.run(LastRetry)
+		r.wantActive("a")
+		if r.dialled("unreachable") != 0 {
+			t.Error("the way that is known to lead there was given up")
+		}
+	})
+}
+
+// slowly makes a server take its time to change monitoring modes.
+func slowly(f *fake, pause time.Duration) {
+	f.nonsense = func(request ua.Request) ua.Response {
+		if _, ok := request.(*ua.SetMonitoringModeRequest); ok {
+			time.Sleep(pause)
+		}
+		return nil
+	}
+}
+
+func TestOldServerGoesOnWhileTheNewOneGetsReady(t *testing.T) {
+	inBubble(t, newPlant(2, 255, 100), nil, func(r *rig) {
+		r.run(2 * time.Second)
+		r.cut(Started, "", "a")
+		r.do(func() { slowly(r.at("b"), 3*time.Second); r.at("a").level, r.at("b").level = 199, 255 })
+		r.run(5 * time.Second)
+		if c := r.cut(Degraded, "a", "b"); c.Lost != 0 || r.wantEach() != 0 || c.Duration < 3*time.Second || c.Silence > 200*time.Millisecond {
+			t.Errorf("%d samples are missing; %+v", r.wantEach(), c)
+		}
+		r.wantModes(map[string]string{"a": "disabled", "b": "reporting"})
+	})
+}
+
+func TestMaintenanceIsNotKeptWaiting(t *testing.T) {
+	inBubble(t, newPlant(2, 255, 100), nil, func(r *rig) {
+		r.run(time.Second)
+		r.cut(Started, "", "a")
+		r.do(func() { slowly(r.at("b"), 20*time.Second); r.at("a").level = 0 })
+		r.run(leaveWait - time.Second)
+		r.wantModes(map[string]string{"a": "reporting"})
+		r.run(2 * time.Second)
+		r.wantModes(map[string]string{"a": ""})
+		r.run(30 * time.Second)
+		r.wantActive("b")
+	})
+}
