@@ -152,44 +152,41 @@ func (v *services) inputArguments(what space.Key) ([]*ua.Argument, bool) {
 	return list, ok
 }
 
-// owned returns a subscription of the session, by the argument of a method of the Server object (Part 5 §9.1, §9.2).
-func (s *session) owned(arg *ua.Variant) (*subscription, ua.StatusCode) {
+// withOwn does something to a subscription of the session, by the argument of a method of the Server object (Part 5 §9.1, §9.2),
+// with its owner locked.
+func (s *session) withOwn(arg *ua.Variant, do func(*subscription)) ua.StatusCode {
 	id, _ := arg.Value().(uint32)
 	sub := s.pub.engine.registry.find(id)
-	switch {
-	case sub == nil:
-		return nil, ua.StatusBadSubscriptionIDInvalid
-	case sub.owner.Load() != s.pub:
-		return nil, ua.StatusBadUserAccessDenied
+	if sub == nil {
+		return ua.StatusBadSubscriptionIDInvalid
 	}
-	return sub, ua.StatusOK
+	p := sub.lock()
+	defer p.mu.Unlock()
+	switch {
+	case sub.ended:
+		return ua.StatusBadSubscriptionIDInvalid
+	case p != s.pub:
+		return ua.StatusBadUserAccessDenied
+	}
+	do(sub)
+	return ua.StatusOK
 }
 
 // monitoredItems is the method GetMonitoredItems (Part 5 §9.1): the ids of a subscription's items, and the client's handles.
 func monitoredItems(_ context.Context, s *session, args []*ua.Variant) ([]*ua.Variant, ua.StatusCode) {
-	sub, status := s.owned(args[0])
-	if status != ua.StatusOK {
-		return nil, status
-	}
-	p := sub.lock()
-	defer p.mu.Unlock()
-	ids, handles := make([]uint32, 0, len(sub.items)), make([]uint32, 0, len(sub.items))
-	sub.queueMu.Lock()
-	defer sub.queueMu.Unlock()
-	for _, it := range sub.items {
-		ids, handles = append(ids, it.id), append(handles, it.handle)
-	}
-	return []*ua.Variant{ua.MustVariant(ids), ua.MustVariant(handles)}, ua.StatusOK
+	var ids, handles []uint32
+	status := s.withOwn(args[0], func(sub *subscription) {
+		ids, handles = make([]uint32, 0, len(sub.items)), make([]uint32, 0, len(sub.items))
+		sub.queueMu.Lock()
+		defer sub.queueMu.Unlock()
+		for _, it := range sub.items {
+			ids, handles = append(ids, it.id), append(handles, it.handle)
+		}
+	})
+	return []*ua.Variant{ua.MustVariant(ids), ua.MustVariant(handles)}, status
 }
 
 // resend is the method ResendData (Part 5 §9.2).
 func resend(_ context.Context, s *session, args []*ua.Variant) ([]*ua.Variant, ua.StatusCode) {
-	sub, status := s.owned(args[0])
-	if status != ua.StatusOK {
-		return nil, status
-	}
-	p := sub.lock()
-	defer p.mu.Unlock()
-	sub.resend()
-	return nil, ua.StatusOK
+	return nil, s.withOwn(args[0], (*subscription).resend)
 }
