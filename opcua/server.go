@@ -9,7 +9,8 @@
 // of levels, the group of everything else, and a new topology changes the nodes without a restart. The Server object tells of levels,
 // roles and applies by events too (events.go), and has the method by which an administrator declares maintenance (methods.go).
 //
-// client.go is the other side: reading and watching nodes of any server, for the command line.
+// The client*.go files are the other side: reading, watching and browsing any server, for the command line. The client that fails
+// over between servers is a package of its own, failover.
 package opcua
 
 import (

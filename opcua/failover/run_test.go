@@ -717,6 +717,8 @@ func TestGivenURLIsKept(t *testing.T) {
 		r.kill("a")
 		r.run(time.Second)
 		r.cut(Lost, "a", "b")
+		r.do(func() { r.at("b").support = 3 }) // It tells its set again, with a's other URL.
+		r.run(time.Second)
 		r.revive("a", 255)
 		r.run(LastRetry)
 		r.wantActive("a")
