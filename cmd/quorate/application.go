@@ -50,7 +50,7 @@ func (p *parts) application() (*application, error) {
 	}
 	var err error
 	if !s.OPCUA.TrustAll {
-		options := certstore.Options{Logger: p.logger}
+		options := certstore.Options{RequireRevocationLists: s.OPCUA.RequireRevocationLists, Logger: p.logger}
 		if s.OPCUA.CA != "" {
 			options.Authorities = []string{s.OPCUA.CA}
 		}
@@ -58,7 +58,9 @@ func (p *parts) application() (*application, error) {
 			return nil, fmt.Errorf("opcua: %w", err)
 		}
 	}
-	if a.userCertificates, err = certstore.Open(usersDir(s.DataDir), certstore.Options{Use: certstore.User, Logger: p.logger}); err != nil {
+	if a.userCertificates, err = certstore.Open(usersDir(s.DataDir), certstore.Options{
+		Use: certstore.User, RequireRevocationLists: s.OPCUA.RequireRevocationLists, Logger: p.logger,
+	}); err != nil {
 		return nil, err
 	}
 	a.users, err = login.Open(userFile(s.DataDir), login.Options{Roles: server.RoleNames(), Logger: p.logger})

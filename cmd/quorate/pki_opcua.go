@@ -109,7 +109,7 @@ func newPKITrust(o *options) *cobra.Command {
 SHA-256, which "quorate pki list --data-dir DIR" shows. Compare them with what the client says of itself.
 
 It also takes files, DER or PEM: certificates of applications that have not come yet, or of an authority whose applications shall
-all be trusted. The member need not be restarted, nor run.`,
+all be trusted. The member need not be restarted, nor run. Run this as the user that the member runs as.`,
 		Example: `  quorate pki list --data-dir /var/lib/quorate
   quorate pki trust --data-dir /var/lib/quorate 5f0a93c2
   quorate pki trust --data-dir /var/lib/quorate pki/opcua-ca.pem`,

@@ -34,7 +34,7 @@ func newPKIUserAdd(o *options, dataDir *string) *cobra.Command {
 		Use:   "add NAME --data-dir DIR --role ROLE (--password-file FILE | --certificate FILE)",
 		Short: "Add a user, or change a password or a role",
 		Long: `Add lets somebody log in over OPC UA, by a password or by a certificate (RSA, DER or PEM), which is trusted with it. The
-password is the first line of a file, or of standard input; only a hash of it is kept. A running member takes it at once.`,
+password is the first line of a file, or of standard input; only a hash of it is kept. A running member takes it at once. Run this as the user that the member runs as.`,
 		Example: `  quorate pki user add ada --data-dir /var/lib/quorate --role operator --password-file -
   quorate pki user add press-4 --data-dir /var/lib/quorate --role viewer --certificate press-4.der`,
 		Args: cobra.ExactArgs(1),

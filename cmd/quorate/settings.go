@@ -68,6 +68,8 @@ type opcuaSettings struct {
 	// TrustAll takes every client application, whatever its certificate; it defaults to dev. Otherwise those are trusted that are
 	// in dataDir/opcua/trusted, or signed by an authority that is.
 	TrustAll bool `koanf:"trustAll"`
+	// RequireRevocationLists refuses applications and users whose authority has no revocation list, or one that is out of date.
+	RequireRevocationLists bool `koanf:"requireRevocationLists"`
 	// CA is a file with authorities that are trusted too: that of the members' application certificates.
 	CA string `koanf:"ca"`
 	// Cert and Key are this member's application certificate; without them it makes one that is self-signed.

@@ -44,8 +44,8 @@ const (
 	MaxRejected = 100
 	// MaxRejectedPerMinute bounds what strangers make this machine write: files, and lines of the log.
 	MaxRejectedPerMinute = 30
-	// maxIssuers bounds the issuers of one name that are tried, since each costs a signature.
-	maxIssuers = 8
+	// maxSignatures bounds the signatures that one verification checks: many issuers may have the same name.
+	maxSignatures = 12
 )
 
 // Use is what certificates are used for, which decides the key usages that they need.
@@ -122,7 +122,7 @@ func Open(dir string, o Options) (*Store, error) {
 		o.Now = time.Now
 	}
 	for _, folder := range []string{trustedCerts, trustedCRLs, issuersCerts, issuersCRLs, rejectedCerts, ownDir} {
-		if err := os.MkdirAll(filepath.Join(dir, folder), 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
 			return nil, fmt.Errorf("certstore: %w", err)
 		}
 	}

@@ -200,7 +200,8 @@ func write(file string, content []byte) (err error) {
 		return err
 	}
 	_, writeErr := temporary.Write(content)
-	if err := errors.Join(writeErr, temporary.Close()); err != nil {
+	// Certificates are public, and whoever trusts one may be another user of this machine than the server.
+	if err := errors.Join(writeErr, temporary.Chmod(0o644), temporary.Close()); err != nil {
 		return errors.Join(err, os.Remove(temporary.Name()))
 	}
 	if err := os.Rename(temporary.Name(), file); err != nil {

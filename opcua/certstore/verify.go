@@ -60,7 +60,7 @@ func checkKey(c *x509.Certificate) ua.StatusCode {
 
 // path builds the chain from the leaf to its root, and checks each signature in it.
 func (l *lists) path(shown []*x509.Certificate) ([]*x509.Certificate, ua.StatusCode) {
-	path := shown[:1:1]
+	path, left := shown[:1:1], maxSignatures
 	for {
 		c := path[len(path)-1]
 		if bytes.Equal(c.RawIssuer, c.RawSubject) {
@@ -69,7 +69,7 @@ func (l *lists) path(shown []*x509.Certificate) ([]*x509.Certificate, ua.StatusC
 		if len(path) == MaxChain {
 			return nil, ua.StatusBadCertificateChainIncomplete
 		}
-		issuer, status := l.issuerOf(c, shown[1:])
+		issuer, status := l.issuerOf(c, shown[1:], &left)
 		if status != ua.StatusOK {
 			return nil, status
 		}
@@ -77,19 +77,20 @@ func (l *lists) path(shown []*x509.Certificate) ([]*x509.Certificate, ua.StatusC
 	}
 }
 
-// issuerOf finds who signed a certificate: among what is on disk first, then among what was shown.
-func (l *lists) issuerOf(c *x509.Certificate, shown []*x509.Certificate) (*x509.Certificate, ua.StatusCode) {
-	worst, tried := ua.StatusBadCertificateChainIncomplete, 0
+// issuerOf finds who signed a certificate: among what is on disk first, then among what was shown. left is how many signatures may
+// still be checked.
+func (l *lists) issuerOf(c *x509.Certificate, shown []*x509.Certificate, left *int) (*x509.Certificate, ua.StatusCode) {
+	worst := ua.StatusBadCertificateChainIncomplete
 	for _, candidates := range [][]*x509.Certificate{l.issuers[string(c.RawIssuer)], shown} {
 		for _, candidate := range candidates {
-			if tried == maxIssuers {
-				return nil, worst
-			}
 			if !bytes.Equal(candidate.RawSubject, c.RawIssuer) || checkKey(candidate) != ua.StatusOK ||
 				len(c.AuthorityKeyId) > 0 && len(candidate.SubjectKeyId) > 0 && !bytes.Equal(c.AuthorityKeyId, candidate.SubjectKeyId) {
 				continue
 			}
-			tried++
+			if *left == 0 {
+				return nil, worst
+			}
+			*left--
 			if worst = signatureStatus(c, candidate); worst == ua.StatusOK {
 				return candidate, worst
 			}

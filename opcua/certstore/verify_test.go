@@ -96,6 +96,25 @@ func TestStepsOfVerification(t *testing.T) {
 	}
 }
 
+// TestManyIssuersOfOneName fills the trust list with impostors, and reaches the limit of signatures.
+func TestManyIssuersOfOneName(t *testing.T) {
+	noID := func(c *x509.Certificate) { c.SubjectKeyId = []byte{1} }
+	root := make509(t, "root", nil, keys[0](), authority, noID)
+	leaf := make509(t, "leaf", &root, keys[1]())
+	s := open(t, Options{})
+	s.put(t, trustedCerts, "z", root.Raw) // Files are looked at in the order of their names.
+	for i := range maxSignatures - 1 {
+		s.put(t, trustedCerts, string(rune('a'+i)), make509(t, "root", nil, keys[2](), authority, noID).Raw)
+	}
+	if got := s.Verify(leaf.Raw); got != ua.StatusOK {
+		t.Errorf("at the limit, less the root's own signature: %v", got)
+	}
+	s.put(t, trustedCerts, "y", make509(t, "root", nil, keys[2](), authority, noID).Raw)
+	if got := s.Verify(leaf.Raw); got != ua.StatusBadCertificateInvalid {
+		t.Errorf("beyond the limit: %v", got)
+	}
+}
+
 func TestKeysAndUsages(t *testing.T) {
 	s := open(t, Options{})
 	users := open(t, Options{Use: User})

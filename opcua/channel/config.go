@@ -34,11 +34,11 @@ type Config struct {
 	// was opened with.
 	Certificate func() (chain []byte, key *rsa.PrivateKey)
 
-	// Verify judges a client's certificate (DER, leaf first) before any costly
-	// cryptography is done with it (Part 4 §6.1.3), when a channel is opened and
-	// again at each renewal, so that trust can be taken away. What it returns other
-	// than ua.StatusOK is sent to the client. Nil trusts every well-formed
-	// certificate.
+	// Verify judges a client's certificate (DER, leaf first) before it is used
+	// (Part 4 §6.1.3), when a channel is opened and again at each renewal, so that
+	// trust can be taken away. At most MaxHandshakes calls run at one time. What it
+	// returns other than ua.StatusOK is sent to the client. Nil trusts every
+	// well-formed certificate.
 	Verify func(clientCertificate []byte) ua.StatusCode
 
 	// Limits bound what clients may cost; the zero value means the defaults.

@@ -74,6 +74,10 @@ func (c *Channel) handleOpen(chunk []byte) error {
 			return err
 		}
 		defer release()
+		// At a renewal too: who is no longer trusted, or has expired, goes no further.
+		if err := c.verifyClient(h.certificate); err != nil {
+			return err
+		}
 	}
 	plain, err := c.openAsymmetric(chunk, h.length)
 	if err != nil {
@@ -93,7 +97,7 @@ func (c *Channel) handleOpen(chunk []byte) error {
 	return c.issue(binary.LittleEndian.Uint32(plain[4:]), req)
 }
 
-// identify checks policy and certificates before anything costly is done.
+// identify checks what of policy and certificates can be checked before anything costly is done.
 func (c *Channel) identify(h *asymmetricHeader) error {
 	if c.opened {
 		// A renewal goes on with what the channel was opened with.
@@ -102,9 +106,6 @@ func (c *Channel) identify(h *asymmetricHeader) error {
 		}
 		if c.policy.secure && !bytes.Equal(h.certificate, c.clientChain) {
 			return ending{ua.StatusBadSecurityChecksFailed, RejectSecurity, "renewal with another certificate"}
-		}
-		if c.policy.secure {
-			return c.verifyClient(c.clientChain) // Who is no longer trusted, or has expired, goes no further.
 		}
 		return nil
 	}
@@ -122,9 +123,6 @@ func (c *Channel) identify(h *asymmetricHeader) error {
 	key, thumbprint, status := leafKey(p, h.certificate)
 	if status != ua.StatusOK {
 		return ending{status, RejectSecurity, "client certificate cannot be used with this policy"}
-	}
-	if err := c.verifyClient(h.certificate); err != nil {
-		return err
 	}
 	ownKey, ownPrint, status := leafKey(p, c.serverChain)
 	if status != ua.StatusOK || c.serverKey == nil || !ownKey.Equal(c.serverKey.Public()) {
