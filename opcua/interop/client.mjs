@@ -10,8 +10,10 @@ import {
   BrowseDirection,
   ClientMonitoredItem,
   ClientSubscription,
+  constructEventFilter,
   DataType,
   MessageSecurityMode,
+  ofType,
   OPCUAClient,
   SecurityPolicy,
   TimestampsToReturn,
@@ -132,6 +134,30 @@ const scenarios = {
       );
       item.on("changed", (dataValue) => say({ value: plain(dataValue), status: dataValue.statusCode.name, at: Date.now() }));
       item.on("err", (message) => say({ error: message }));
+      for await (const _ of readline.createInterface({ input: process.stdin }));
+      await subscription.terminate();
+    });
+  },
+
+  // Says the level of every event that tells of a changed ServiceLevel, after the level at which it begins, until standard input ends.
+  async events() {
+    await withSession({}, async (session) => {
+      const subscription = await session.createSubscription2({
+        requestedPublishingInterval: 50, requestedLifetimeCount: 600, requestedMaxKeepAliveCount: 10, publishingEnabled: true,
+      });
+      const filter = constructEventFilter(["SourceName", "Severity", "Message", "2:Level"], ofType("ns=2;s=types/LevelChangedEventType"));
+      const item = await subscription.monitor(
+        { nodeId: "i=2253", attributeId: AttributeIds.EventNotifier },
+        { samplingInterval: 0, discardOldest: true, queueSize: 1000, filter },
+        TimestampsToReturn.Both,
+      );
+      item.on("changed", ([source, severity, message, level]) => {
+        const complete = source.value === "m1" && severity.value > 0 && message.value?.text?.includes(String(level.value));
+        say({ value: level.value, status: complete ? "Good" : `incomplete: ${source} ${severity} ${message}` });
+      });
+      item.on("err", (message) => say({ error: message }));
+      const now = await session.read({ nodeId: "i=2267", attributeId: AttributeIds.Value });
+      say({ value: plain(now), status: now.statusCode.name });
       for await (const _ of readline.createInterface({ input: process.stdin }));
       await subscription.terminate();
     });

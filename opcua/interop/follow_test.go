@@ -16,7 +16,7 @@ import (
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
-// follower is a client that follows the Primary's ServiceLevel by a subscription.
+// follower is a client that follows the Primary's ServiceLevel by a subscription, to its value or to the events that tell of it.
 type follower struct {
 	name   string
 	cmd    *exec.Cmd
@@ -24,9 +24,9 @@ type follower struct {
 	levels chan int
 }
 
-func follow(ctx context.Context, t *testing.T, name string, options map[string]any) *follower {
+func follow(ctx context.Context, t *testing.T, scenario, name string, options map[string]any) *follower {
 	t.Helper()
-	cmd := client(ctx, t, "follow", options)
+	cmd := client(ctx, t, scenario, options)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -94,9 +94,11 @@ func followAll(t *testing.T, conn *grpc.ClientConn, options func(security) map[s
 	defer cancel()
 	var followers []*follower
 	for _, s := range securities {
-		f := follow(ctx, t, s.Mode, options(s))
-		f.next(ctx, t, 255, "the first notification")
-		followers = append(followers, f)
+		followers = append(followers, follow(ctx, t, "follow", s.Mode, options(s)))
+	}
+	followers = append(followers, follow(ctx, t, "events", "events", options(securities[0])))
+	for _, f := range followers {
+		f.next(ctx, t, 255, "where it begins")
 	}
 	leases := quoratev1.NewLeaseServiceClient(conn)
 	tick := time.NewTicker(changeInterval)

@@ -173,6 +173,8 @@ func TestInterop(t *testing.T) {
 			t.Parallel()
 			followAll(t, conn, options)
 			table.ran(nodeOPCUA, step{"Subscription", "Publish", "every change of ServiceLevel, in order"})
+			table.ran(nodeOPCUA, step{"MonitoredItem", "CreateMonitoredItems", "events of the Server object, by fields and a where clause"})
+			table.ran(nodeOPCUA, step{"Subscription", "Publish", "an event for every change of ServiceLevel, in order"})
 		})
 	})
 	t.Run("compatibility", table.check)
