@@ -3,6 +3,7 @@ package server
 import (
 	"crypto/subtle"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -212,10 +213,10 @@ func (v *services) possession(s *session, policyURI string, t *ua.X509IdentityTo
 	v.signing <- struct{}{}
 	err := channel.Verify(policyURI, t.CertificateData, slices.Concat(s.serverCert, s.nonce), signature)
 	<-v.signing
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		return ua.StatusOK
-	case ua.StatusBadApplicationSignatureInvalid: //nolint:errorlint // Verify returns status codes, never wrapped.
+	case errors.Is(err, ua.StatusBadApplicationSignatureInvalid):
 		return ua.StatusBadUserSignatureInvalid
 	}
 	return ua.StatusBadIdentityTokenInvalid // The certificate itself.
