@@ -72,6 +72,31 @@ func TestCallersAreWhoTheirCertificateSays(t *testing.T) {
 	assertRefused(t, err, codes.PermissionDenied, ReasonPermissionDenied, "")
 }
 
+// TestCallersInsideTheProcess makes calls for callers whom another endpoint of the member has identified.
+func TestCallersInsideTheProcess(t *testing.T) {
+	n, actor := remembering()
+	h := serve(t, Config{Node: n, Credentials: newSite(t).member})
+	const from = "opc.tcp"
+	for role, code := range map[pki.Role]codes.Code{pki.RoleOperator: codes.OK, pki.RoleViewer: codes.PermissionDenied} {
+		conn, err := h.InProcess(pki.Identity{Name: "olga", Role: role}, from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A caller that the context brings along must not count.
+		forged, err := forward(caller{name: "eve", role: pki.RoleAdministrator})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := metadata.NewOutgoingContext(testContext(t), forged)
+		if _, err := quoratev1.NewLeaseServiceClient(conn).BeginLease(ctx, begin); status.Code(err) != code {
+			t.Errorf("%v: %v, want %v", role, err, code)
+		}
+	}
+	if a := actor(); a.GetName() != "olga" || a.GetRole() != "operator" || a.GetAddress() != from {
+		t.Errorf("actor %v", a)
+	}
+}
+
 func TestIdentitiesCannotBeForged(t *testing.T) {
 	people := newSite(t)
 	n, _ := remembering()

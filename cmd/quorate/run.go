@@ -18,6 +18,7 @@ import (
 	"quorate/fsm"
 	"quorate/node"
 	"quorate/opcua"
+	"quorate/opcua/server"
 	"quorate/pki"
 	logv1 "quorate/proto/quorate/log/v1"
 	quoratev1 "quorate/proto/quorate/v1"
@@ -124,13 +125,29 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 		Member: s.Member, ApplicationURI: s.OPCUA.ApplicationURI, Group: m.node, Redundancy: manager,
 		Certificate: application.certificate, AllowNone: s.OPCUA.AllowNone, AllowAnonymous: s.OPCUA.AllowAnonymous,
 		Applications: application.trusted, Users: application.users, UserCertificates: application.userCertificates,
-		Version: buildVersion(), ShutdownNotice: s.shutdownNotice(), Logger: p.logger,
+		SetMaintenance: maintenanceBy(m.rpc), Version: buildVersion(), ShutdownNotice: s.shutdownNotice(), Logger: p.logger,
 	})
 	if err != nil {
 		return nil, err
 	}
 	p.undo = append(p.undo, func() error { return m.opcua.Shutdown(context.Background()) })
 	return m, nil
+}
+
+// maintenanceBy lets RequestServerStateChange in by the one door: the gRPC service, with the caller's identity.
+func maintenanceBy(services *rpc.Server) opcua.MaintenanceFunc {
+	return func(ctx context.Context, caller server.Identity, request *quoratev1.SetMaintenanceRequest) error {
+		role, err := pki.ParseRole(caller.Role.String())
+		if err != nil {
+			return err
+		}
+		conn, err := services.InProcess(pki.Identity{Name: caller.Name, Role: role}, "opc.tcp")
+		if err != nil {
+			return err
+		}
+		_, err = quoratev1.NewMaintenanceServiceClient(conn).SetMaintenance(ctx, request)
+		return err
+	}
 }
 
 // loadCredentials loads the certificates, nil where there are none, which only dev allows. They must be those of this member.
