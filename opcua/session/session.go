@@ -14,6 +14,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/gopcua/opcua"
@@ -95,6 +96,10 @@ func Open(ctx context.Context, endpointURL string, o Options) (s *Session, err e
 func (s *Session) open(ctx context.Context, login *uasc.SessionConfig) (err error) {
 	defer guard(&err)
 	if err := s.client.Dial(ctx); err != nil {
+		if errors.Is(err, io.EOF) && s.policy != ua.SecurityPolicyURINone {
+			// The client drops the status that a server sends before it hangs up (Part 6 §7.1.2.5).
+			return fmt.Errorf("the server hung up on the secure channel; most likely it does not trust this client's certificate: %w", err)
+		}
 		return err
 	}
 	created, err := s.client.CreateSession(ctx, login)
