@@ -1,12 +1,13 @@
 //go:build !race
 
-// Not under the race detector: gopcua's client adds to a WaitGroup while it waits for it. There TestRenewalInFlight renews, with
-// a client of our own.
+// Not under the race detector, because gopcua's client adds to a WaitGroup while it waits for it when it renews by itself. There
+// TestRenewalInFlight renews, with a client of our own.
 
 package channel
 
 import (
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,4 +63,19 @@ func TestRenewalUnderLoad(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestTrustEndsWithTheToken proves that a client that is no longer trusted does
+// not get another token.
+func TestTrustEndsWithTheToken(t *testing.T) {
+	var status atomic.Uint32
+	got := make(rejects, 10)
+	_, addr := start(t, Config{Verify: func([]byte) ua.StatusCode { return ua.StatusCode(status.Load()) }, Events: got.events()}, &echo{})
+	// gopcua's client renews by itself, when three quarters of the second are over.
+	c := mustDial(t, addr, ua.SecurityPolicyURIBasic256Sha256, ua.MessageSecurityModeSign, time.Second)
+	if err := c.read("i=1"); err != nil {
+		t.Fatal(err)
+	}
+	status.Store(uint32(ua.StatusBadSecurityChecksFailed))
+	got.expect(t, "security BadSecurityChecksFailed")
 }

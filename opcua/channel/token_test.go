@@ -215,21 +215,6 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-// TestTrustEndsWithTheToken proves that a client that is no longer trusted does
-// not get another token.
-func TestTrustEndsWithTheToken(t *testing.T) {
-	var status atomic.Uint32
-	got := make(rejects, 10)
-	_, addr := start(t, Config{Verify: func([]byte) ua.StatusCode { return ua.StatusCode(status.Load()) }, Events: got.events()}, &echo{})
-	// gopcua's client renews by itself, when three quarters of the second are over.
-	c := mustDial(t, addr, ua.SecurityPolicyURIBasic256Sha256, ua.MessageSecurityModeSign, time.Second)
-	if err := c.read("i=1"); err != nil {
-		t.Fatal(err)
-	}
-	status.Store(uint32(ua.StatusBadSecurityChecksFailed))
-	got.expect(t, "security BadSecurityChecksFailed")
-}
-
 // tamper forwards connections to addr, and lets change rewrite what clients send,
 // message by message.
 func tamper(t *testing.T, addr string, change func(n int, msg []byte) [][]byte) string {
