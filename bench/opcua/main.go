@@ -186,7 +186,12 @@ func (c comparison) less(s *subject, name string, value float64, unit string) {
 }
 
 func (c comparison) print(s *subject, name string, value float64, unit string) (base float64, isPeer bool) {
-	fmt.Printf("RESULT %s%s %.4g %s\n", s.prefix, name, value, unit)
+	// Two decimals where they say anything, and no exponents: scripts read this.
+	decimals := 2
+	if value >= 1000 {
+		decimals = 0
+	}
+	fmt.Printf("RESULT %s%s %.*f %s\n", s.prefix, name, decimals, value, unit)
 	if s.prefix == "" {
 		c[name] = value
 		return 0, false
