@@ -82,12 +82,12 @@ var arrows = []struct {
 	{"opcua/login", nil, "the OPC UA runtime knows nothing of Quorate"},
 	{"opcua/session", nil, "the OPC UA client knows nothing of Quorate"},
 	{"opcua/failover", []string{"opcua/session"}, "the OPC UA client knows nothing of Quorate"},
-	{"opcua/interop", []string{"proto", "devgroup"}, "interop tests know members by their public APIs only"},
+	{"opcua/interop", []string{"proto", "devgroup", "pki"}, "interop tests know members by their public APIs only"},
 	{"opcua", []string{"proto", "fsm", "node", "redundancy", "telemetry", "pki"}, "rpc, opcua and admin do not import each other"},
 	{"rpc", []string{"proto", "fsm", "node", "redundancy", "telemetry", "pki"}, "rpc, opcua and admin do not import each other"},
 	{"devgroup", []string{"proto"}, "it knows members by their public APIs and processes alone"},
 	{"bench", []string{"proto", "devgroup"}, "benchmarks know members by their public APIs only"},
-	{"bench/opcua", []string{"devgroup", "opcua/wire"}, "it knows members by what they say on the wire, which it codes with the same codec, as that is the cheapest"},
+	{"bench/opcua", []string{"devgroup", "opcua/wire", "pki"}, "it knows members by what they say on the wire, which it codes with the same codec, as that is the cheapest"},
 	{"cmd", []string{"proto", "fsm", "node", "redundancy", "opcua", "rpc", "telemetry", "pki"}, "the command wires everything together"},
 }
 

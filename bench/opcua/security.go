@@ -1,17 +1,15 @@
 package main
 
 import (
-	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/binary"
 	"errors"
-	"math/big"
-	"net/url"
+	"os"
 	"time"
 
 	"github.com/gopcua/opcua/uapolicy"
+
+	"quorate/pki"
 )
 
 // identity is the application certificate of the load generator, one for all its clients.
@@ -21,27 +19,12 @@ type identity struct {
 }
 
 func newIdentity() (*identity, error) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	dir, err := os.MkdirTemp("", "bench-opcua-client-")
 	if err != nil {
 		return nil, err
 	}
-	uri, err := url.Parse(clientURI)
-	if err != nil {
-		return nil, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()),
-		Subject:      pkix.Name{CommonName: "Quorate bench"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
-		URIs:         []*url.URL{uri},
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageKeyEncipherment |
-			x509.KeyUsageDataEncipherment | x509.KeyUsageCertSign,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
+	der, key, err := pki.EnsureApplicationCertificate(dir, clientURI, []string{"localhost"}, time.Now())
+	if err := errors.Join(err, os.RemoveAll(dir)); err != nil {
 		return nil, err
 	}
 	return &identity{certificate: der, key: key}, nil

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	"quorate/fsm"
 	quoratev1 "quorate/proto/quorate/v1"
@@ -110,19 +111,10 @@ func newTopologyPublish(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return o.topology(func(client quoratev1.TopologyServiceClient) error {
-			id := o.newRequestID()
-			expect, err := draft.expected(cmd, o, client)
-			if err != nil {
-				return err
-			}
-			answer, err := client.PublishTopology(cmd.Context(), &quoratev1.PublishTopologyRequest{
+		return draft.publish(cmd, o, func(client quoratev1.TopologyServiceClient, id string, expect uint64) (published, error) {
+			return client.PublishTopology(cmd.Context(), &quoratev1.PublishTopologyRequest{
 				RequestId: id, ExpectedGeneration: &expect, Topology: topology,
 			})
-			if err != nil {
-				return err
-			}
-			return o.show(answer, func(p *printer) { printPublished(p, answer.GetGeneration()) })
 		})
 	}
 	return cmd
@@ -219,19 +211,10 @@ func newTopologyRollback(o *options) *cobra.Command {
 		if err := confirm.ask(o, fmt.Sprintf("publish the topology of generation %d again", to)); err != nil {
 			return err
 		}
-		return o.topology(func(client quoratev1.TopologyServiceClient) error {
-			id := o.newRequestID()
-			expect, err := draft.expected(cmd, o, client)
-			if err != nil {
-				return err
-			}
-			answer, err := client.RollbackTopology(cmd.Context(), &quoratev1.RollbackTopologyRequest{
+		return draft.publish(cmd, o, func(client quoratev1.TopologyServiceClient, id string, expect uint64) (published, error) {
+			return client.RollbackTopology(cmd.Context(), &quoratev1.RollbackTopologyRequest{
 				RequestId: id, ExpectedGeneration: &expect, To: to,
 			})
-			if err != nil {
-				return err
-			}
-			return o.show(answer, func(p *printer) { printPublished(p, answer.GetGeneration()) })
 		})
 	}
 	return cmd
@@ -272,6 +255,28 @@ func (d *draftFlags) expected(cmd *cobra.Command, o *options, client quoratev1.T
 		}
 	}
 	return answer.GetHeader().GetGeneration(), nil
+}
+
+// published is the answer to what makes a new generation.
+type published interface {
+	proto.Message
+	GetGeneration() *quoratev1.Generation
+}
+
+// publish makes a new generation by call, under a request id and on the expected generation, and shows it.
+func (d *draftFlags) publish(cmd *cobra.Command, o *options, call func(client quoratev1.TopologyServiceClient, id string, expect uint64) (published, error)) error {
+	return o.topology(func(client quoratev1.TopologyServiceClient) error {
+		id := o.newRequestID()
+		expect, err := d.expected(cmd, o, client)
+		if err != nil {
+			return err
+		}
+		answer, err := call(client, id, expect)
+		if err != nil {
+			return err
+		}
+		return o.show(answer, func(p *printer) { printPublished(p, answer.GetGeneration()) })
+	})
 }
 
 func currentGeneration(ctx context.Context, client quoratev1.TopologyServiceClient) (uint64, error) {

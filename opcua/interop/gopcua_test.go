@@ -2,16 +2,11 @@ package interop
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +16,8 @@ import (
 	"github.com/gopcua/opcua"
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
+
+	"quorate/pki"
 )
 
 // gopcuaURI is the ApplicationUri of gopcua's client in these tests.
@@ -29,26 +26,7 @@ const gopcuaURI = "urn:quorate:interop:gopcua"
 // gopcuaIdentity makes the client's application certificate.
 func gopcuaIdentity(t *testing.T) (*rsa.PrivateKey, []byte) {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	uri, err := url.Parse(gopcuaURI)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()),
-		Subject:      pkix.Name{CommonName: "interop"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
-		URIs:         []*url.URL{uri},
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment | x509.KeyUsageKeyEncipherment |
-			x509.KeyUsageDataEncipherment | x509.KeyUsageCertSign,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-		BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	der, key, err := pki.EnsureApplicationCertificate(t.TempDir(), gopcuaURI, []string{"localhost"}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -201,7 +201,7 @@ func (p *publisher) setMode(r *ua.SetMonitoringModeRequest) (ua.Response, ua.Sta
 		return nil, ua.StatusBadSubscriptionIDInvalid
 	}
 	s.alive()
-	results := s.each(r.MonitoredItemIDs, func(it *item) { s.setMode(it, r.MonitoringMode) })
+	results := each(r.MonitoredItemIDs, s.items, ua.StatusBadMonitoredItemIDInvalid, func(it *item) { s.setMode(it, r.MonitoringMode) })
 	s.queueMu.Lock()
 	s.prune()
 	s.queueMu.Unlock()
@@ -238,7 +238,7 @@ func (p *publisher) deleteItems(r *ua.DeleteMonitoredItemsRequest) (ua.Response,
 		return nil, ua.StatusBadSubscriptionIDInvalid
 	}
 	s.alive()
-	results := s.each(r.MonitoredItemIDs, func(it *item) {
+	results := each(r.MonitoredItemIDs, s.items, ua.StatusBadMonitoredItemIDInvalid, func(it *item) {
 		delete(s.items, it.id)
 		s.setMode(it, ua.MonitoringModeDisabled)
 		s.queueMu.Lock()
@@ -263,20 +263,6 @@ func (p *publisher) subscription(id uint32) (*subscription, time.Duration) {
 		return nil, 0
 	}
 	return s, s.interval
-}
-
-// each does something to each of these items, and says which there are not. owner.mu is held.
-func (s *subscription) each(ids []uint32, do func(*item)) []ua.StatusCode {
-	results := make([]ua.StatusCode, len(ids))
-	for i, id := range ids {
-		it := s.items[id]
-		if it == nil {
-			results[i] = ua.StatusBadMonitoredItemIDInvalid
-			continue
-		}
-		do(it)
-	}
-	return results
 }
 
 // takeQueue reserves a queue, at most of the size that was asked for. Where no more is left, the queue is of one value,

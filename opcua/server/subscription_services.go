@@ -88,7 +88,7 @@ func (p *publisher) setPublishingMode(r *ua.SetPublishingModeRequest) (ua.Respon
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	results := p.each(r.SubscriptionIDs, func(s *subscription) {
+	results := each(r.SubscriptionIDs, p.subs, ua.StatusBadSubscriptionIDInvalid, func(s *subscription) {
 		s.enabled = r.PublishingEnabled
 		s.alive()
 	})
@@ -102,7 +102,7 @@ func (p *publisher) deleteSubscriptions(r *ua.DeleteSubscriptionsRequest) (ua.Re
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	results := p.each(r.SubscriptionIDs, p.end)
+	results := each(r.SubscriptionIDs, p.subs, ua.StatusBadSubscriptionIDInvalid, p.end)
 	p.refuseIfNone()
 	return &ua.DeleteSubscriptionsResponse{Results: results}, ua.StatusOK
 }
@@ -123,16 +123,17 @@ func (p *publisher) republish(r *ua.RepublishRequest) (ua.Response, ua.StatusCod
 	return &ua.RepublishResponse{NotificationMessage: s.sent[i]}, ua.StatusOK
 }
 
-// each does something to each of these subscriptions, and says which there are not. p.mu is held.
-func (p *publisher) each(ids []uint32, do func(*subscription)) []ua.StatusCode {
+// each does something to each of these subscriptions, or of these items of one, and answers missing for those that there are not.
+// The lock of the map is held.
+func each[T any](ids []uint32, from map[uint32]*T, missing ua.StatusCode, do func(*T)) []ua.StatusCode {
 	results := make([]ua.StatusCode, len(ids))
 	for i, id := range ids {
-		s := p.subs[id]
-		if s == nil {
-			results[i] = ua.StatusBadSubscriptionIDInvalid
+		one := from[id]
+		if one == nil {
+			results[i] = missing
 			continue
 		}
-		do(s)
+		do(one)
 	}
 	return results
 }
