@@ -32,6 +32,7 @@ type options struct {
 	sessions         int
 	warmup, duration time.Duration
 	peers            bool
+	only             string
 }
 
 func main() {
@@ -43,6 +44,7 @@ func main() {
 	flag.DurationVar(&o.warmup, "warmup", time.Second, "how long each load runs before it is measured")
 	flag.DurationVar(&o.duration, "duration", 4*time.Second, "how long each load of reads is measured; subscriptions twice as long")
 	flag.BoolVar(&o.peers, "peers", true, "measure node-opcua too")
+	flag.StringVar(&o.only, "only", "", "measure nothing but reads, subscriptions or connects")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -81,7 +83,21 @@ func run(ctx context.Context, o options) (err error) {
 	if b.identity, err = newIdentity(); err != nil {
 		return err
 	}
-	return errors.Join(b.reads(ctx), b.subscriptions(ctx), b.connects(ctx))
+	scenarios := []struct {
+		name    string
+		measure func(context.Context) error
+	}{{"reads", b.reads}, {"subscriptions", b.subscriptions}, {"connects", b.connects}}
+	known := o.only == ""
+	for _, s := range scenarios {
+		if o.only == "" || o.only == s.name {
+			known = true
+			err = errors.Join(err, s.measure(ctx))
+		}
+	}
+	if !known {
+		return fmt.Errorf("-only: there is no scenario %q", o.only)
+	}
+	return err
 }
 
 // bench is one run.
