@@ -63,7 +63,7 @@ func (p *prober) Close() { p.http.CloseIdleConnections() }
 
 func (p *prober) session(ctx context.Context, endpointURL, name string) (*session.Session, error) {
 	certificate, key := p.certificate()
-	return session.Open(ctx, endpointURL, session.Options{Certificate: certificate, Key: key, Name: name})
+	return session.Open(ctx, endpointURL, session.Options{PreferNone: true, Certificate: certificate, Key: key, Name: name})
 }
 
 func (p *prober) Witness(ctx context.Context, endpointURL, node string) error {

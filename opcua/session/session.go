@@ -1,5 +1,5 @@
-// Package session is a light OPC UA session on gopcua's client: it opens with the security that the server offers, reads,
-// sends, and closes. Probes of peers use it, and so do the client commands.
+// Package session is a light OPC UA session on gopcua's client: it opens with the best security that the server offers,
+// reads, sends, and closes. Probes of peers use it, and so do the client commands.
 //
 // It exists because some ways of that client need a guard. [Open] builds the session step by step instead of calling
 // Connect, which starts goroutines that reconnect behind our back, and which dereferences nil when a server's signature is
@@ -11,7 +11,6 @@ package session
 import (
 	"context"
 	"crypto/rsa"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -31,22 +30,25 @@ const (
 	Timeout = 30 * time.Second
 )
 
-// Security policies that can be asked for.
-const (
-	None           = "None"
-	Basic256Sha256 = "Basic256Sha256"
-)
-
 // Options say how a session is opened. The zero Options is anonymous, with no certificate.
 type Options struct {
-	// Policy is None, Basic256Sha256 (with SignAndEncrypt), or empty: None where the server offers it, else Basic256Sha256.
+	// Policy is one of PolicyNames. Empty is the strongest that the server offers; without a certificate that is None where
+	// it is offered.
 	Policy string
-	// Certificate (DER) and Key are this application's; needed for Basic256Sha256.
+	// Mode is one of ModeNames, for every policy but None. Empty is SignAndEncrypt where the server offers it, else Sign.
+	Mode string
+	// PreferNone takes None where the server offers it, if Policy is empty: for who asks about nothing secret, and can't have the
+	// answer depend on whether the server trusts this application yet.
+	PreferNone bool
+	// Certificate (DER) and Key are this application's; needed for every policy but None.
 	Certificate []byte
 	Key         *rsa.PrivateKey
 	// User and Password log in by user name; an empty User is anonymous. A password never goes over an endpoint that
 	// doesn't encrypt it.
 	User, Password string
+	// UserCertificate (DER) and UserKey log in by certificate, instead of User.
+	UserCertificate []byte
+	UserKey         *rsa.PrivateKey
 	// Name is the session's name, for people who look at the server.
 	Name string
 	// RequestTimeout bounds each request, whatever its context allows; 0 means the default. A Publish may have to wait long.
@@ -64,6 +66,9 @@ func Open(ctx context.Context, endpointURL string, o Options) (s *Session, err e
 	defer guard(&err)
 	if o.RequestTimeout == 0 {
 		o.RequestTimeout = DefaultRequestTimeout
+	}
+	if err := o.check(); err != nil {
+		return nil, err
 	}
 	endpoints, err := opcua.GetEndpoints(ctx, endpointURL, opcua.RequestTimeout(o.RequestTimeout))
 	if err != nil {
@@ -183,105 +188,6 @@ func (s *Session) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
 	defer cancel()
 	_ = s.client.Close(ctx) // It has nothing to say: everything in it is best effort.
-}
-
-// choose picks the endpoint to use.
-func (o Options) choose(endpoints []*ua.EndpointDescription) (*ua.EndpointDescription, error) {
-	policies := []string{o.Policy}
-	switch o.Policy {
-	case "":
-		policies = []string{None, Basic256Sha256}
-	case None, Basic256Sha256:
-	default:
-		return nil, fmt.Errorf("policy: %q is neither %s nor %s", o.Policy, None, Basic256Sha256)
-	}
-	for _, policy := range policies {
-		uri, mode := ua.FormatSecurityPolicyURI(policy), ua.MessageSecurityModeSignAndEncrypt
-		if policy == None {
-			mode = ua.MessageSecurityModeNone
-		}
-		for _, e := range endpoints {
-			if e.SecurityPolicyURI == uri && e.SecurityMode == mode {
-				return e, nil
-			}
-		}
-	}
-	return nil, fmt.Errorf("no endpoint with policy %v among the %d offered", policies, len(endpoints))
-}
-
-// channel gives the client's options for the secure channel of an endpoint.
-func (o Options) channel(e *ua.EndpointDescription) ([]opcua.Option, error) {
-	options := []opcua.Option{
-		opcua.AutoReconnect(false), opcua.RequestTimeout(o.RequestTimeout), opcua.SecurityFromEndpoint(e, ua.UserTokenTypeAnonymous),
-	}
-	if e.SecurityPolicyURI == ua.SecurityPolicyURINone {
-		return options, nil
-	}
-	if len(o.Certificate) == 0 || o.Key == nil {
-		return nil, errors.New("certificate: an encrypted endpoint needs a certificate and its key")
-	}
-	return append(options, opcua.Certificate(o.Certificate), opcua.PrivateKey(o.Key)), nil
-}
-
-// login gives what the session itself says, under the token policy of the endpoint.
-func (o Options) login(e *ua.EndpointDescription) (*uasc.SessionConfig, error) {
-	cfg := &uasc.SessionConfig{
-		ClientDescription: &ua.ApplicationDescription{
-			ApplicationURI:  defaultApplicationURI,
-			ProductURI:      "urn:quorate",
-			ApplicationName: ua.NewLocalizedText("Quorate"),
-			ApplicationType: ua.ApplicationTypeClient,
-		},
-		LocaleIDs:          []string{"en"},
-		UserTokenSignature: &ua.SignatureData{},
-		SessionName:        o.Name,
-		SessionTimeout:     Timeout,
-	}
-	if len(o.Certificate) > 0 {
-		// The URI must be the certificate's (Part 4 §5.7.2.2).
-		certificate, err := x509.ParseCertificate(o.Certificate)
-		if err != nil {
-			return nil, fmt.Errorf("certificate: %w", err)
-		}
-		if len(certificate.URIs) > 0 {
-			cfg.ClientDescription.ApplicationURI = certificate.URIs[0].String()
-		}
-	}
-	if o.User == "" {
-		token, ok := tokenPolicy(e, ua.UserTokenTypeAnonymous)
-		if !ok {
-			return nil, errors.New("user: the endpoint takes nobody who is anonymous")
-		}
-		cfg.UserIdentityToken = &ua.AnonymousIdentityToken{PolicyID: token.PolicyID}
-		return cfg, nil
-	}
-	token, ok := tokenPolicy(e, ua.UserTokenTypeUserName)
-	if !ok {
-		return nil, errors.New("user: the endpoint takes no user name")
-	}
-	cfg.AuthPolicyURI = token.SecurityPolicyURI
-	if cfg.AuthPolicyURI == "" { // The channel's own counts (Part 4 §7.42).
-		cfg.AuthPolicyURI = e.SecurityPolicyURI
-	}
-	if cfg.AuthPolicyURI == ua.SecurityPolicyURINone {
-		return nil, errors.New("password: the endpoint would have it sent in clear")
-	}
-	cfg.AuthPassword = o.Password
-	cfg.UserIdentityToken = &ua.UserNameIdentityToken{PolicyID: token.PolicyID, UserName: o.User}
-	return cfg, nil
-}
-
-// defaultApplicationURI is this client's where no certificate gives one.
-const defaultApplicationURI = "urn:quorate:client"
-
-// tokenPolicy returns the endpoint's first policy for that type of token.
-func tokenPolicy(e *ua.EndpointDescription, of ua.UserTokenType) (*ua.UserTokenPolicy, bool) {
-	for _, t := range e.UserIdentityTokens {
-		if t != nil && t.TokenType == of {
-			return t, true
-		}
-	}
-	return nil, false
 }
 
 // guard turns a panic of the client into an error: what a server answers must never end this process.
