@@ -63,15 +63,9 @@ func parseApplicationURI(text string) (*url.URL, error) {
 	return uri, nil
 }
 
-func ensureRSAKey(file string, bits int) (*rsa.PrivateKey, error) {
+// ReadRSAKey returns the RSA key of a PKCS #8 PEM file. No error of it repeats the content.
+func ReadRSAKey(file string) (*rsa.PrivateKey, error) {
 	signer, err := readKey(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		made, makeErr := rsa.GenerateKey(rand.Reader, bits)
-		if makeErr != nil {
-			return nil, fmt.Errorf("pki: make the application's key: %w", makeErr)
-		}
-		return made, writeKey(file, made)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +74,18 @@ func ensureRSAKey(file string, bits int) (*rsa.PrivateKey, error) {
 		return nil, fmt.Errorf("pki: %s holds no RSA key", file)
 	}
 	return key, nil
+}
+
+func ensureRSAKey(file string, bits int) (*rsa.PrivateKey, error) {
+	key, err := ReadRSAKey(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		made, makeErr := rsa.GenerateKey(rand.Reader, bits)
+		if makeErr != nil {
+			return nil, fmt.Errorf("pki: make the application's key: %w", makeErr)
+		}
+		return made, writeKey(file, made)
+	}
+	return key, err
 }
 
 func makeApplicationCertificate(file string, uri *url.URL, hosts []string, now time.Time, key *rsa.PrivateKey) ([]byte, error) {

@@ -252,13 +252,9 @@ func (a *Application) read() ([]byte, *rsa.PrivateKey, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	signer, err := readKey(a.files[1])
+	key, err := ReadRSAKey(a.files[1])
 	if err != nil {
 		return nil, nil, err
-	}
-	key, ok := signer.(*rsa.PrivateKey)
-	if !ok {
-		return nil, nil, fmt.Errorf("pki: %s holds no RSA key", a.files[1])
 	}
 	if err := checkApplicationCertificate(certificates[0].Raw, a.uri, a.now(), key); err != nil {
 		return nil, nil, fmt.Errorf("pki: %s: %w", a.files[0], err)
