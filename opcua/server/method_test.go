@@ -159,7 +159,7 @@ func TestWrite(t *testing.T) {
 		)
 		if w := []ua.StatusCode{
 			ua.StatusOK, ua.StatusBadNotWritable, ua.StatusBadTypeMismatch, ua.StatusBadTypeMismatch, ua.StatusBadTypeMismatch,
-			ua.StatusBadWriteNotSupported, ua.StatusBadWriteNotSupported, ua.StatusBadWriteNotSupported, ua.StatusBadIndexRangeInvalid,
+			ua.StatusBadWriteNotSupported, ua.StatusBadWriteNotSupported, ua.StatusBadIndexRangeNoData, ua.StatusBadIndexRangeInvalid,
 			ua.StatusBadNotWritable, ua.StatusBadAttributeIDInvalid, ua.StatusBadAttributeIDInvalid, ua.StatusBadNodeIDUnknown,
 		}; !slices.Equal(got, w) {
 			t.Errorf("got\n%v\nwant\n%v", got, w)

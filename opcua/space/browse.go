@@ -223,15 +223,15 @@ func (s *Space) IsSubtype(k, of Key) bool {
 			return true
 		}
 		var ok bool
-		if k, ok = s.supertype(k); !ok {
+		if k, ok = s.Supertype(k); !ok {
 			return false
 		}
 	}
 	return false
 }
 
-// supertype returns the source of the HasSubtype reference to k: a type has at most one (Part 3 §7.10).
-func (s *Space) supertype(k Key) (Key, bool) {
+// Supertype returns the source of the HasSubtype reference to k: a type has at most one (Part 3 §7.10).
+func (s *Space) Supertype(k Key) (Key, bool) {
 	n, ok := s.Node(k)
 	if !ok {
 		return Key{}, false

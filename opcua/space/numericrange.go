@@ -47,11 +47,20 @@ func parseIndex(s string) (uint32, bool) {
 	return uint32(n), err == nil
 }
 
-// slice returns the part of an array, string or byte string that an index range asks for. The result has as many
+// CheckRange reports whether an index range, which may be empty, is one.
+func CheckRange(indexRange string) bool {
+	if indexRange == "" {
+		return true
+	}
+	_, ok := parseRange(indexRange)
+	return ok
+}
+
+// Slice returns the part of an array, string or byte string that an index range asks for. The result has as many
 // dimensions as the value. A range may reach beyond the end; if nothing at all lies within it, or its dimensions are
 // not the value's, there is no data. For arrays of strings a last dimension may cut the strings themselves (Part 4
 // §7.27).
-func slice(v *ua.Variant, indexRange string) (*ua.Variant, ua.StatusCode) {
+func Slice(v *ua.Variant, indexRange string) (*ua.Variant, ua.StatusCode) {
 	spans, ok := parseRange(indexRange)
 	if !ok {
 		return nil, ua.StatusBadIndexRangeInvalid

@@ -67,7 +67,7 @@ func TestSlice(t *testing.T) {
 		{[][]byte{{1, 2}, {3, 4}}, "1", [][]byte{{3, 4}}},
 		{[][]byte{{1, 2}, {3, 4}}, "0:1,1", [][]byte{{2}, {4}}},
 	} {
-		got, status := slice(ua.MustVariant(c.value), c.rng)
+		got, status := Slice(ua.MustVariant(c.value), c.rng)
 		switch {
 		case c.want == nil && status != ua.StatusBadIndexRangeNoData:
 			t.Errorf("%v[%s]: status %v, want no data", c.value, c.rng, status)
@@ -82,7 +82,7 @@ func TestSlice(t *testing.T) {
 			}
 		}
 	}
-	if _, status := slice(nil, "0"); status != ua.StatusBadIndexRangeNoData {
+	if _, status := Slice(nil, "0"); status != ua.StatusBadIndexRangeNoData {
 		t.Errorf("nothing: %v", status)
 	}
 	if !reflect.DeepEqual(matrix, [][]int32{{1, 2, 3}, {4, 5, 6}}) {
@@ -102,7 +102,7 @@ func FuzzSlice(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		spans, ok := parseRange(s)
 		for _, v := range values {
-			got, status := slice(v, s)
+			got, status := Slice(v, s)
 			if !ok && status != ua.StatusBadIndexRangeInvalid {
 				t.Fatalf("%q is no range, but gives %v", s, status)
 			}

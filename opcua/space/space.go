@@ -3,6 +3,7 @@ package space
 import (
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // NamespaceUA is the URI of namespace 0.
@@ -13,6 +14,7 @@ type Space struct {
 	namespaces []string
 	sources    []Source
 	watchers   watchers
+	writing    sync.Mutex // held while a value is written; the outermost of all locks
 }
 
 // New returns the space of the sources, in the order of precedence. The namespace array begins with NamespaceUA, and

@@ -17,11 +17,16 @@ type WriteContext struct {
 
 // WriteFunc sets the value of a variable. v fits the variable's DataType and ValueRank, and must not be modified. The status is
 // what the Write service answers: BadUserAccessDenied if the user may not, BadOutOfRange if the value is not one. It is
-// called on the goroutine of the request, without any lock held, must be cheap, and calls Changed itself.
+// called on the goroutine of the request, must be cheap, and calls Changed itself. One write is made at a time, since a part of an
+// array is written as the whole of it; so it must not write by the space itself.
 type WriteFunc func(ctx WriteContext, v *ua.Variant) ua.StatusCode
 
-// Write writes the whole value of a variable, with the status codes of Part 4 §5.10.4. No other attribute can be written, and neither
-// can statuses, timestamps and parts of arrays.
+// statusBadIndexRangeDataMismatch says that what was written is not of the size of the index range (Part 4 §5.10.4.4). The ua
+// package does not have it.
+const statusBadIndexRangeDataMismatch ua.StatusCode = 0x80EA0000
+
+// Write writes the value of a variable, or a part of it, with the status codes of Part 4 §5.10.4. No other attribute can be written,
+// and neither can statuses and timestamps.
 func (s *Space) Write(ctx WriteContext, k Key, attr ua.AttributeID, indexRange string, dv *ua.DataValue) ua.StatusCode {
 	n, ok := s.Node(k)
 	if !ok {
@@ -39,19 +44,35 @@ func (s *Space) Write(ctx WriteContext, k Key, attr ua.AttributeID, indexRange s
 	if n.AccessLevel&AccessCurrentWrite == 0 || n.Write == nil {
 		return ua.StatusBadNotWritable
 	}
+	var spans []span
 	if indexRange != "" {
-		if _, ok := parseRange(indexRange); !ok {
+		if spans, ok = parseRange(indexRange); !ok {
 			return ua.StatusBadIndexRangeInvalid
 		}
-		return ua.StatusBadWriteNotSupported
 	}
 	switch {
-	case dv == nil || dv.Value == nil || !s.Fits(dv.Value, n.DataType, n.ValueRank):
+	case dv == nil || dv.Value == nil:
 		return ua.StatusBadTypeMismatch
 	case dv.Status != ua.StatusOK || !dv.SourceTimestamp.IsZero() || !dv.ServerTimestamp.IsZero():
 		return ua.StatusBadWriteNotSupported
 	}
-	return n.Write(ctx, dv.Value)
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	value := dv.Value
+	if spans != nil {
+		var current ua.DataValue
+		if status := n.readValue(ReadContext{Now: ctx.Now}, &current); isBad(status) {
+			return ua.StatusBadIndexRangeNoData // There is nothing of which it could be a part.
+		}
+		var status ua.StatusCode
+		if value, status = replace(current.Value, value, spans); status != ua.StatusOK {
+			return status
+		}
+	}
+	if !s.Fits(value, n.DataType, n.ValueRank) {
+		return ua.StatusBadTypeMismatch
+	}
+	return n.Write(ctx, value)
 }
 
 // Fits reports whether a value is of a data type and a ValueRank. A null is a value of BaseDataType alone.
