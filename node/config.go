@@ -10,6 +10,7 @@ import (
 
 	logv1 "quorate/proto/quorate/log/v1"
 	quoratev1 "quorate/proto/quorate/v1"
+	"quorate/telemetry"
 )
 
 // The log stores that a member can have.
@@ -153,8 +154,10 @@ type Config struct {
 	SelfStatus func() *quoratev1.Member
 	// FreeSpace returns the free bytes where the log is. Nil means those of DataDir's file system; with Storage nothing is guarded.
 	FreeSpace func() (uint64, error)
-	Limits    Limits
-	Storage   *Storage
+	// Metrics get what this member measures; nobody may scrape them before Open has returned. Nil means that nobody asks.
+	Metrics *telemetry.Metrics
+	Limits  Limits
+	Storage *Storage
 }
 
 func (c *Config) normalise() error {

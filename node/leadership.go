@@ -86,6 +86,7 @@ func (n *Node) lead(ctx context.Context, term uint64) {
 		return
 	}
 	n.session.Store(s)
+	n.counts.leaderships.Add(1)
 	if ctx.Err() != nil {
 		// Raft told otherwise meanwhile. runLeadership cleared the session before it ended ctx or will find it cleared here.
 		n.session.CompareAndSwap(s, nil)

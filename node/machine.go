@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
@@ -41,6 +42,7 @@ type machine struct {
 	marks  *digestMarks
 	// configured has a signal when raft's configuration changed.
 	configured chan struct{}
+	snapshots  snapshots
 }
 
 var _ raft.BatchingFSM = (*machine)(nil)
@@ -126,7 +128,7 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 	if m.broken != nil {
 		return nil, m.broken
 	}
-	return snapshot{m.state.Snapshot()}, nil
+	return snapshot{m.state.Snapshot(), &m.snapshots}, nil
 }
 
 // Restore implements raft.FSM: all or nothing. Watches are told to start again, since the events in between were never seen here.
@@ -138,6 +140,8 @@ func (m *machine) Restore(r io.ReadCloser) error {
 	m.state, m.index = state, state.Revision()
 	m.publish()
 	m.events.reset(state.Revision())
+	m.snapshots.restored.Add(1)
+	m.snapshots.revision.Store(int64(state.Revision()))
 	select {
 	case m.configured <- struct{}{}:
 	default:
@@ -145,14 +149,29 @@ func (m *machine) Restore(r io.ReadCloser) error {
 	return nil
 }
 
-type snapshot struct{ state *fsm.State }
+type snapshot struct {
+	state *fsm.State
+	done  *snapshots
+}
 
 // Persist implements raft.FSMSnapshot.
 func (s snapshot) Persist(sink raft.SnapshotSink) error {
-	if _, err := s.state.WriteTo(sink); err != nil {
-		return fmt.Errorf("write snapshot: %w", err)
+	start := time.Now()
+	bytes, err := s.state.WriteTo(sink)
+	if err != nil {
+		err = fmt.Errorf("write snapshot: %w", err)
+	} else {
+		err = sink.Close()
 	}
-	return sink.Close()
+	if err != nil {
+		s.done.failed.Add(1)
+		return err
+	}
+	s.done.written.Add(1)
+	s.done.revision.Store(int64(s.state.Revision()))
+	s.done.bytes.Store(bytes)
+	s.done.nanoseconds.Store(int64(time.Since(start)))
+	return nil
 }
 
 // Release implements raft.FSMSnapshot.

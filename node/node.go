@@ -52,6 +52,7 @@ type Node struct {
 	machine  *machine
 	proposer *proposer
 	reads    *reads
+	counts   counts
 	asksMu   sync.Mutex
 	asks     map[raft.ServerID]int
 	session  atomic.Pointer[session]
@@ -136,7 +137,11 @@ func Open(cfg Config) (*Node, error) {
 		notify: make(chan bool, notifyBuffer), requests: make(chan raft.RPC), observed: make(chan raft.Observation, notifyBuffer),
 	}
 	n.machine = newMachine(cfg.Limits, n.fail)
-	if err := n.start(); err != nil {
+	err := n.measure(cfg.Metrics)
+	if err == nil {
+		err = n.start()
+	}
+	if err != nil {
 		cancel()
 		return nil, errors.Join(err, n.closeStorage(), cfg.Transport.Close())
 	}

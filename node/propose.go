@@ -37,6 +37,13 @@ const forwardCatchUp = 500 * time.Millisecond
 //
 // A command that certainly didn't happen, because there was no leader or it had changed, is sent again until ctx ends or Limits.Propose is over.
 func (n *Node) Propose(ctx context.Context, cmd *logv1.Command) (*logv1.Outcome, error) {
+	start := n.cfg.Clock.Elapsed()
+	outcome, err := n.propose(ctx, cmd)
+	n.counts.proposed(outcome, err, n.cfg.Clock.Elapsed()-start)
+	return outcome, err
+}
+
+func (n *Node) propose(ctx context.Context, cmd *logv1.Command) (*logv1.Outcome, error) {
 	const op = "propose"
 	if cmd.GetBody() == nil {
 		return nil, &Error{Op: op, Kind: Invalid, Err: errors.New("command has no body")}
@@ -182,6 +189,12 @@ func (p *proposer) enqueue(q *proposal) error {
 	return nil
 }
 
+func (p *proposer) waiting() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.queue)
+}
+
 // withdraw takes a proposal back and says whether it was still waiting.
 func (p *proposer) withdraw(q *proposal) bool {
 	p.mu.Lock()
@@ -260,6 +273,8 @@ func (n *Node) dispatch(batch []*proposal) {
 		settle(batch, &Error{Op: "propose", Kind: NotLeader})
 		return
 	}
+	n.counts.entries.Add(1)
+	n.counts.commands.Add(uint64(len(batch)))
 	future := n.raft.Apply(n.entry(s, batch), n.cfg.Timing.RPC)
 	n.background.Go(func() {
 		err := future.Error()

@@ -18,6 +18,12 @@ const asksPerPeer = 4
 
 // Read returns a view that is as fresh as opts ask; nil means linearizable. Any member serves any read. min_revision is waited for.
 func (n *Node) Read(ctx context.Context, opts *quoratev1.ReadOptions) (View, error) {
+	view, err := n.read(ctx, opts)
+	n.counts.read(opts.GetConsistency(), err)
+	return view, err
+}
+
+func (n *Node) read(ctx context.Context, opts *quoratev1.ReadOptions) (View, error) {
 	const op = "read"
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Limits.Read)
 	defer cancel()

@@ -96,8 +96,10 @@ func (n *Node) Watch(from uint64) (*Watch, error) {
 		w.from = h.revision + 1
 	}
 	if err := w.place(h); err != nil {
+		n.counts.compaction(err)
 		return nil, err
 	}
+	n.counts.watches.Add(1)
 	return w, nil
 }
 
@@ -128,6 +130,7 @@ func (w *Watch) Next(ctx context.Context) (events []*quoratev1.Event, revision u
 		events, revision, err = w.collect(h)
 		grown := h.grown
 		h.mu.Unlock()
+		w.node.counts.compaction(err)
 		if err != nil || len(events) > 0 {
 			return events, revision, err
 		}
@@ -165,4 +168,9 @@ func (w *Watch) collect(h *history) ([]*quoratev1.Event, uint64, error) {
 }
 
 // Close ends the watch; a Next that waits returns.
-func (w *Watch) Close() { w.once.Do(func() { close(w.closed) }) }
+func (w *Watch) Close() {
+	w.once.Do(func() {
+		w.node.counts.watches.Add(-1)
+		close(w.closed)
+	})
+}
