@@ -67,6 +67,8 @@ func setupScript(env *testscript.Env) error {
 	}
 	env.Setenv("BASE", strconv.Itoa(base))
 	env.Setenv("GORACE", raceOptions)
+	// testscript's own is a directory outside of the script's, which the superuser could make.
+	env.Setenv("HOME", env.Getenv("WORK")+"/home")
 	for i := 1; i <= maxDevMembers; i++ {
 		f := &devFlags{basePort: base}
 		grpc, http, opcua, raft := f.ports(i)

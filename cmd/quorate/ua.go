@@ -8,12 +8,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"quorate/opcua"
+	"quorate/opcua/certstore"
 	"quorate/opcua/session"
 	"quorate/pki"
 )
@@ -34,23 +36,31 @@ func newUA(o *options) *cobra.Command {
 
 // uaFlags say which server is meant and how to log in.
 type uaFlags struct {
-	endpoint       string
-	policy         string
-	certificateDir string
-	user           string
-	passwordFile   string
+	endpoint        string
+	policy          string
+	securityMode    string
+	certificateDir  string
+	user            string
+	passwordFile    string
+	userCertificate string
+	userKey         string
 }
 
 func addUAFlags(cmd *cobra.Command) *uaFlags {
 	f := &uaFlags{}
 	flags := cmd.Flags()
 	addEndpointFlag(cmd, &f.endpoint)
-	flags.StringVar(&f.policy, "policy", "", "security `POLICY`: None or Basic256Sha256, which signs and encrypts (default: None where the server offers it)")
+	flags.StringVar(&f.policy, "policy", "", "security `POLICY`: "+strings.Join(session.PolicyNames(), ", ")+" (default: the strongest that the server offers)")
+	flags.StringVar(&f.securityMode, "security-mode", "", "security `MODE`: Sign or SignAndEncrypt (default: SignAndEncrypt where the server offers it)")
 	flags.StringVar(&f.certificateDir, "certificate-dir", "", "`DIR` of this client's application certificate, made if there is none (default: quorate in the user's configuration directory)")
 	flags.StringVar(&f.user, "user", "", "log in as `NAME` (default: anonymous)")
 	flags.StringVar(&f.passwordFile, "password-file", "", "`FILE` with the password of --user")
-	must(cmd.RegisterFlagCompletionFunc("policy",
-		cobra.FixedCompletions([]string{session.None, session.Basic256Sha256}, cobra.ShellCompDirectiveNoFileComp)))
+	flags.StringVar(&f.userCertificate, "user-certificate", "", "log in by the certificate (RSA, DER or PEM) in `FILE`")
+	flags.StringVar(&f.userKey, "user-key", "", "`FILE` with the key (PEM) of --user-certificate")
+	cmd.MarkFlagsMutuallyExclusive("user", "user-certificate")
+	cmd.MarkFlagsRequiredTogether("user-certificate", "user-key")
+	must(cmd.RegisterFlagCompletionFunc("policy", cobra.FixedCompletions(session.PolicyNames(), cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("security-mode", cobra.FixedCompletions(session.ModeNames(), cobra.ShellCompDirectiveNoFileComp)))
 	cmd.ValidArgsFunction = cobra.FixedCompletions(opcua.WellKnownNames(), cobra.ShellCompDirectiveNoFileComp)
 	return f
 }
@@ -81,22 +91,55 @@ func (f *uaFlags) client(nodes []string) (opcua.ClientConfig, error) {
 		}
 		config.Password = password
 	}
-	switch f.policy {
-	case session.None:
-	case "":
-		// The server's offer decides. Where there is no place for a certificate, None alone is left, and the session says what it lacks.
-		if err := f.loadCertificate(&config); err != nil && f.certificateDir != "" {
+	if f.userCertificate != "" {
+		if err := f.loadUser(&config); err != nil {
 			return config, err
 		}
-	case session.Basic256Sha256:
-		if err := f.loadCertificate(&config); err != nil {
-			return config, err
-		}
-	default:
-		return config, fmt.Errorf("--policy: must be %s or %s, got %q", session.None, session.Basic256Sha256, f.policy)
 	}
-	config.Policy = f.policy
+	if err := f.checkSecurity(); err != nil {
+		return config, err
+	}
+	config.Policy, config.Mode = f.policy, f.securityMode
+	if f.policy == session.None {
+		return config, nil
+	}
+	// Where nothing is asked for, the server's offer decides. Where there is no place for a certificate, None alone is left, and the
+	// session says what it lacks.
+	err := f.loadCertificate(&config)
+	if asked := f.policy != "" || f.securityMode != "" || f.certificateDir != ""; err != nil && asked {
+		return config, err
+	}
 	return config, nil
+}
+
+func (f *uaFlags) checkSecurity() error {
+	policies, modes := session.PolicyNames(), session.ModeNames()
+	switch {
+	case f.policy != "" && !slices.Contains(policies, f.policy):
+		return fmt.Errorf("--policy: must be one of %s, got %q", strings.Join(policies, ", "), f.policy)
+	case f.securityMode != "" && !slices.Contains(modes, f.securityMode):
+		return fmt.Errorf("--security-mode: must be %s, got %q", strings.Join(modes, " or "), f.securityMode)
+	case f.securityMode != "" && f.policy == session.None:
+		return fmt.Errorf("--security-mode: policy %s has none, got %q", session.None, f.securityMode)
+	}
+	return nil
+}
+
+// loadUser reads the certificate of a person, and the key that proves it.
+func (f *uaFlags) loadUser(config *opcua.ClientConfig) error {
+	certificates, err := certstore.ReadCertificates(f.userCertificate)
+	if err != nil {
+		return fmt.Errorf("--user-certificate: %w", err)
+	}
+	key, err := pki.ReadRSAKey(f.userKey)
+	if err != nil {
+		return fmt.Errorf("--user-key: %w", err)
+	}
+	if !key.PublicKey.Equal(certificates[0].PublicKey) {
+		return errors.New("--user-key: is not the key of --user-certificate")
+	}
+	config.UserCertificate, config.UserKey = certificates[0].Raw, key
+	return nil
 }
 
 // checkServerURL checks --endpoint.
