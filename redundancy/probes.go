@@ -80,7 +80,9 @@ type probes struct {
 	changed  func()
 
 	version atomic.Uint64 // moves when a level can depend on it, or a client sees it
-	dropped atomic.Uint64
+	dropped atomic.Uint64 // results that were of an older generation
+	good    atomic.Uint64 // samples since the start
+	failed  atomic.Uint64
 	running sync.WaitGroup
 
 	mu         sync.Mutex
@@ -203,6 +205,7 @@ func (p *probes) note(generation uint64, server string, s Sample, err error) (fa
 	before := peer.view
 	v := &peer.view
 	if err != nil {
+		p.failed.Add(1)
 		peer.good = 0
 		v.Failures++
 		v.LastError = err.Error()
@@ -210,6 +213,7 @@ func (p *probes) note(generation uint64, server string, s Sample, err error) (fa
 			v.Reachable = false
 		}
 	} else {
+		p.good.Add(1)
 		peer.good++
 		v.Failures, v.LastError = 0, ""
 		v.Known, v.Sample, v.LastSeen = true, s, p.now()

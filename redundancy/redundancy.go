@@ -25,6 +25,7 @@ import (
 	"quorate/node"
 	logv1 "quorate/proto/quorate/log/v1"
 	quoratev1 "quorate/proto/quorate/v1"
+	"quorate/telemetry"
 )
 
 const (
@@ -71,6 +72,8 @@ type Config struct {
 	// Now is the clock that judges; nil means time.Now. Its readings must carry a monotonic part where they decide.
 	Now    func() time.Time
 	Logger *slog.Logger // nil means slog.Default
+	// Metrics get what this manager measures. Nil means that nobody asks.
+	Metrics *telemetry.Metrics
 }
 
 // Settings are the numbers that an operator may change. A zero means the default.
@@ -204,6 +207,9 @@ func New(cfg Config) (*Manager, error) {
 	m.probes = newProbes(cfg.Prober, settings, cfg.Now, cfg.Logger, m.wake)
 	m.recovery = newRecovery(settings.RecoverDwell)
 	m.advertised = m.Level()
+	if err := m.measure(cfg.Metrics); err != nil {
+		return nil, err
+	}
 	return m, nil
 }
 
