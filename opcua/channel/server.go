@@ -36,6 +36,7 @@ type Server struct {
 	large        chan struct{} // a place for each concurrent large request
 	partialBytes atomic.Int64
 	channelID    atomic.Uint32
+	counts       counts
 
 	mu        sync.Mutex
 	closing   bool
@@ -76,6 +77,7 @@ func NewServer(cfg Config, h Handler) (*Server, error) {
 		listeners:  map[net.Listener]struct{}{},
 		channels:   map[*Channel]struct{}{},
 		perHost:    map[string]int{},
+		counts:     newCounts(),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -307,6 +309,7 @@ func (s *Server) nextChannelID() uint32 {
 
 func (s *Server) rejected(remote net.Addr, e ending) {
 	s.log.Debug("connection ended by the server", "remote", remote, "error", e)
+	s.counts.reject(e.reason)
 	if s.cfg.Events.Rejected != nil {
 		s.cfg.Events.Rejected(remote, e.reason, e.status)
 	}
@@ -315,6 +318,7 @@ func (s *Server) rejected(remote net.Addr, e ending) {
 func (s *Server) openedChannel(c *Channel, renewed bool) {
 	s.log.Debug("secure channel opened", "remote", c.nc.RemoteAddr(), "channel", c.id,
 		"policy", c.policy.uri, "mode", c.mode, "renewed", renewed)
+	s.counts.open(c.policy, renewed)
 	if s.cfg.Events.Opened != nil {
 		s.cfg.Events.Opened(c.nc.RemoteAddr(), c.policy.uri, c.mode, renewed)
 	}
@@ -322,6 +326,7 @@ func (s *Server) openedChannel(c *Channel, renewed bool) {
 
 func (s *Server) panicked(c *Channel, value any) {
 	s.log.Error("panic confined to its connection", "remote", c.nc.RemoteAddr(), "panic", value, "stack", string(debug.Stack()))
+	s.counts.panics.Add(1)
 	if s.cfg.Events.Panicked != nil {
 		s.cfg.Events.Panicked(c.nc.RemoteAddr(), value)
 	}
