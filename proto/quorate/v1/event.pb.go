@@ -45,6 +45,10 @@ type Event struct {
 	//	*Event_MaintenanceChanged
 	//	*Event_MemberChanged
 	//	*Event_GenerationAdopted
+	//	*Event_RolloutChanged
+	//	*Event_ServingAssigned
+	//	*Event_ServingReleased
+	//	*Event_LevelChanged
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -199,6 +203,42 @@ func (x *Event) GetGenerationAdopted() *GenerationAdopted {
 	return nil
 }
 
+func (x *Event) GetRolloutChanged() *Rollout {
+	if x != nil {
+		if x, ok := x.Body.(*Event_RolloutChanged); ok {
+			return x.RolloutChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetServingAssigned() *Serving {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ServingAssigned); ok {
+			return x.ServingAssigned
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetServingReleased() *Serving {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ServingReleased); ok {
+			return x.ServingReleased
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetLevelChanged() *LevelChange {
+	if x != nil {
+		if x, ok := x.Body.(*Event_LevelChanged); ok {
+			return x.LevelChanged
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -231,6 +271,22 @@ type Event_GenerationAdopted struct {
 	GenerationAdopted *GenerationAdopted `protobuf:"bytes,16,opt,name=generation_adopted,json=generationAdopted,proto3,oneof"`
 }
 
+type Event_RolloutChanged struct {
+	RolloutChanged *Rollout `protobuf:"bytes,17,opt,name=rollout_changed,json=rolloutChanged,proto3,oneof"`
+}
+
+type Event_ServingAssigned struct {
+	ServingAssigned *Serving `protobuf:"bytes,18,opt,name=serving_assigned,json=servingAssigned,proto3,oneof"`
+}
+
+type Event_ServingReleased struct {
+	ServingReleased *Serving `protobuf:"bytes,19,opt,name=serving_released,json=servingReleased,proto3,oneof"`
+}
+
+type Event_LevelChanged struct {
+	LevelChanged *LevelChange `protobuf:"bytes,20,opt,name=level_changed,json=levelChanged,proto3,oneof"`
+}
+
 func (*Event_TopologyPublished) isEvent_Body() {}
 
 func (*Event_LeaseBegun) isEvent_Body() {}
@@ -244,6 +300,14 @@ func (*Event_MaintenanceChanged) isEvent_Body() {}
 func (*Event_MemberChanged) isEvent_Body() {}
 
 func (*Event_GenerationAdopted) isEvent_Body() {}
+
+func (*Event_RolloutChanged) isEvent_Body() {}
+
+func (*Event_ServingAssigned) isEvent_Body() {}
+
+func (*Event_ServingReleased) isEvent_Body() {}
+
+func (*Event_LevelChanged) isEvent_Body() {}
 
 // MemberChange says that a member joined, left, or changed its addresses or suffrage.
 type MemberChange struct {
@@ -464,7 +528,7 @@ var File_quorate_v1_event_proto protoreflect.FileDescriptor
 const file_quorate_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"\x16quorate/v1/event.proto\x12\n" +
-	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17quorate/v1/header.proto\x1a\x16quorate/v1/lease.proto\x1a\x1cquorate/v1/maintenance.proto\x1a\x19quorate/v1/topology.proto\"\x87\x06\n" +
+	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16quorate/v1/apply.proto\x1a\x17quorate/v1/header.proto\x1a\x16quorate/v1/lease.proto\x1a\x1cquorate/v1/maintenance.proto\x1a\x18quorate/v1/serving.proto\x1a\x19quorate/v1/topology.proto\"\x8b\b\n" +
 	"\x05Event\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\rR\bsequence\x12<\n" +
@@ -485,7 +549,11 @@ const file_quorate_v1_event_proto_rawDesc = "" +
 	"\x0flease_abandoned\x18\r \x01(\v2\x16.quorate.v1.ApplyLeaseH\x00R\x0eleaseAbandoned\x12J\n" +
 	"\x13maintenance_changed\x18\x0e \x01(\v2\x17.quorate.v1.MaintenanceH\x00R\x12maintenanceChanged\x12A\n" +
 	"\x0emember_changed\x18\x0f \x01(\v2\x18.quorate.v1.MemberChangeH\x00R\rmemberChanged\x12N\n" +
-	"\x12generation_adopted\x18\x10 \x01(\v2\x1d.quorate.v1.GenerationAdoptedH\x00R\x11generationAdoptedB\x06\n" +
+	"\x12generation_adopted\x18\x10 \x01(\v2\x1d.quorate.v1.GenerationAdoptedH\x00R\x11generationAdopted\x12>\n" +
+	"\x0frollout_changed\x18\x11 \x01(\v2\x13.quorate.v1.RolloutH\x00R\x0erolloutChanged\x12@\n" +
+	"\x10serving_assigned\x18\x12 \x01(\v2\x13.quorate.v1.ServingH\x00R\x0fservingAssigned\x12@\n" +
+	"\x10serving_released\x18\x13 \x01(\v2\x13.quorate.v1.ServingH\x00R\x0fservingReleased\x12>\n" +
+	"\rlevel_changed\x18\x14 \x01(\v2\x17.quorate.v1.LevelChangeH\x00R\flevelChangedB\x06\n" +
 	"\x04body\"6\n" +
 	"\fMemberChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
@@ -529,7 +597,10 @@ var file_quorate_v1_event_proto_goTypes = []any{
 	(*Generation)(nil),            // 8: quorate.v1.Generation
 	(*ApplyLease)(nil),            // 9: quorate.v1.ApplyLease
 	(*Maintenance)(nil),           // 10: quorate.v1.Maintenance
-	(*ResponseHeader)(nil),        // 11: quorate.v1.ResponseHeader
+	(*Rollout)(nil),               // 11: quorate.v1.Rollout
+	(*Serving)(nil),               // 12: quorate.v1.Serving
+	(*LevelChange)(nil),           // 13: quorate.v1.LevelChange
+	(*ResponseHeader)(nil),        // 14: quorate.v1.ResponseHeader
 }
 var file_quorate_v1_event_proto_depIdxs = []int32{
 	5,  // 0: quorate.v1.Event.cluster_time:type_name -> google.protobuf.Duration
@@ -542,15 +613,19 @@ var file_quorate_v1_event_proto_depIdxs = []int32{
 	10, // 7: quorate.v1.Event.maintenance_changed:type_name -> quorate.v1.Maintenance
 	1,  // 8: quorate.v1.Event.member_changed:type_name -> quorate.v1.MemberChange
 	2,  // 9: quorate.v1.Event.generation_adopted:type_name -> quorate.v1.GenerationAdopted
-	11, // 10: quorate.v1.WatchEventsResponse.header:type_name -> quorate.v1.ResponseHeader
-	0,  // 11: quorate.v1.WatchEventsResponse.events:type_name -> quorate.v1.Event
-	3,  // 12: quorate.v1.EventService.WatchEvents:input_type -> quorate.v1.WatchEventsRequest
-	4,  // 13: quorate.v1.EventService.WatchEvents:output_type -> quorate.v1.WatchEventsResponse
-	13, // [13:14] is the sub-list for method output_type
-	12, // [12:13] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	11, // 10: quorate.v1.Event.rollout_changed:type_name -> quorate.v1.Rollout
+	12, // 11: quorate.v1.Event.serving_assigned:type_name -> quorate.v1.Serving
+	12, // 12: quorate.v1.Event.serving_released:type_name -> quorate.v1.Serving
+	13, // 13: quorate.v1.Event.level_changed:type_name -> quorate.v1.LevelChange
+	14, // 14: quorate.v1.WatchEventsResponse.header:type_name -> quorate.v1.ResponseHeader
+	0,  // 15: quorate.v1.WatchEventsResponse.events:type_name -> quorate.v1.Event
+	3,  // 16: quorate.v1.EventService.WatchEvents:input_type -> quorate.v1.WatchEventsRequest
+	4,  // 17: quorate.v1.EventService.WatchEvents:output_type -> quorate.v1.WatchEventsResponse
+	17, // [17:18] is the sub-list for method output_type
+	16, // [16:17] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_quorate_v1_event_proto_init() }
@@ -558,9 +633,11 @@ func file_quorate_v1_event_proto_init() {
 	if File_quorate_v1_event_proto != nil {
 		return
 	}
+	file_quorate_v1_apply_proto_init()
 	file_quorate_v1_header_proto_init()
 	file_quorate_v1_lease_proto_init()
 	file_quorate_v1_maintenance_proto_init()
+	file_quorate_v1_serving_proto_init()
 	file_quorate_v1_topology_proto_init()
 	file_quorate_v1_event_proto_msgTypes[0].OneofWrappers = []any{
 		(*Event_TopologyPublished)(nil),
@@ -570,6 +647,10 @@ func file_quorate_v1_event_proto_init() {
 		(*Event_MaintenanceChanged)(nil),
 		(*Event_MemberChanged)(nil),
 		(*Event_GenerationAdopted)(nil),
+		(*Event_RolloutChanged)(nil),
+		(*Event_ServingAssigned)(nil),
+		(*Event_ServingReleased)(nil),
+		(*Event_LevelChanged)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

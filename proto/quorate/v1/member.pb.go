@@ -104,8 +104,11 @@ type Member struct {
 	Reasons           []string      `protobuf:"bytes,21,rep,name=reasons,proto3" json:"reasons,omitempty"`
 	Peers             []*PeerStatus `protobuf:"bytes,22,rep,name=peers,proto3" json:"peers,omitempty"`
 	AdoptedGeneration uint64        `protobuf:"varint,23,opt,name=adopted_generation,json=adoptedGeneration,proto3" json:"adopted_generation,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	AppliedGeneration uint64        `protobuf:"varint,24,opt,name=applied_generation,json=appliedGeneration,proto3" json:"applied_generation,omitempty"`
+	// What is left of its serving lease; absent where it has none.
+	ServingLease  *durationpb.Duration `protobuf:"bytes,25,opt,name=serving_lease,json=servingLease,proto3" json:"serving_lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
@@ -299,6 +302,20 @@ func (x *Member) GetAdoptedGeneration() uint64 {
 	return 0
 }
 
+func (x *Member) GetAppliedGeneration() uint64 {
+	if x != nil {
+		return x.AppliedGeneration
+	}
+	return 0
+}
+
+func (x *Member) GetServingLease() *durationpb.Duration {
+	if x != nil {
+		return x.ServingLease
+	}
+	return nil
+}
+
 // PeerStatus is what a server last saw of another server of its set.
 type PeerStatus struct {
 	state               protoimpl.MessageState `protogen:"open.v1"`
@@ -308,8 +325,13 @@ type PeerStatus struct {
 	ConsecutiveFailures uint32                 `protobuf:"varint,4,opt,name=consecutive_failures,json=consecutiveFailures,proto3" json:"consecutive_failures,omitempty"`
 	LastSeenAge         *durationpb.Duration   `protobuf:"bytes,5,opt,name=last_seen_age,json=lastSeenAge,proto3" json:"last_seen_age,omitempty"`
 	LastError           string                 `protobuf:"bytes,6,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// What the server said of itself when it was seen last.
+	Generation     uint64 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
+	Digest         string `protobuf:"bytes,8,opt,name=digest,proto3" json:"digest,omitempty"`
+	Role           string `protobuf:"bytes,9,opt,name=role,proto3" json:"role,omitempty"`
+	ApplicationUri string `protobuf:"bytes,10,opt,name=application_uri,json=applicationUri,proto3" json:"application_uri,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *PeerStatus) Reset() {
@@ -380,6 +402,34 @@ func (x *PeerStatus) GetLastSeenAge() *durationpb.Duration {
 func (x *PeerStatus) GetLastError() string {
 	if x != nil {
 		return x.LastError
+	}
+	return ""
+}
+
+func (x *PeerStatus) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *PeerStatus) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *PeerStatus) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *PeerStatus) GetApplicationUri() string {
+	if x != nil {
+		return x.ApplicationUri
 	}
 	return ""
 }
@@ -856,7 +906,7 @@ var File_quorate_v1_member_proto protoreflect.FileDescriptor
 const file_quorate_v1_member_proto_rawDesc = "" +
 	"\n" +
 	"\x17quorate/v1/member.proto\x12\n" +
-	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17quorate/v1/header.proto\"\x9b\x06\n" +
+	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17quorate/v1/header.proto\"\x8a\a\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\bsuffrage\x18\x02 \x01(\x0e2\x14.quorate.v1.SuffrageR\bsuffrage\x12\x16\n" +
@@ -881,8 +931,10 @@ const file_quorate_v1_member_proto_rawDesc = "" +
 	"\x04band\x18\x14 \x01(\tR\x04band\x12\x18\n" +
 	"\areasons\x18\x15 \x03(\tR\areasons\x12,\n" +
 	"\x05peers\x18\x16 \x03(\v2\x16.quorate.v1.PeerStatusR\x05peers\x12-\n" +
-	"\x12adopted_generation\x18\x17 \x01(\x04R\x11adoptedGenerationB\x10\n" +
-	"\x0e_service_level\"\xf8\x01\n" +
+	"\x12adopted_generation\x18\x17 \x01(\x04R\x11adoptedGeneration\x12-\n" +
+	"\x12applied_generation\x18\x18 \x01(\x04R\x11appliedGeneration\x12>\n" +
+	"\rserving_lease\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\fservingLeaseB\x10\n" +
+	"\x0e_service_level\"\xed\x02\n" +
 	"\n" +
 	"PeerStatus\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1c\n" +
@@ -891,7 +943,14 @@ const file_quorate_v1_member_proto_rawDesc = "" +
 	"\x14consecutive_failures\x18\x04 \x01(\rR\x13consecutiveFailures\x12=\n" +
 	"\rlast_seen_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\vlastSeenAge\x12\x1d\n" +
 	"\n" +
-	"last_error\x18\x06 \x01(\tR\tlastError\"A\n" +
+	"last_error\x18\x06 \x01(\tR\tlastError\x12\x1e\n" +
+	"\n" +
+	"generation\x18\a \x01(\x04R\n" +
+	"generation\x12\x16\n" +
+	"\x06digest\x18\b \x01(\tR\x06digest\x12\x12\n" +
+	"\x04role\x18\t \x01(\tR\x04role\x12'\n" +
+	"\x0fapplication_uri\x18\n" +
+	" \x01(\tR\x0eapplicationUri\"A\n" +
 	"\x12ListMembersRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.quorate.v1.ReadOptionsR\x04read\"w\n" +
 	"\x13ListMembersResponse\x122\n" +
@@ -964,29 +1023,30 @@ var file_quorate_v1_member_proto_depIdxs = []int32{
 	0,  // 0: quorate.v1.Member.suffrage:type_name -> quorate.v1.Suffrage
 	13, // 1: quorate.v1.Member.leader_contact_age:type_name -> google.protobuf.Duration
 	2,  // 2: quorate.v1.Member.peers:type_name -> quorate.v1.PeerStatus
-	13, // 3: quorate.v1.PeerStatus.last_seen_age:type_name -> google.protobuf.Duration
-	14, // 4: quorate.v1.ListMembersRequest.read:type_name -> quorate.v1.ReadOptions
-	15, // 5: quorate.v1.ListMembersResponse.header:type_name -> quorate.v1.ResponseHeader
-	1,  // 6: quorate.v1.ListMembersResponse.members:type_name -> quorate.v1.Member
-	15, // 7: quorate.v1.TransferLeadershipResponse.header:type_name -> quorate.v1.ResponseHeader
-	15, // 8: quorate.v1.AddLearnerResponse.header:type_name -> quorate.v1.ResponseHeader
-	15, // 9: quorate.v1.PromoteMemberResponse.header:type_name -> quorate.v1.ResponseHeader
-	15, // 10: quorate.v1.RemoveMemberResponse.header:type_name -> quorate.v1.ResponseHeader
-	3,  // 11: quorate.v1.MemberService.ListMembers:input_type -> quorate.v1.ListMembersRequest
-	5,  // 12: quorate.v1.MemberService.TransferLeadership:input_type -> quorate.v1.TransferLeadershipRequest
-	7,  // 13: quorate.v1.MemberService.AddLearner:input_type -> quorate.v1.AddLearnerRequest
-	9,  // 14: quorate.v1.MemberService.PromoteMember:input_type -> quorate.v1.PromoteMemberRequest
-	11, // 15: quorate.v1.MemberService.RemoveMember:input_type -> quorate.v1.RemoveMemberRequest
-	4,  // 16: quorate.v1.MemberService.ListMembers:output_type -> quorate.v1.ListMembersResponse
-	6,  // 17: quorate.v1.MemberService.TransferLeadership:output_type -> quorate.v1.TransferLeadershipResponse
-	8,  // 18: quorate.v1.MemberService.AddLearner:output_type -> quorate.v1.AddLearnerResponse
-	10, // 19: quorate.v1.MemberService.PromoteMember:output_type -> quorate.v1.PromoteMemberResponse
-	12, // 20: quorate.v1.MemberService.RemoveMember:output_type -> quorate.v1.RemoveMemberResponse
-	16, // [16:21] is the sub-list for method output_type
-	11, // [11:16] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	13, // 3: quorate.v1.Member.serving_lease:type_name -> google.protobuf.Duration
+	13, // 4: quorate.v1.PeerStatus.last_seen_age:type_name -> google.protobuf.Duration
+	14, // 5: quorate.v1.ListMembersRequest.read:type_name -> quorate.v1.ReadOptions
+	15, // 6: quorate.v1.ListMembersResponse.header:type_name -> quorate.v1.ResponseHeader
+	1,  // 7: quorate.v1.ListMembersResponse.members:type_name -> quorate.v1.Member
+	15, // 8: quorate.v1.TransferLeadershipResponse.header:type_name -> quorate.v1.ResponseHeader
+	15, // 9: quorate.v1.AddLearnerResponse.header:type_name -> quorate.v1.ResponseHeader
+	15, // 10: quorate.v1.PromoteMemberResponse.header:type_name -> quorate.v1.ResponseHeader
+	15, // 11: quorate.v1.RemoveMemberResponse.header:type_name -> quorate.v1.ResponseHeader
+	3,  // 12: quorate.v1.MemberService.ListMembers:input_type -> quorate.v1.ListMembersRequest
+	5,  // 13: quorate.v1.MemberService.TransferLeadership:input_type -> quorate.v1.TransferLeadershipRequest
+	7,  // 14: quorate.v1.MemberService.AddLearner:input_type -> quorate.v1.AddLearnerRequest
+	9,  // 15: quorate.v1.MemberService.PromoteMember:input_type -> quorate.v1.PromoteMemberRequest
+	11, // 16: quorate.v1.MemberService.RemoveMember:input_type -> quorate.v1.RemoveMemberRequest
+	4,  // 17: quorate.v1.MemberService.ListMembers:output_type -> quorate.v1.ListMembersResponse
+	6,  // 18: quorate.v1.MemberService.TransferLeadership:output_type -> quorate.v1.TransferLeadershipResponse
+	8,  // 19: quorate.v1.MemberService.AddLearner:output_type -> quorate.v1.AddLearnerResponse
+	10, // 20: quorate.v1.MemberService.PromoteMember:output_type -> quorate.v1.PromoteMemberResponse
+	12, // 21: quorate.v1.MemberService.RemoveMember:output_type -> quorate.v1.RemoveMemberResponse
+	17, // [17:22] is the sub-list for method output_type
+	12, // [12:17] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_quorate_v1_member_proto_init() }

@@ -144,7 +144,28 @@ func (x *RedundantSet) GetServers() []*RedundantServer {
 type RedundancyPolicies struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The most servers that the set may have: 1 to 8, 0 means 2.
-	MaxServers    uint32 `protobuf:"varint,1,opt,name=max_servers,json=maxServers,proto3" json:"max_servers,omitempty"`
+	MaxServers uint32 `protobuf:"varint,1,opt,name=max_servers,json=maxServers,proto3" json:"max_servers,omitempty"`
+	// inPlace (the default) applies a generation to one server after the other, Backups first. handover applies it to the Backups, lets them recover,
+	// swaps the roles, and then applies it to the former Primary: so no client is on a server while it is touched.
+	Apply string `protobuf:"bytes,2,opt,name=apply,proto3" json:"apply,omitempty"`
+	// The ServiceLevel, 200 to 254, of a Backup once the quorum confirms that the Primary is gone; 0 is off, 210 is suggested. For clients that use no
+	// server below 200.
+	StandIn uint32 `protobuf:"varint,3,opt,name=stand_in,json=standIn,proto3" json:"stand_in,omitempty"`
+	// degrade (the default): a server whose role the group cannot confirm is Unconfirmed. hold leaves that band out, and with it the promise that
+	// no two servers are Healthy at once; it is refused together with stand_in or automatic failover.
+	QuorumLoss string `protobuf:"bytes,4,opt,name=quorum_loss,json=quorumLoss,proto3" json:"quorum_loss,omitempty"`
+	// manual (the default) or automatic: the leader publishes a swapped topology once most voters have seen the Primary unreachable for failover_after
+	// and a Backup is fit.
+	Failover string `protobuf:"bytes,5,opt,name=failover,proto3" json:"failover,omitempty"`
+	// 1 s to 1 h; absent means 10 s.
+	FailoverAfter *durationpb.Duration `protobuf:"bytes,6,opt,name=failover_after,json=failoverAfter,proto3" json:"failover_after,omitempty"`
+	// Whose clients lose their sessions: off (the default), maintenance (of a server in Maintenance), or backups (of those, and of Backups in mode
+	// WARM or COLD). For clients that ignore ServiceLevel and move only when they lose the connection.
+	EvictClients string `protobuf:"bytes,7,opt,name=evict_clients,json=evictClients,proto3" json:"evict_clients,omitempty"`
+	// Mode HOT only: a Backup that is Authoritative advertises 200, so that clients may use it beside the Primary.
+	HotBackupsHealthy bool `protobuf:"varint,8,opt,name=hot_backups_healthy,json=hotBackupsHealthy,proto3" json:"hot_backups_healthy,omitempty"`
+	// Levels that differ from the standard table (redundancy.md §2), by band.
+	Levels        []*BandLevel `protobuf:"bytes,9,rep,name=levels,proto3" json:"levels,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -186,6 +207,127 @@ func (x *RedundancyPolicies) GetMaxServers() uint32 {
 	return 0
 }
 
+func (x *RedundancyPolicies) GetApply() string {
+	if x != nil {
+		return x.Apply
+	}
+	return ""
+}
+
+func (x *RedundancyPolicies) GetStandIn() uint32 {
+	if x != nil {
+		return x.StandIn
+	}
+	return 0
+}
+
+func (x *RedundancyPolicies) GetQuorumLoss() string {
+	if x != nil {
+		return x.QuorumLoss
+	}
+	return ""
+}
+
+func (x *RedundancyPolicies) GetFailover() string {
+	if x != nil {
+		return x.Failover
+	}
+	return ""
+}
+
+func (x *RedundancyPolicies) GetFailoverAfter() *durationpb.Duration {
+	if x != nil {
+		return x.FailoverAfter
+	}
+	return nil
+}
+
+func (x *RedundancyPolicies) GetEvictClients() string {
+	if x != nil {
+		return x.EvictClients
+	}
+	return ""
+}
+
+func (x *RedundancyPolicies) GetHotBackupsHealthy() bool {
+	if x != nil {
+		return x.HotBackupsHealthy
+	}
+	return false
+}
+
+func (x *RedundancyPolicies) GetLevels() []*BandLevel {
+	if x != nil {
+		return x.Levels
+	}
+	return nil
+}
+
+// BandLevel gives a band other ServiceLevels than the standard table does. The order of the bands, the Healthy ones of a Primary (200 and more) and
+// the fixed ones (InvalidTopology, NoData, Maintenance) can't be changed.
+type BandLevel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Authoritative, Isolated, Mid-apply, Unconfirmed or Recovering.
+	Band string `protobuf:"bytes,1,opt,name=band,proto3" json:"band,omitempty"`
+	// Of a Primary; 0 means as in the standard table.
+	Primary uint32 `protobuf:"varint,2,opt,name=primary,proto3" json:"primary,omitempty"`
+	// Of a Backup; 0 means as in the standard table.
+	Backup        uint32 `protobuf:"varint,3,opt,name=backup,proto3" json:"backup,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BandLevel) Reset() {
+	*x = BandLevel{}
+	mi := &file_quorate_v1_topology_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BandLevel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BandLevel) ProtoMessage() {}
+
+func (x *BandLevel) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_v1_topology_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BandLevel.ProtoReflect.Descriptor instead.
+func (*BandLevel) Descriptor() ([]byte, []int) {
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *BandLevel) GetBand() string {
+	if x != nil {
+		return x.Band
+	}
+	return ""
+}
+
+func (x *BandLevel) GetPrimary() uint32 {
+	if x != nil {
+		return x.Primary
+	}
+	return 0
+}
+
+func (x *BandLevel) GetBackup() uint32 {
+	if x != nil {
+		return x.Backup
+	}
+	return 0
+}
+
 // RedundantServer is one OPC UA server of a set, run by one member.
 type RedundantServer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -205,7 +347,7 @@ type RedundantServer struct {
 
 func (x *RedundantServer) Reset() {
 	*x = RedundantServer{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[3]
+	mi := &file_quorate_v1_topology_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -217,7 +359,7 @@ func (x *RedundantServer) String() string {
 func (*RedundantServer) ProtoMessage() {}
 
 func (x *RedundantServer) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[3]
+	mi := &file_quorate_v1_topology_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -230,7 +372,7 @@ func (x *RedundantServer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedundantServer.ProtoReflect.Descriptor instead.
 func (*RedundantServer) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{3}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RedundantServer) GetMember() string {
@@ -286,14 +428,16 @@ type Generation struct {
 	// The generation that a rollback copied, 0 otherwise.
 	RollbackOf uint64 `protobuf:"varint,8,opt,name=rollback_of,json=rollbackOf,proto3" json:"rollback_of,omitempty"`
 	// The revision at which it was published.
-	Revision      uint64 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Who swapped the roles where no person did: handover or failover; empty otherwise.
+	SwappedBy     string `protobuf:"bytes,10,opt,name=swapped_by,json=swappedBy,proto3" json:"swapped_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Generation) Reset() {
 	*x = Generation{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[4]
+	mi := &file_quorate_v1_topology_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -305,7 +449,7 @@ func (x *Generation) String() string {
 func (*Generation) ProtoMessage() {}
 
 func (x *Generation) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[4]
+	mi := &file_quorate_v1_topology_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -318,7 +462,7 @@ func (x *Generation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Generation.ProtoReflect.Descriptor instead.
 func (*Generation) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{4}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Generation) GetNumber() uint64 {
@@ -384,6 +528,13 @@ func (x *Generation) GetRevision() uint64 {
 	return 0
 }
 
+func (x *Generation) GetSwappedBy() string {
+	if x != nil {
+		return x.SwappedBy
+	}
+	return ""
+}
+
 // TopologyChange is one difference between two topologies.
 type TopologyChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -399,7 +550,7 @@ type TopologyChange struct {
 
 func (x *TopologyChange) Reset() {
 	*x = TopologyChange{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[5]
+	mi := &file_quorate_v1_topology_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +562,7 @@ func (x *TopologyChange) String() string {
 func (*TopologyChange) ProtoMessage() {}
 
 func (x *TopologyChange) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[5]
+	mi := &file_quorate_v1_topology_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +575,7 @@ func (x *TopologyChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TopologyChange.ProtoReflect.Descriptor instead.
 func (*TopologyChange) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{5}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TopologyChange) GetPath() string {
@@ -459,7 +610,7 @@ type GetTopologyRequest struct {
 
 func (x *GetTopologyRequest) Reset() {
 	*x = GetTopologyRequest{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[6]
+	mi := &file_quorate_v1_topology_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -471,7 +622,7 @@ func (x *GetTopologyRequest) String() string {
 func (*GetTopologyRequest) ProtoMessage() {}
 
 func (x *GetTopologyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[6]
+	mi := &file_quorate_v1_topology_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -484,7 +635,7 @@ func (x *GetTopologyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTopologyRequest.ProtoReflect.Descriptor instead.
 func (*GetTopologyRequest) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{6}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetTopologyRequest) GetRead() *ReadOptions {
@@ -512,7 +663,7 @@ type GetTopologyResponse struct {
 
 func (x *GetTopologyResponse) Reset() {
 	*x = GetTopologyResponse{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[7]
+	mi := &file_quorate_v1_topology_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +675,7 @@ func (x *GetTopologyResponse) String() string {
 func (*GetTopologyResponse) ProtoMessage() {}
 
 func (x *GetTopologyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[7]
+	mi := &file_quorate_v1_topology_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +688,7 @@ func (x *GetTopologyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTopologyResponse.ProtoReflect.Descriptor instead.
 func (*GetTopologyResponse) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{7}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetTopologyResponse) GetHeader() *ResponseHeader {
@@ -559,13 +710,15 @@ type PlanTopologyRequest struct {
 	Topology *Topology              `protobuf:"bytes,1,opt,name=topology,proto3" json:"topology,omitempty"`
 	// If set, the plan fails unless it is the current one.
 	ExpectedGeneration *uint64 `protobuf:"varint,2,opt,name=expected_generation,json=expectedGeneration,proto3,oneof" json:"expected_generation,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// As in the publish that is planned.
+	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlanTopologyRequest) Reset() {
 	*x = PlanTopologyRequest{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[8]
+	mi := &file_quorate_v1_topology_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -577,7 +730,7 @@ func (x *PlanTopologyRequest) String() string {
 func (*PlanTopologyRequest) ProtoMessage() {}
 
 func (x *PlanTopologyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[8]
+	mi := &file_quorate_v1_topology_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -590,7 +743,7 @@ func (x *PlanTopologyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanTopologyRequest.ProtoReflect.Descriptor instead.
 func (*PlanTopologyRequest) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{8}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PlanTopologyRequest) GetTopology() *Topology {
@@ -607,6 +760,13 @@ func (x *PlanTopologyRequest) GetExpectedGeneration() uint64 {
 	return 0
 }
 
+func (x *PlanTopologyRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type PlanTopologyResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Header *ResponseHeader        `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
@@ -616,14 +776,16 @@ type PlanTopologyResponse struct {
 	// Against the current generation; empty means that publishing changes nothing but the number.
 	Changes []*TopologyChange `protobuf:"bytes,4,rep,name=changes,proto3" json:"changes,omitempty"`
 	// What each server would advertise once healthy.
-	Levels        []*PlannedLevel `protobuf:"bytes,5,rep,name=levels,proto3" json:"levels,omitempty"`
+	Levels []*PlannedLevel `protobuf:"bytes,5,rep,name=levels,proto3" json:"levels,omitempty"`
+	// What happens in each set, in order, when the draft is published now.
+	Rollouts      []*PlannedRollout `protobuf:"bytes,6,rep,name=rollouts,proto3" json:"rollouts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlanTopologyResponse) Reset() {
 	*x = PlanTopologyResponse{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[9]
+	mi := &file_quorate_v1_topology_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -635,7 +797,7 @@ func (x *PlanTopologyResponse) String() string {
 func (*PlanTopologyResponse) ProtoMessage() {}
 
 func (x *PlanTopologyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[9]
+	mi := &file_quorate_v1_topology_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -648,7 +810,7 @@ func (x *PlanTopologyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlanTopologyResponse.ProtoReflect.Descriptor instead.
 func (*PlanTopologyResponse) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{9}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PlanTopologyResponse) GetHeader() *ResponseHeader {
@@ -686,6 +848,203 @@ func (x *PlanTopologyResponse) GetLevels() []*PlannedLevel {
 	return nil
 }
 
+func (x *PlanTopologyResponse) GetRollouts() []*PlannedRollout {
+	if x != nil {
+		return x.Rollouts
+	}
+	return nil
+}
+
+// PlannedRollout is how a draft would be put into effect in one set.
+type PlannedRollout struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Set   string                 `protobuf:"bytes,1,opt,name=set,proto3" json:"set,omitempty"`
+	// The policies that the draft gives the set, defaults written out.
+	Policies      *RedundancyPolicies `protobuf:"bytes,2,opt,name=policies,proto3" json:"policies,omitempty"`
+	Steps         []*PlannedStep      `protobuf:"bytes,3,rep,name=steps,proto3" json:"steps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedRollout) Reset() {
+	*x = PlannedRollout{}
+	mi := &file_quorate_v1_topology_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedRollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedRollout) ProtoMessage() {}
+
+func (x *PlannedRollout) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_v1_topology_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedRollout.ProtoReflect.Descriptor instead.
+func (*PlannedRollout) Descriptor() ([]byte, []int) {
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PlannedRollout) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *PlannedRollout) GetPolicies() *RedundancyPolicies {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *PlannedRollout) GetSteps() []*PlannedStep {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+// PlannedStep is a moment of a roll-out.
+type PlannedStep struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What happens: publish, apply m2, hand over from m1 to m2, done.
+	Action string `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	// What each server of the set advertises while it lasts.
+	Levels []*PlannedLevel `protobuf:"bytes,2,rep,name=levels,proto3" json:"levels,omitempty"`
+	// What clients do, by their kind.
+	Clients       []*PlannedClient `protobuf:"bytes,3,rep,name=clients,proto3" json:"clients,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedStep) Reset() {
+	*x = PlannedStep{}
+	mi := &file_quorate_v1_topology_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedStep) ProtoMessage() {}
+
+func (x *PlannedStep) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_v1_topology_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedStep.ProtoReflect.Descriptor instead.
+func (*PlannedStep) Descriptor() ([]byte, []int) {
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PlannedStep) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *PlannedStep) GetLevels() []*PlannedLevel {
+	if x != nil {
+		return x.Levels
+	}
+	return nil
+}
+
+func (x *PlannedStep) GetClients() []*PlannedClient {
+	if x != nil {
+		return x.Clients
+	}
+	return nil
+}
+
+// PlannedClient is what a client of a kind does at a step.
+type PlannedClient struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// standard (stays while its server is Healthy), highest (takes the highest level), or healthyOnly (uses only servers at 200 or more).
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The server that it is on; empty if there is none for it.
+	Server string `protobuf:"bytes,2,opt,name=server,proto3" json:"server,omitempty"`
+	// Whether it moved there at this step.
+	Moved         bool `protobuf:"varint,3,opt,name=moved,proto3" json:"moved,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlannedClient) Reset() {
+	*x = PlannedClient{}
+	mi := &file_quorate_v1_topology_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlannedClient) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlannedClient) ProtoMessage() {}
+
+func (x *PlannedClient) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_v1_topology_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlannedClient.ProtoReflect.Descriptor instead.
+func (*PlannedClient) Descriptor() ([]byte, []int) {
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PlannedClient) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *PlannedClient) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *PlannedClient) GetMoved() bool {
+	if x != nil {
+		return x.Moved
+	}
+	return false
+}
+
 // PlannedLevel is the level that a healthy server would have under a draft.
 type PlannedLevel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -699,7 +1058,7 @@ type PlannedLevel struct {
 
 func (x *PlannedLevel) Reset() {
 	*x = PlannedLevel{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[10]
+	mi := &file_quorate_v1_topology_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +1070,7 @@ func (x *PlannedLevel) String() string {
 func (*PlannedLevel) ProtoMessage() {}
 
 func (x *PlannedLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[10]
+	mi := &file_quorate_v1_topology_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +1083,7 @@ func (x *PlannedLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlannedLevel.ProtoReflect.Descriptor instead.
 func (*PlannedLevel) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{10}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PlannedLevel) GetSet() string {
@@ -762,13 +1121,15 @@ type PublishTopologyRequest struct {
 	// The generation that the draft was based on, 0 for the first.
 	ExpectedGeneration *uint64   `protobuf:"varint,2,opt,name=expected_generation,json=expectedGeneration,proto3,oneof" json:"expected_generation,omitempty"`
 	Topology           *Topology `protobuf:"bytes,3,opt,name=topology,proto3" json:"topology,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Apply it to the servers of sets that it doesn't change, too.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PublishTopologyRequest) Reset() {
 	*x = PublishTopologyRequest{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[11]
+	mi := &file_quorate_v1_topology_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +1141,7 @@ func (x *PublishTopologyRequest) String() string {
 func (*PublishTopologyRequest) ProtoMessage() {}
 
 func (x *PublishTopologyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[11]
+	mi := &file_quorate_v1_topology_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +1154,7 @@ func (x *PublishTopologyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishTopologyRequest.ProtoReflect.Descriptor instead.
 func (*PublishTopologyRequest) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{11}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PublishTopologyRequest) GetRequestId() string {
@@ -817,6 +1178,13 @@ func (x *PublishTopologyRequest) GetTopology() *Topology {
 	return nil
 }
 
+func (x *PublishTopologyRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type PublishTopologyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Header        *ResponseHeader        `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
@@ -827,7 +1195,7 @@ type PublishTopologyResponse struct {
 
 func (x *PublishTopologyResponse) Reset() {
 	*x = PublishTopologyResponse{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[12]
+	mi := &file_quorate_v1_topology_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +1207,7 @@ func (x *PublishTopologyResponse) String() string {
 func (*PublishTopologyResponse) ProtoMessage() {}
 
 func (x *PublishTopologyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[12]
+	mi := &file_quorate_v1_topology_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +1220,7 @@ func (x *PublishTopologyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishTopologyResponse.ProtoReflect.Descriptor instead.
 func (*PublishTopologyResponse) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{12}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PublishTopologyResponse) GetHeader() *ResponseHeader {
@@ -882,7 +1250,7 @@ type ListGenerationsRequest struct {
 
 func (x *ListGenerationsRequest) Reset() {
 	*x = ListGenerationsRequest{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[13]
+	mi := &file_quorate_v1_topology_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +1262,7 @@ func (x *ListGenerationsRequest) String() string {
 func (*ListGenerationsRequest) ProtoMessage() {}
 
 func (x *ListGenerationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[13]
+	mi := &file_quorate_v1_topology_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +1275,7 @@ func (x *ListGenerationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGenerationsRequest.ProtoReflect.Descriptor instead.
 func (*ListGenerationsRequest) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{13}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListGenerationsRequest) GetRead() *ReadOptions {
@@ -941,7 +1309,7 @@ type ListGenerationsResponse struct {
 
 func (x *ListGenerationsResponse) Reset() {
 	*x = ListGenerationsResponse{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[14]
+	mi := &file_quorate_v1_topology_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1321,7 @@ func (x *ListGenerationsResponse) String() string {
 func (*ListGenerationsResponse) ProtoMessage() {}
 
 func (x *ListGenerationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[14]
+	mi := &file_quorate_v1_topology_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1334,7 @@ func (x *ListGenerationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGenerationsResponse.ProtoReflect.Descriptor instead.
 func (*ListGenerationsResponse) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{14}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListGenerationsResponse) GetHeader() *ResponseHeader {
@@ -995,7 +1363,7 @@ type DiffTopologyRequest struct {
 
 func (x *DiffTopologyRequest) Reset() {
 	*x = DiffTopologyRequest{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[15]
+	mi := &file_quorate_v1_topology_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1375,7 @@ func (x *DiffTopologyRequest) String() string {
 func (*DiffTopologyRequest) ProtoMessage() {}
 
 func (x *DiffTopologyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[15]
+	mi := &file_quorate_v1_topology_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1388,7 @@ func (x *DiffTopologyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffTopologyRequest.ProtoReflect.Descriptor instead.
 func (*DiffTopologyRequest) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{15}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DiffTopologyRequest) GetRead() *ReadOptions {
@@ -1056,7 +1424,7 @@ type DiffTopologyResponse struct {
 
 func (x *DiffTopologyResponse) Reset() {
 	*x = DiffTopologyResponse{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[16]
+	mi := &file_quorate_v1_topology_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1436,7 @@ func (x *DiffTopologyResponse) String() string {
 func (*DiffTopologyResponse) ProtoMessage() {}
 
 func (x *DiffTopologyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[16]
+	mi := &file_quorate_v1_topology_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1449,7 @@ func (x *DiffTopologyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffTopologyResponse.ProtoReflect.Descriptor instead.
 func (*DiffTopologyResponse) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{16}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DiffTopologyResponse) GetHeader() *ResponseHeader {
@@ -1124,7 +1492,7 @@ type RollbackTopologyRequest struct {
 
 func (x *RollbackTopologyRequest) Reset() {
 	*x = RollbackTopologyRequest{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[17]
+	mi := &file_quorate_v1_topology_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1504,7 @@ func (x *RollbackTopologyRequest) String() string {
 func (*RollbackTopologyRequest) ProtoMessage() {}
 
 func (x *RollbackTopologyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[17]
+	mi := &file_quorate_v1_topology_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1517,7 @@ func (x *RollbackTopologyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackTopologyRequest.ProtoReflect.Descriptor instead.
 func (*RollbackTopologyRequest) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{17}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RollbackTopologyRequest) GetRequestId() string {
@@ -1183,7 +1551,7 @@ type RollbackTopologyResponse struct {
 
 func (x *RollbackTopologyResponse) Reset() {
 	*x = RollbackTopologyResponse{}
-	mi := &file_quorate_v1_topology_proto_msgTypes[18]
+	mi := &file_quorate_v1_topology_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1563,7 @@ func (x *RollbackTopologyResponse) String() string {
 func (*RollbackTopologyResponse) ProtoMessage() {}
 
 func (x *RollbackTopologyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_topology_proto_msgTypes[18]
+	mi := &file_quorate_v1_topology_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1576,7 @@ func (x *RollbackTopologyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackTopologyResponse.ProtoReflect.Descriptor instead.
 func (*RollbackTopologyResponse) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{18}
+	return file_quorate_v1_topology_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RollbackTopologyResponse) GetHeader() *ResponseHeader {
@@ -1237,17 +1605,30 @@ const file_quorate_v1_topology_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\tR\x04mode\x12:\n" +
 	"\bpolicies\x18\x03 \x01(\v2\x1e.quorate.v1.RedundancyPoliciesR\bpolicies\x125\n" +
-	"\aservers\x18\x04 \x03(\v2\x1b.quorate.v1.RedundantServerR\aservers\"5\n" +
+	"\aservers\x18\x04 \x03(\v2\x1b.quorate.v1.RedundantServerR\aservers\"\xe9\x02\n" +
 	"\x12RedundancyPolicies\x12\x1f\n" +
 	"\vmax_servers\x18\x01 \x01(\rR\n" +
-	"maxServers\"\xa8\x01\n" +
+	"maxServers\x12\x14\n" +
+	"\x05apply\x18\x02 \x01(\tR\x05apply\x12\x19\n" +
+	"\bstand_in\x18\x03 \x01(\rR\astandIn\x12\x1f\n" +
+	"\vquorum_loss\x18\x04 \x01(\tR\n" +
+	"quorumLoss\x12\x1a\n" +
+	"\bfailover\x18\x05 \x01(\tR\bfailover\x12@\n" +
+	"\x0efailover_after\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\rfailoverAfter\x12#\n" +
+	"\revict_clients\x18\a \x01(\tR\fevictClients\x12.\n" +
+	"\x13hot_backups_healthy\x18\b \x01(\bR\x11hotBackupsHealthy\x12-\n" +
+	"\x06levels\x18\t \x03(\v2\x15.quorate.v1.BandLevelR\x06levels\"Q\n" +
+	"\tBandLevel\x12\x12\n" +
+	"\x04band\x18\x01 \x01(\tR\x04band\x12\x18\n" +
+	"\aprimary\x18\x02 \x01(\rR\aprimary\x12\x16\n" +
+	"\x06backup\x18\x03 \x01(\rR\x06backup\"\xa8\x01\n" +
 	"\x0fRedundantServer\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12'\n" +
 	"\x0fapplication_uri\x18\x02 \x01(\tR\x0eapplicationUri\x12!\n" +
 	"\fendpoint_url\x18\x03 \x01(\tR\vendpointUrl\x12\x1d\n" +
 	"\n" +
 	"health_url\x18\x04 \x01(\tR\thealthUrl\x12\x12\n" +
-	"\x04role\x18\x05 \x01(\tR\x04role\"\xff\x02\n" +
+	"\x04role\x18\x05 \x01(\tR\x04role\"\x9e\x03\n" +
 	"\n" +
 	"Generation\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x16\n" +
@@ -1259,7 +1640,10 @@ const file_quorate_v1_topology_proto_rawDesc = "" +
 	"\fcluster_time\x18\a \x01(\v2\x19.google.protobuf.DurationR\vclusterTime\x12\x1f\n" +
 	"\vrollback_of\x18\b \x01(\x04R\n" +
 	"rollbackOf\x12\x1a\n" +
-	"\brevision\x18\t \x01(\x04R\brevision\"R\n" +
+	"\brevision\x18\t \x01(\x04R\brevision\x12\x1d\n" +
+	"\n" +
+	"swapped_by\x18\n" +
+	" \x01(\tR\tswappedBy\"R\n" +
 	"\x0eTopologyChange\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
@@ -1273,27 +1657,42 @@ const file_quorate_v1_topology_proto_rawDesc = "" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x126\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\v2\x16.quorate.v1.GenerationR\n" +
-	"generation\"\x9d\x01\n" +
+	"generation\"\xb3\x01\n" +
 	"\x13PlanTopologyRequest\x128\n" +
 	"\btopology\x18\x01 \x01(\v2\x14.quorate.v1.TopologyB\x06\xbaH\x03\xc8\x01\x01R\btopology\x124\n" +
-	"\x13expected_generation\x18\x02 \x01(\x04H\x00R\x12expectedGeneration\x88\x01\x01B\x16\n" +
-	"\x14_expected_generation\"\xf3\x01\n" +
+	"\x13expected_generation\x18\x02 \x01(\x04H\x00R\x12expectedGeneration\x88\x01\x01\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05forceB\x16\n" +
+	"\x14_expected_generation\"\xab\x02\n" +
 	"\x14PlanTopologyResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x12'\n" +
 	"\x0fnext_generation\x18\x02 \x01(\x04R\x0enextGeneration\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\tR\x06digest\x124\n" +
 	"\achanges\x18\x04 \x03(\v2\x1a.quorate.v1.TopologyChangeR\achanges\x120\n" +
-	"\x06levels\x18\x05 \x03(\v2\x18.quorate.v1.PlannedLevelR\x06levels\"b\n" +
+	"\x06levels\x18\x05 \x03(\v2\x18.quorate.v1.PlannedLevelR\x06levels\x126\n" +
+	"\brollouts\x18\x06 \x03(\v2\x1a.quorate.v1.PlannedRolloutR\brollouts\"\x8d\x01\n" +
+	"\x0ePlannedRollout\x12\x10\n" +
+	"\x03set\x18\x01 \x01(\tR\x03set\x12:\n" +
+	"\bpolicies\x18\x02 \x01(\v2\x1e.quorate.v1.RedundancyPoliciesR\bpolicies\x12-\n" +
+	"\x05steps\x18\x03 \x03(\v2\x17.quorate.v1.PlannedStepR\x05steps\"\x8c\x01\n" +
+	"\vPlannedStep\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x120\n" +
+	"\x06levels\x18\x02 \x03(\v2\x18.quorate.v1.PlannedLevelR\x06levels\x123\n" +
+	"\aclients\x18\x03 \x03(\v2\x19.quorate.v1.PlannedClientR\aclients\"Q\n" +
+	"\rPlannedClient\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
+	"\x06server\x18\x02 \x01(\tR\x06server\x12\x14\n" +
+	"\x05moved\x18\x03 \x01(\bR\x05moved\"b\n" +
 	"\fPlannedLevel\x12\x10\n" +
 	"\x03set\x18\x01 \x01(\tR\x03set\x12\x16\n" +
 	"\x06server\x18\x02 \x01(\tR\x06server\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x14\n" +
-	"\x05level\x18\x04 \x01(\rR\x05level\"\xdd\x01\n" +
+	"\x05level\x18\x04 \x01(\rR\x05level\"\xf3\x01\n" +
 	"\x16PublishTopologyRequest\x123\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x80\x012\b^[ -~]*$R\trequestId\x12<\n" +
 	"\x13expected_generation\x18\x02 \x01(\x04B\x06\xbaH\x03\xc8\x01\x01H\x00R\x12expectedGeneration\x88\x01\x01\x128\n" +
-	"\btopology\x18\x03 \x01(\v2\x14.quorate.v1.TopologyB\x06\xbaH\x03\xc8\x01\x01R\btopologyB\x16\n" +
+	"\btopology\x18\x03 \x01(\v2\x14.quorate.v1.TopologyB\x06\xbaH\x03\xc8\x01\x01R\btopology\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05forceB\x16\n" +
 	"\x14_expected_generation\"\x85\x01\n" +
 	"\x17PublishTopologyResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x126\n" +
@@ -1347,76 +1746,87 @@ func file_quorate_v1_topology_proto_rawDescGZIP() []byte {
 	return file_quorate_v1_topology_proto_rawDescData
 }
 
-var file_quorate_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_quorate_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_quorate_v1_topology_proto_goTypes = []any{
 	(*Topology)(nil),                 // 0: quorate.v1.Topology
 	(*RedundantSet)(nil),             // 1: quorate.v1.RedundantSet
 	(*RedundancyPolicies)(nil),       // 2: quorate.v1.RedundancyPolicies
-	(*RedundantServer)(nil),          // 3: quorate.v1.RedundantServer
-	(*Generation)(nil),               // 4: quorate.v1.Generation
-	(*TopologyChange)(nil),           // 5: quorate.v1.TopologyChange
-	(*GetTopologyRequest)(nil),       // 6: quorate.v1.GetTopologyRequest
-	(*GetTopologyResponse)(nil),      // 7: quorate.v1.GetTopologyResponse
-	(*PlanTopologyRequest)(nil),      // 8: quorate.v1.PlanTopologyRequest
-	(*PlanTopologyResponse)(nil),     // 9: quorate.v1.PlanTopologyResponse
-	(*PlannedLevel)(nil),             // 10: quorate.v1.PlannedLevel
-	(*PublishTopologyRequest)(nil),   // 11: quorate.v1.PublishTopologyRequest
-	(*PublishTopologyResponse)(nil),  // 12: quorate.v1.PublishTopologyResponse
-	(*ListGenerationsRequest)(nil),   // 13: quorate.v1.ListGenerationsRequest
-	(*ListGenerationsResponse)(nil),  // 14: quorate.v1.ListGenerationsResponse
-	(*DiffTopologyRequest)(nil),      // 15: quorate.v1.DiffTopologyRequest
-	(*DiffTopologyResponse)(nil),     // 16: quorate.v1.DiffTopologyResponse
-	(*RollbackTopologyRequest)(nil),  // 17: quorate.v1.RollbackTopologyRequest
-	(*RollbackTopologyResponse)(nil), // 18: quorate.v1.RollbackTopologyResponse
-	(*Actor)(nil),                    // 19: quorate.v1.Actor
-	(*timestamppb.Timestamp)(nil),    // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 21: google.protobuf.Duration
-	(*ReadOptions)(nil),              // 22: quorate.v1.ReadOptions
-	(*ResponseHeader)(nil),           // 23: quorate.v1.ResponseHeader
+	(*BandLevel)(nil),                // 3: quorate.v1.BandLevel
+	(*RedundantServer)(nil),          // 4: quorate.v1.RedundantServer
+	(*Generation)(nil),               // 5: quorate.v1.Generation
+	(*TopologyChange)(nil),           // 6: quorate.v1.TopologyChange
+	(*GetTopologyRequest)(nil),       // 7: quorate.v1.GetTopologyRequest
+	(*GetTopologyResponse)(nil),      // 8: quorate.v1.GetTopologyResponse
+	(*PlanTopologyRequest)(nil),      // 9: quorate.v1.PlanTopologyRequest
+	(*PlanTopologyResponse)(nil),     // 10: quorate.v1.PlanTopologyResponse
+	(*PlannedRollout)(nil),           // 11: quorate.v1.PlannedRollout
+	(*PlannedStep)(nil),              // 12: quorate.v1.PlannedStep
+	(*PlannedClient)(nil),            // 13: quorate.v1.PlannedClient
+	(*PlannedLevel)(nil),             // 14: quorate.v1.PlannedLevel
+	(*PublishTopologyRequest)(nil),   // 15: quorate.v1.PublishTopologyRequest
+	(*PublishTopologyResponse)(nil),  // 16: quorate.v1.PublishTopologyResponse
+	(*ListGenerationsRequest)(nil),   // 17: quorate.v1.ListGenerationsRequest
+	(*ListGenerationsResponse)(nil),  // 18: quorate.v1.ListGenerationsResponse
+	(*DiffTopologyRequest)(nil),      // 19: quorate.v1.DiffTopologyRequest
+	(*DiffTopologyResponse)(nil),     // 20: quorate.v1.DiffTopologyResponse
+	(*RollbackTopologyRequest)(nil),  // 21: quorate.v1.RollbackTopologyRequest
+	(*RollbackTopologyResponse)(nil), // 22: quorate.v1.RollbackTopologyResponse
+	(*durationpb.Duration)(nil),      // 23: google.protobuf.Duration
+	(*Actor)(nil),                    // 24: quorate.v1.Actor
+	(*timestamppb.Timestamp)(nil),    // 25: google.protobuf.Timestamp
+	(*ReadOptions)(nil),              // 26: quorate.v1.ReadOptions
+	(*ResponseHeader)(nil),           // 27: quorate.v1.ResponseHeader
 }
 var file_quorate_v1_topology_proto_depIdxs = []int32{
 	1,  // 0: quorate.v1.Topology.sets:type_name -> quorate.v1.RedundantSet
 	2,  // 1: quorate.v1.RedundantSet.policies:type_name -> quorate.v1.RedundancyPolicies
-	3,  // 2: quorate.v1.RedundantSet.servers:type_name -> quorate.v1.RedundantServer
-	0,  // 3: quorate.v1.Generation.topology:type_name -> quorate.v1.Topology
-	19, // 4: quorate.v1.Generation.actor:type_name -> quorate.v1.Actor
-	20, // 5: quorate.v1.Generation.published_at:type_name -> google.protobuf.Timestamp
-	21, // 6: quorate.v1.Generation.cluster_time:type_name -> google.protobuf.Duration
-	22, // 7: quorate.v1.GetTopologyRequest.read:type_name -> quorate.v1.ReadOptions
-	23, // 8: quorate.v1.GetTopologyResponse.header:type_name -> quorate.v1.ResponseHeader
-	4,  // 9: quorate.v1.GetTopologyResponse.generation:type_name -> quorate.v1.Generation
-	0,  // 10: quorate.v1.PlanTopologyRequest.topology:type_name -> quorate.v1.Topology
-	23, // 11: quorate.v1.PlanTopologyResponse.header:type_name -> quorate.v1.ResponseHeader
-	5,  // 12: quorate.v1.PlanTopologyResponse.changes:type_name -> quorate.v1.TopologyChange
-	10, // 13: quorate.v1.PlanTopologyResponse.levels:type_name -> quorate.v1.PlannedLevel
-	0,  // 14: quorate.v1.PublishTopologyRequest.topology:type_name -> quorate.v1.Topology
-	23, // 15: quorate.v1.PublishTopologyResponse.header:type_name -> quorate.v1.ResponseHeader
-	4,  // 16: quorate.v1.PublishTopologyResponse.generation:type_name -> quorate.v1.Generation
-	22, // 17: quorate.v1.ListGenerationsRequest.read:type_name -> quorate.v1.ReadOptions
-	23, // 18: quorate.v1.ListGenerationsResponse.header:type_name -> quorate.v1.ResponseHeader
-	4,  // 19: quorate.v1.ListGenerationsResponse.generations:type_name -> quorate.v1.Generation
-	22, // 20: quorate.v1.DiffTopologyRequest.read:type_name -> quorate.v1.ReadOptions
-	23, // 21: quorate.v1.DiffTopologyResponse.header:type_name -> quorate.v1.ResponseHeader
-	5,  // 22: quorate.v1.DiffTopologyResponse.changes:type_name -> quorate.v1.TopologyChange
-	23, // 23: quorate.v1.RollbackTopologyResponse.header:type_name -> quorate.v1.ResponseHeader
-	4,  // 24: quorate.v1.RollbackTopologyResponse.generation:type_name -> quorate.v1.Generation
-	6,  // 25: quorate.v1.TopologyService.GetTopology:input_type -> quorate.v1.GetTopologyRequest
-	8,  // 26: quorate.v1.TopologyService.PlanTopology:input_type -> quorate.v1.PlanTopologyRequest
-	11, // 27: quorate.v1.TopologyService.PublishTopology:input_type -> quorate.v1.PublishTopologyRequest
-	13, // 28: quorate.v1.TopologyService.ListGenerations:input_type -> quorate.v1.ListGenerationsRequest
-	15, // 29: quorate.v1.TopologyService.DiffTopology:input_type -> quorate.v1.DiffTopologyRequest
-	17, // 30: quorate.v1.TopologyService.RollbackTopology:input_type -> quorate.v1.RollbackTopologyRequest
-	7,  // 31: quorate.v1.TopologyService.GetTopology:output_type -> quorate.v1.GetTopologyResponse
-	9,  // 32: quorate.v1.TopologyService.PlanTopology:output_type -> quorate.v1.PlanTopologyResponse
-	12, // 33: quorate.v1.TopologyService.PublishTopology:output_type -> quorate.v1.PublishTopologyResponse
-	14, // 34: quorate.v1.TopologyService.ListGenerations:output_type -> quorate.v1.ListGenerationsResponse
-	16, // 35: quorate.v1.TopologyService.DiffTopology:output_type -> quorate.v1.DiffTopologyResponse
-	18, // 36: quorate.v1.TopologyService.RollbackTopology:output_type -> quorate.v1.RollbackTopologyResponse
-	31, // [31:37] is the sub-list for method output_type
-	25, // [25:31] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	4,  // 2: quorate.v1.RedundantSet.servers:type_name -> quorate.v1.RedundantServer
+	23, // 3: quorate.v1.RedundancyPolicies.failover_after:type_name -> google.protobuf.Duration
+	3,  // 4: quorate.v1.RedundancyPolicies.levels:type_name -> quorate.v1.BandLevel
+	0,  // 5: quorate.v1.Generation.topology:type_name -> quorate.v1.Topology
+	24, // 6: quorate.v1.Generation.actor:type_name -> quorate.v1.Actor
+	25, // 7: quorate.v1.Generation.published_at:type_name -> google.protobuf.Timestamp
+	23, // 8: quorate.v1.Generation.cluster_time:type_name -> google.protobuf.Duration
+	26, // 9: quorate.v1.GetTopologyRequest.read:type_name -> quorate.v1.ReadOptions
+	27, // 10: quorate.v1.GetTopologyResponse.header:type_name -> quorate.v1.ResponseHeader
+	5,  // 11: quorate.v1.GetTopologyResponse.generation:type_name -> quorate.v1.Generation
+	0,  // 12: quorate.v1.PlanTopologyRequest.topology:type_name -> quorate.v1.Topology
+	27, // 13: quorate.v1.PlanTopologyResponse.header:type_name -> quorate.v1.ResponseHeader
+	6,  // 14: quorate.v1.PlanTopologyResponse.changes:type_name -> quorate.v1.TopologyChange
+	14, // 15: quorate.v1.PlanTopologyResponse.levels:type_name -> quorate.v1.PlannedLevel
+	11, // 16: quorate.v1.PlanTopologyResponse.rollouts:type_name -> quorate.v1.PlannedRollout
+	2,  // 17: quorate.v1.PlannedRollout.policies:type_name -> quorate.v1.RedundancyPolicies
+	12, // 18: quorate.v1.PlannedRollout.steps:type_name -> quorate.v1.PlannedStep
+	14, // 19: quorate.v1.PlannedStep.levels:type_name -> quorate.v1.PlannedLevel
+	13, // 20: quorate.v1.PlannedStep.clients:type_name -> quorate.v1.PlannedClient
+	0,  // 21: quorate.v1.PublishTopologyRequest.topology:type_name -> quorate.v1.Topology
+	27, // 22: quorate.v1.PublishTopologyResponse.header:type_name -> quorate.v1.ResponseHeader
+	5,  // 23: quorate.v1.PublishTopologyResponse.generation:type_name -> quorate.v1.Generation
+	26, // 24: quorate.v1.ListGenerationsRequest.read:type_name -> quorate.v1.ReadOptions
+	27, // 25: quorate.v1.ListGenerationsResponse.header:type_name -> quorate.v1.ResponseHeader
+	5,  // 26: quorate.v1.ListGenerationsResponse.generations:type_name -> quorate.v1.Generation
+	26, // 27: quorate.v1.DiffTopologyRequest.read:type_name -> quorate.v1.ReadOptions
+	27, // 28: quorate.v1.DiffTopologyResponse.header:type_name -> quorate.v1.ResponseHeader
+	6,  // 29: quorate.v1.DiffTopologyResponse.changes:type_name -> quorate.v1.TopologyChange
+	27, // 30: quorate.v1.RollbackTopologyResponse.header:type_name -> quorate.v1.ResponseHeader
+	5,  // 31: quorate.v1.RollbackTopologyResponse.generation:type_name -> quorate.v1.Generation
+	7,  // 32: quorate.v1.TopologyService.GetTopology:input_type -> quorate.v1.GetTopologyRequest
+	9,  // 33: quorate.v1.TopologyService.PlanTopology:input_type -> quorate.v1.PlanTopologyRequest
+	15, // 34: quorate.v1.TopologyService.PublishTopology:input_type -> quorate.v1.PublishTopologyRequest
+	17, // 35: quorate.v1.TopologyService.ListGenerations:input_type -> quorate.v1.ListGenerationsRequest
+	19, // 36: quorate.v1.TopologyService.DiffTopology:input_type -> quorate.v1.DiffTopologyRequest
+	21, // 37: quorate.v1.TopologyService.RollbackTopology:input_type -> quorate.v1.RollbackTopologyRequest
+	8,  // 38: quorate.v1.TopologyService.GetTopology:output_type -> quorate.v1.GetTopologyResponse
+	10, // 39: quorate.v1.TopologyService.PlanTopology:output_type -> quorate.v1.PlanTopologyResponse
+	16, // 40: quorate.v1.TopologyService.PublishTopology:output_type -> quorate.v1.PublishTopologyResponse
+	18, // 41: quorate.v1.TopologyService.ListGenerations:output_type -> quorate.v1.ListGenerationsResponse
+	20, // 42: quorate.v1.TopologyService.DiffTopology:output_type -> quorate.v1.DiffTopologyResponse
+	22, // 43: quorate.v1.TopologyService.RollbackTopology:output_type -> quorate.v1.RollbackTopologyResponse
+	38, // [38:44] is the sub-list for method output_type
+	32, // [32:38] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_quorate_v1_topology_proto_init() }
@@ -1425,16 +1835,16 @@ func file_quorate_v1_topology_proto_init() {
 		return
 	}
 	file_quorate_v1_header_proto_init()
-	file_quorate_v1_topology_proto_msgTypes[8].OneofWrappers = []any{}
-	file_quorate_v1_topology_proto_msgTypes[11].OneofWrappers = []any{}
-	file_quorate_v1_topology_proto_msgTypes[17].OneofWrappers = []any{}
+	file_quorate_v1_topology_proto_msgTypes[9].OneofWrappers = []any{}
+	file_quorate_v1_topology_proto_msgTypes[15].OneofWrappers = []any{}
+	file_quorate_v1_topology_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quorate_v1_topology_proto_rawDesc), len(file_quorate_v1_topology_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -118,6 +118,13 @@ type Command struct {
 	//	*Command_SetMaintenance
 	//	*Command_SyncMembers
 	//	*Command_AnnounceMember
+	//	*Command_AssignServing
+	//	*Command_ReleaseServing
+	//	*Command_RecordLevels
+	//	*Command_BeginApply
+	//	*Command_EndApply
+	//	*Command_ResumeApply
+	//	*Command_SwapRoles
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -289,6 +296,69 @@ func (x *Command) GetAnnounceMember() *AnnounceMember {
 	return nil
 }
 
+func (x *Command) GetAssignServing() *AssignServing {
+	if x != nil {
+		if x, ok := x.Body.(*Command_AssignServing); ok {
+			return x.AssignServing
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReleaseServing() *ReleaseServing {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ReleaseServing); ok {
+			return x.ReleaseServing
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRecordLevels() *RecordLevels {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RecordLevels); ok {
+			return x.RecordLevels
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBeginApply() *BeginApply {
+	if x != nil {
+		if x, ok := x.Body.(*Command_BeginApply); ok {
+			return x.BeginApply
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetEndApply() *EndApply {
+	if x != nil {
+		if x, ok := x.Body.(*Command_EndApply); ok {
+			return x.EndApply
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetResumeApply() *ResumeApply {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ResumeApply); ok {
+			return x.ResumeApply
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSwapRoles() *SwapRoles {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SwapRoles); ok {
+			return x.SwapRoles
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -341,6 +411,34 @@ type Command_AnnounceMember struct {
 	AnnounceMember *AnnounceMember `protobuf:"bytes,51,opt,name=announce_member,json=announceMember,proto3,oneof"`
 }
 
+type Command_AssignServing struct {
+	AssignServing *AssignServing `protobuf:"bytes,60,opt,name=assign_serving,json=assignServing,proto3,oneof"`
+}
+
+type Command_ReleaseServing struct {
+	ReleaseServing *ReleaseServing `protobuf:"bytes,61,opt,name=release_serving,json=releaseServing,proto3,oneof"`
+}
+
+type Command_RecordLevels struct {
+	RecordLevels *RecordLevels `protobuf:"bytes,62,opt,name=record_levels,json=recordLevels,proto3,oneof"`
+}
+
+type Command_BeginApply struct {
+	BeginApply *BeginApply `protobuf:"bytes,70,opt,name=begin_apply,json=beginApply,proto3,oneof"`
+}
+
+type Command_EndApply struct {
+	EndApply *EndApply `protobuf:"bytes,71,opt,name=end_apply,json=endApply,proto3,oneof"`
+}
+
+type Command_ResumeApply struct {
+	ResumeApply *ResumeApply `protobuf:"bytes,72,opt,name=resume_apply,json=resumeApply,proto3,oneof"`
+}
+
+type Command_SwapRoles struct {
+	SwapRoles *SwapRoles `protobuf:"bytes,73,opt,name=swap_roles,json=swapRoles,proto3,oneof"`
+}
+
 func (*Command_OpenTerm) isCommand_Body() {}
 
 func (*Command_Tick) isCommand_Body() {}
@@ -364,6 +462,20 @@ func (*Command_SetMaintenance) isCommand_Body() {}
 func (*Command_SyncMembers) isCommand_Body() {}
 
 func (*Command_AnnounceMember) isCommand_Body() {}
+
+func (*Command_AssignServing) isCommand_Body() {}
+
+func (*Command_ReleaseServing) isCommand_Body() {}
+
+func (*Command_RecordLevels) isCommand_Body() {}
+
+func (*Command_BeginApply) isCommand_Body() {}
+
+func (*Command_EndApply) isCommand_Body() {}
+
+func (*Command_ResumeApply) isCommand_Body() {}
+
+func (*Command_SwapRoles) isCommand_Body() {}
 
 // OpenTerm is the first command of each term: the state machine never sees Raft's no-ops.
 type OpenTerm struct {
@@ -533,6 +645,7 @@ type PublishTopology struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
 	ExpectedGeneration uint64                 `protobuf:"varint,1,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
 	Topology           *v1.Topology           `protobuf:"bytes,2,opt,name=topology,proto3" json:"topology,omitempty"`
+	Force              bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -579,6 +692,13 @@ func (x *PublishTopology) GetTopology() *v1.Topology {
 		return x.Topology
 	}
 	return nil
+}
+
+func (x *PublishTopology) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type RollbackTopology struct {
@@ -1022,6 +1142,422 @@ func (x *AnnounceMember) GetCommandVersion() uint32 {
 	return 0
 }
 
+// AssignServing gives a server the right to advertise Healthy levels, once nobody else of its set can. It is the leader's, who alone
+// knows which serving leases have run out.
+type AssignServing struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Server     string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	Generation uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	StandIn    bool                   `protobuf:"varint,3,opt,name=stand_in,json=standIn,proto3" json:"stand_in,omitempty"`
+	// Servers whose serving leases have run out, by the leader's monotonic clock.
+	Lapsed        []string `protobuf:"bytes,4,rep,name=lapsed,proto3" json:"lapsed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AssignServing) Reset() {
+	*x = AssignServing{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AssignServing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AssignServing) ProtoMessage() {}
+
+func (x *AssignServing) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AssignServing.ProtoReflect.Descriptor instead.
+func (*AssignServing) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AssignServing) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *AssignServing) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *AssignServing) GetStandIn() bool {
+	if x != nil {
+		return x.StandIn
+	}
+	return false
+}
+
+func (x *AssignServing) GetLapsed() []string {
+	if x != nil {
+		return x.Lapsed
+	}
+	return nil
+}
+
+// ReleaseServing takes the right back: the server said that it no longer uses it, or its lease has run out.
+type ReleaseServing struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Server string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// That of the record: another one means that the right was given anew meanwhile.
+	Generation    uint64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReleaseServing) Reset() {
+	*x = ReleaseServing{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReleaseServing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReleaseServing) ProtoMessage() {}
+
+func (x *ReleaseServing) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReleaseServing.ProtoReflect.Descriptor instead.
+func (*ReleaseServing) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ReleaseServing) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *ReleaseServing) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// RecordLevels records how a server's level changed.
+type RecordLevels struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changes       []*v1.LevelChange      `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordLevels) Reset() {
+	*x = RecordLevels{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordLevels) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordLevels) ProtoMessage() {}
+
+func (x *RecordLevels) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordLevels.ProtoReflect.Descriptor instead.
+func (*RecordLevels) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RecordLevels) GetChanges() []*v1.LevelChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// BeginApply opens the apply lease of a server whose turn it is. Repeating it counts another attempt.
+type BeginApply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeginApply) Reset() {
+	*x = BeginApply{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginApply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginApply) ProtoMessage() {}
+
+func (x *BeginApply) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginApply.ProtoReflect.Descriptor instead.
+func (*BeginApply) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *BeginApply) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *BeginApply) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// EndApply ends it, and with it the lease.
+type EndApply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Succeeded     bool                   `protobuf:"varint,3,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
+	Outcome       string                 `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Output        string                 `protobuf:"bytes,5,opt,name=output,proto3" json:"output,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndApply) Reset() {
+	*x = EndApply{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndApply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndApply) ProtoMessage() {}
+
+func (x *EndApply) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndApply.ProtoReflect.Descriptor instead.
+func (*EndApply) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *EndApply) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *EndApply) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *EndApply) GetSucceeded() bool {
+	if x != nil {
+		return x.Succeeded
+	}
+	return false
+}
+
+func (x *EndApply) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *EndApply) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
+// ResumeApply goes on with a stopped roll-out.
+type ResumeApply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Set           string                 `protobuf:"bytes,1,opt,name=set,proto3" json:"set,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumeApply) Reset() {
+	*x = ResumeApply{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumeApply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumeApply) ProtoMessage() {}
+
+func (x *ResumeApply) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumeApply.ProtoReflect.Descriptor instead.
+func (*ResumeApply) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ResumeApply) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+// SwapRoles publishes the current topology with the roles of one set swapped, as its policy allows: apply handover or failover automatic.
+type SwapRoles struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Set                string                 `protobuf:"bytes,1,opt,name=set,proto3" json:"set,omitempty"`
+	ExpectedGeneration uint64                 `protobuf:"varint,2,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
+	// The Backup that becomes the Primary.
+	To string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	// handover or failover.
+	Why           string `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SwapRoles) Reset() {
+	*x = SwapRoles{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SwapRoles) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SwapRoles) ProtoMessage() {}
+
+func (x *SwapRoles) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SwapRoles.ProtoReflect.Descriptor instead.
+func (*SwapRoles) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SwapRoles) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *SwapRoles) GetExpectedGeneration() uint64 {
+	if x != nil {
+		return x.ExpectedGeneration
+	}
+	return 0
+}
+
+func (x *SwapRoles) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *SwapRoles) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type SyncMembers_Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1033,7 +1569,7 @@ type SyncMembers_Member struct {
 
 func (x *SyncMembers_Member) Reset() {
 	*x = SyncMembers_Member{}
-	mi := &file_quorate_log_v1_entry_proto_msgTypes[14]
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1581,7 @@ func (x *SyncMembers_Member) String() string {
 func (*SyncMembers_Member) ProtoMessage() {}
 
 func (x *SyncMembers_Member) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_log_v1_entry_proto_msgTypes[14]
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1086,12 +1622,13 @@ var File_quorate_log_v1_entry_proto protoreflect.FileDescriptor
 
 const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"\n" +
-	"\x1aquorate/log/v1/entry.proto\x12\x0equorate.log.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17quorate/v1/header.proto\x1a\x19quorate/v1/topology.proto\"\x8d\x01\n" +
+	"\x1aquorate/log/v1/entry.proto\x12\x0equorate.log.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17quorate/v1/header.proto\x1a\x18quorate/v1/serving.proto\x1a\x19quorate/v1/topology.proto\"\x8d\x01\n" +
 	"\x05Entry\x12\x14\n" +
 	"\x05clock\x18\x01 \x01(\x04R\x05clock\x12%\n" +
 	"\x0eleader_applied\x18\x02 \x01(\x04R\rleaderApplied\x123\n" +
 	"\bcommands\x18\x03 \x03(\v2\x17.quorate.log.v1.CommandR\bcommands\x12\x12\n" +
-	"\x04term\x18\x04 \x01(\x04R\x04term\"\xa2\a\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\"\xf0\n" +
+	"\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
@@ -1111,7 +1648,16 @@ const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"\tend_lease\x18\x1f \x01(\v2\x18.quorate.log.v1.EndLeaseH\x00R\bendLease\x12I\n" +
 	"\x0fset_maintenance\x18( \x01(\v2\x1e.quorate.log.v1.SetMaintenanceH\x00R\x0esetMaintenance\x12@\n" +
 	"\fsync_members\x182 \x01(\v2\x1b.quorate.log.v1.SyncMembersH\x00R\vsyncMembers\x12I\n" +
-	"\x0fannounce_member\x183 \x01(\v2\x1e.quorate.log.v1.AnnounceMemberH\x00R\x0eannounceMemberB\x06\n" +
+	"\x0fannounce_member\x183 \x01(\v2\x1e.quorate.log.v1.AnnounceMemberH\x00R\x0eannounceMember\x12F\n" +
+	"\x0eassign_serving\x18< \x01(\v2\x1d.quorate.log.v1.AssignServingH\x00R\rassignServing\x12I\n" +
+	"\x0frelease_serving\x18= \x01(\v2\x1e.quorate.log.v1.ReleaseServingH\x00R\x0ereleaseServing\x12C\n" +
+	"\rrecord_levels\x18> \x01(\v2\x1c.quorate.log.v1.RecordLevelsH\x00R\frecordLevels\x12=\n" +
+	"\vbegin_apply\x18F \x01(\v2\x1a.quorate.log.v1.BeginApplyH\x00R\n" +
+	"beginApply\x127\n" +
+	"\tend_apply\x18G \x01(\v2\x18.quorate.log.v1.EndApplyH\x00R\bendApply\x12@\n" +
+	"\fresume_apply\x18H \x01(\v2\x1b.quorate.log.v1.ResumeApplyH\x00R\vresumeApply\x12:\n" +
+	"\n" +
+	"swap_roles\x18I \x01(\v2\x19.quorate.log.v1.SwapRolesH\x00R\tswapRolesB\x06\n" +
 	"\x04body\"6\n" +
 	"\bOpenTerm\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
@@ -1119,10 +1665,11 @@ const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"\x04Tick\"\a\n" +
 	"\x05Pulse\"\f\n" +
 	"\n" +
-	"MarkDigest\"t\n" +
+	"MarkDigest\"\x8a\x01\n" +
 	"\x0fPublishTopology\x12/\n" +
 	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x120\n" +
-	"\btopology\x18\x02 \x01(\v2\x14.quorate.v1.TopologyR\btopology\"S\n" +
+	"\btopology\x18\x02 \x01(\v2\x14.quorate.v1.TopologyR\btopology\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"S\n" +
 	"\x10RollbackTopology\x12/\n" +
 	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\"I\n" +
@@ -1163,7 +1710,42 @@ const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"\fhttp_address\x18\x03 \x01(\tR\vhttpAddress\x12\x1b\n" +
 	"\topcua_url\x18\x04 \x01(\tR\bopcuaUrl\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12'\n" +
-	"\x0fcommand_version\x18\x06 \x01(\rR\x0ecommandVersionB$Z\"quorate/proto/quorate/log/v1;logv1b\x06proto3"
+	"\x0fcommand_version\x18\x06 \x01(\rR\x0ecommandVersion\"z\n" +
+	"\rAssignServing\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x19\n" +
+	"\bstand_in\x18\x03 \x01(\bR\astandIn\x12\x16\n" +
+	"\x06lapsed\x18\x04 \x03(\tR\x06lapsed\"H\n" +
+	"\x0eReleaseServing\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\"A\n" +
+	"\fRecordLevels\x121\n" +
+	"\achanges\x18\x01 \x03(\v2\x17.quorate.v1.LevelChangeR\achanges\"D\n" +
+	"\n" +
+	"BeginApply\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\"\x92\x01\n" +
+	"\bEndApply\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12\x1c\n" +
+	"\tsucceeded\x18\x03 \x01(\bR\tsucceeded\x12\x18\n" +
+	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x12\x16\n" +
+	"\x06output\x18\x05 \x01(\tR\x06output\"\x1f\n" +
+	"\vResumeApply\x12\x10\n" +
+	"\x03set\x18\x01 \x01(\tR\x03set\"p\n" +
+	"\tSwapRoles\x12\x10\n" +
+	"\x03set\x18\x01 \x01(\tR\x03set\x12/\n" +
+	"\x13expected_generation\x18\x02 \x01(\x04R\x12expectedGeneration\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03whyB$Z\"quorate/proto/quorate/log/v1;logv1b\x06proto3"
 
 var (
 	file_quorate_log_v1_entry_proto_rawDescOnce sync.Once
@@ -1177,7 +1759,7 @@ func file_quorate_log_v1_entry_proto_rawDescGZIP() []byte {
 	return file_quorate_log_v1_entry_proto_rawDescData
 }
 
-var file_quorate_log_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_quorate_log_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_quorate_log_v1_entry_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: quorate.log.v1.Entry
 	(*Command)(nil),               // 1: quorate.log.v1.Command
@@ -1193,15 +1775,23 @@ var file_quorate_log_v1_entry_proto_goTypes = []any{
 	(*SetMaintenance)(nil),        // 11: quorate.log.v1.SetMaintenance
 	(*SyncMembers)(nil),           // 12: quorate.log.v1.SyncMembers
 	(*AnnounceMember)(nil),        // 13: quorate.log.v1.AnnounceMember
-	(*SyncMembers_Member)(nil),    // 14: quorate.log.v1.SyncMembers.Member
-	(*v1.Actor)(nil),              // 15: quorate.v1.Actor
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*v1.Topology)(nil),           // 17: quorate.v1.Topology
+	(*AssignServing)(nil),         // 14: quorate.log.v1.AssignServing
+	(*ReleaseServing)(nil),        // 15: quorate.log.v1.ReleaseServing
+	(*RecordLevels)(nil),          // 16: quorate.log.v1.RecordLevels
+	(*BeginApply)(nil),            // 17: quorate.log.v1.BeginApply
+	(*EndApply)(nil),              // 18: quorate.log.v1.EndApply
+	(*ResumeApply)(nil),           // 19: quorate.log.v1.ResumeApply
+	(*SwapRoles)(nil),             // 20: quorate.log.v1.SwapRoles
+	(*SyncMembers_Member)(nil),    // 21: quorate.log.v1.SyncMembers.Member
+	(*v1.Actor)(nil),              // 22: quorate.v1.Actor
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*v1.Topology)(nil),           // 24: quorate.v1.Topology
+	(*v1.LevelChange)(nil),        // 25: quorate.v1.LevelChange
 }
 var file_quorate_log_v1_entry_proto_depIdxs = []int32{
 	1,  // 0: quorate.log.v1.Entry.commands:type_name -> quorate.log.v1.Command
-	15, // 1: quorate.log.v1.Command.actor:type_name -> quorate.v1.Actor
-	16, // 2: quorate.log.v1.Command.wall_time:type_name -> google.protobuf.Timestamp
+	22, // 1: quorate.log.v1.Command.actor:type_name -> quorate.v1.Actor
+	23, // 2: quorate.log.v1.Command.wall_time:type_name -> google.protobuf.Timestamp
 	2,  // 3: quorate.log.v1.Command.open_term:type_name -> quorate.log.v1.OpenTerm
 	3,  // 4: quorate.log.v1.Command.tick:type_name -> quorate.log.v1.Tick
 	4,  // 5: quorate.log.v1.Command.pulse:type_name -> quorate.log.v1.Pulse
@@ -1214,14 +1804,22 @@ var file_quorate_log_v1_entry_proto_depIdxs = []int32{
 	11, // 12: quorate.log.v1.Command.set_maintenance:type_name -> quorate.log.v1.SetMaintenance
 	12, // 13: quorate.log.v1.Command.sync_members:type_name -> quorate.log.v1.SyncMembers
 	13, // 14: quorate.log.v1.Command.announce_member:type_name -> quorate.log.v1.AnnounceMember
-	17, // 15: quorate.log.v1.PublishTopology.topology:type_name -> quorate.v1.Topology
-	16, // 16: quorate.log.v1.SetMaintenance.estimated_return:type_name -> google.protobuf.Timestamp
-	14, // 17: quorate.log.v1.SyncMembers.members:type_name -> quorate.log.v1.SyncMembers.Member
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	14, // 15: quorate.log.v1.Command.assign_serving:type_name -> quorate.log.v1.AssignServing
+	15, // 16: quorate.log.v1.Command.release_serving:type_name -> quorate.log.v1.ReleaseServing
+	16, // 17: quorate.log.v1.Command.record_levels:type_name -> quorate.log.v1.RecordLevels
+	17, // 18: quorate.log.v1.Command.begin_apply:type_name -> quorate.log.v1.BeginApply
+	18, // 19: quorate.log.v1.Command.end_apply:type_name -> quorate.log.v1.EndApply
+	19, // 20: quorate.log.v1.Command.resume_apply:type_name -> quorate.log.v1.ResumeApply
+	20, // 21: quorate.log.v1.Command.swap_roles:type_name -> quorate.log.v1.SwapRoles
+	24, // 22: quorate.log.v1.PublishTopology.topology:type_name -> quorate.v1.Topology
+	23, // 23: quorate.log.v1.SetMaintenance.estimated_return:type_name -> google.protobuf.Timestamp
+	21, // 24: quorate.log.v1.SyncMembers.members:type_name -> quorate.log.v1.SyncMembers.Member
+	25, // 25: quorate.log.v1.RecordLevels.changes:type_name -> quorate.v1.LevelChange
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_quorate_log_v1_entry_proto_init() }
@@ -1242,6 +1840,13 @@ func file_quorate_log_v1_entry_proto_init() {
 		(*Command_SetMaintenance)(nil),
 		(*Command_SyncMembers)(nil),
 		(*Command_AnnounceMember)(nil),
+		(*Command_AssignServing)(nil),
+		(*Command_ReleaseServing)(nil),
+		(*Command_RecordLevels)(nil),
+		(*Command_BeginApply)(nil),
+		(*Command_EndApply)(nil),
+		(*Command_ResumeApply)(nil),
+		(*Command_SwapRoles)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1249,7 +1854,7 @@ func file_quorate_log_v1_entry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quorate_log_v1_entry_proto_rawDesc), len(file_quorate_log_v1_entry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

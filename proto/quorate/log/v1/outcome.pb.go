@@ -100,6 +100,7 @@ type Outcome struct {
 	//	*Outcome_GenerationPublished
 	//	*Outcome_Lease
 	//	*Outcome_Maintenance
+	//	*Outcome_Rollout
 	Result        isOutcome_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -208,6 +209,15 @@ func (x *Outcome) GetMaintenance() *v1.Maintenance {
 	return nil
 }
 
+func (x *Outcome) GetRollout() *v1.Rollout {
+	if x != nil {
+		if x, ok := x.Result.(*Outcome_Rollout); ok {
+			return x.Rollout
+		}
+	}
+	return nil
+}
+
 type isOutcome_Result interface {
 	isOutcome_Result()
 }
@@ -232,6 +242,10 @@ type Outcome_Maintenance struct {
 	Maintenance *v1.Maintenance `protobuf:"bytes,14,opt,name=maintenance,proto3,oneof"`
 }
 
+type Outcome_Rollout struct {
+	Rollout *v1.Rollout `protobuf:"bytes,15,opt,name=rollout,proto3,oneof"`
+}
+
 func (*Outcome_Refusal) isOutcome_Result() {}
 
 func (*Outcome_Done) isOutcome_Result() {}
@@ -241,6 +255,8 @@ func (*Outcome_GenerationPublished) isOutcome_Result() {}
 func (*Outcome_Lease) isOutcome_Result() {}
 
 func (*Outcome_Maintenance) isOutcome_Result() {}
+
+func (*Outcome_Rollout) isOutcome_Result() {}
 
 // Done is the result of a command that has nothing more to say.
 type Done struct {
@@ -363,7 +379,7 @@ var File_quorate_log_v1_outcome_proto protoreflect.FileDescriptor
 
 const file_quorate_log_v1_outcome_proto_rawDesc = "" +
 	"\n" +
-	"\x1cquorate/log/v1/outcome.proto\x12\x0equorate.log.v1\x1a\x16quorate/v1/lease.proto\x1a\x1cquorate/v1/maintenance.proto\x1a\x19quorate/v1/topology.proto\"\x80\x03\n" +
+	"\x1cquorate/log/v1/outcome.proto\x12\x0equorate.log.v1\x1a\x16quorate/v1/apply.proto\x1a\x16quorate/v1/lease.proto\x1a\x1cquorate/v1/maintenance.proto\x1a\x19quorate/v1/topology.proto\"\xb1\x03\n" +
 	"\aOutcome\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05clock\x18\x02 \x01(\x04R\x05clock\x12\x1e\n" +
@@ -375,7 +391,8 @@ const file_quorate_log_v1_outcome_proto_rawDesc = "" +
 	"\x04done\x18\v \x01(\v2\x14.quorate.log.v1.DoneH\x00R\x04done\x12K\n" +
 	"\x14generation_published\x18\f \x01(\v2\x16.quorate.v1.GenerationH\x00R\x13generationPublished\x12.\n" +
 	"\x05lease\x18\r \x01(\v2\x16.quorate.v1.ApplyLeaseH\x00R\x05lease\x12;\n" +
-	"\vmaintenance\x18\x0e \x01(\v2\x17.quorate.v1.MaintenanceH\x00R\vmaintenanceB\b\n" +
+	"\vmaintenance\x18\x0e \x01(\v2\x17.quorate.v1.MaintenanceH\x00R\vmaintenance\x12/\n" +
+	"\arollout\x18\x0f \x01(\v2\x13.quorate.v1.RolloutH\x00R\arolloutB\b\n" +
 	"\x06result\"\x06\n" +
 	"\x04Done\"\xf7\x01\n" +
 	"\aRefusal\x12(\n" +
@@ -419,6 +436,7 @@ var file_quorate_log_v1_outcome_proto_goTypes = []any{
 	(*v1.Generation)(nil),  // 5: quorate.v1.Generation
 	(*v1.ApplyLease)(nil),  // 6: quorate.v1.ApplyLease
 	(*v1.Maintenance)(nil), // 7: quorate.v1.Maintenance
+	(*v1.Rollout)(nil),     // 8: quorate.v1.Rollout
 }
 var file_quorate_log_v1_outcome_proto_depIdxs = []int32{
 	3, // 0: quorate.log.v1.Outcome.refusal:type_name -> quorate.log.v1.Refusal
@@ -426,13 +444,14 @@ var file_quorate_log_v1_outcome_proto_depIdxs = []int32{
 	5, // 2: quorate.log.v1.Outcome.generation_published:type_name -> quorate.v1.Generation
 	6, // 3: quorate.log.v1.Outcome.lease:type_name -> quorate.v1.ApplyLease
 	7, // 4: quorate.log.v1.Outcome.maintenance:type_name -> quorate.v1.Maintenance
-	0, // 5: quorate.log.v1.Refusal.kind:type_name -> quorate.log.v1.Kind
-	4, // 6: quorate.log.v1.Refusal.details:type_name -> quorate.log.v1.Refusal.DetailsEntry
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	8, // 5: quorate.log.v1.Outcome.rollout:type_name -> quorate.v1.Rollout
+	0, // 6: quorate.log.v1.Refusal.kind:type_name -> quorate.log.v1.Kind
+	4, // 7: quorate.log.v1.Refusal.details:type_name -> quorate.log.v1.Refusal.DetailsEntry
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_quorate_log_v1_outcome_proto_init() }
@@ -446,6 +465,7 @@ func file_quorate_log_v1_outcome_proto_init() {
 		(*Outcome_GenerationPublished)(nil),
 		(*Outcome_Lease)(nil),
 		(*Outcome_Maintenance)(nil),
+		(*Outcome_Rollout)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

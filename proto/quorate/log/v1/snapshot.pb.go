@@ -33,6 +33,9 @@ type SnapshotRecord struct {
 	//	*SnapshotRecord_Maintenance
 	//	*SnapshotRecord_Member
 	//	*SnapshotRecord_Request
+	//	*SnapshotRecord_Rollout
+	//	*SnapshotRecord_Serving
+	//	*SnapshotRecord_Level
 	Body          isSnapshotRecord_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -129,6 +132,33 @@ func (x *SnapshotRecord) GetRequest() *RememberedRequest {
 	return nil
 }
 
+func (x *SnapshotRecord) GetRollout() *v1.Rollout {
+	if x != nil {
+		if x, ok := x.Body.(*SnapshotRecord_Rollout); ok {
+			return x.Rollout
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetServing() *v1.Serving {
+	if x != nil {
+		if x, ok := x.Body.(*SnapshotRecord_Serving); ok {
+			return x.Serving
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetLevel() *v1.LevelChange {
+	if x != nil {
+		if x, ok := x.Body.(*SnapshotRecord_Level); ok {
+			return x.Level
+		}
+	}
+	return nil
+}
+
 type isSnapshotRecord_Body interface {
 	isSnapshotRecord_Body()
 }
@@ -157,6 +187,18 @@ type SnapshotRecord_Request struct {
 	Request *RememberedRequest `protobuf:"bytes,6,opt,name=request,proto3,oneof"`
 }
 
+type SnapshotRecord_Rollout struct {
+	Rollout *v1.Rollout `protobuf:"bytes,7,opt,name=rollout,proto3,oneof"`
+}
+
+type SnapshotRecord_Serving struct {
+	Serving *v1.Serving `protobuf:"bytes,8,opt,name=serving,proto3,oneof"`
+}
+
+type SnapshotRecord_Level struct {
+	Level *v1.LevelChange `protobuf:"bytes,9,opt,name=level,proto3,oneof"`
+}
+
 func (*SnapshotRecord_Clock) isSnapshotRecord_Body() {}
 
 func (*SnapshotRecord_Generation) isSnapshotRecord_Body() {}
@@ -168,6 +210,12 @@ func (*SnapshotRecord_Maintenance) isSnapshotRecord_Body() {}
 func (*SnapshotRecord_Member) isSnapshotRecord_Body() {}
 
 func (*SnapshotRecord_Request) isSnapshotRecord_Body() {}
+
+func (*SnapshotRecord_Rollout) isSnapshotRecord_Body() {}
+
+func (*SnapshotRecord_Serving) isSnapshotRecord_Body() {}
+
+func (*SnapshotRecord_Level) isSnapshotRecord_Body() {}
 
 // Clock holds what is single in the state.
 type Clock struct {
@@ -421,7 +469,7 @@ var File_quorate_log_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_quorate_log_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x1dquorate/log/v1/snapshot.proto\x12\x0equorate.log.v1\x1a\x1cquorate/log/v1/outcome.proto\x1a\x16quorate/v1/lease.proto\x1a\x1cquorate/v1/maintenance.proto\x1a\x19quorate/v1/topology.proto\"\xe5\x02\n" +
+	"\x1dquorate/log/v1/snapshot.proto\x12\x0equorate.log.v1\x1a\x1cquorate/log/v1/outcome.proto\x1a\x16quorate/v1/apply.proto\x1a\x16quorate/v1/lease.proto\x1a\x1cquorate/v1/maintenance.proto\x1a\x18quorate/v1/serving.proto\x1a\x19quorate/v1/topology.proto\"\xf8\x03\n" +
 	"\x0eSnapshotRecord\x12-\n" +
 	"\x05clock\x18\x01 \x01(\v2\x15.quorate.log.v1.ClockH\x00R\x05clock\x128\n" +
 	"\n" +
@@ -430,7 +478,10 @@ const file_quorate_log_v1_snapshot_proto_rawDesc = "" +
 	"\x05lease\x18\x03 \x01(\v2\x16.quorate.v1.ApplyLeaseH\x00R\x05lease\x12;\n" +
 	"\vmaintenance\x18\x04 \x01(\v2\x17.quorate.v1.MaintenanceH\x00R\vmaintenance\x126\n" +
 	"\x06member\x18\x05 \x01(\v2\x1c.quorate.log.v1.MemberRecordH\x00R\x06member\x12=\n" +
-	"\arequest\x18\x06 \x01(\v2!.quorate.log.v1.RememberedRequestH\x00R\arequestB\x06\n" +
+	"\arequest\x18\x06 \x01(\v2!.quorate.log.v1.RememberedRequestH\x00R\arequest\x12/\n" +
+	"\arollout\x18\a \x01(\v2\x13.quorate.v1.RolloutH\x00R\arollout\x12/\n" +
+	"\aserving\x18\b \x01(\v2\x13.quorate.v1.ServingH\x00R\aserving\x12/\n" +
+	"\x05level\x18\t \x01(\v2\x17.quorate.v1.LevelChangeH\x00R\x05levelB\x06\n" +
 	"\x04body\"a\n" +
 	"\x05Clock\x12\x10\n" +
 	"\x03now\x18\x01 \x01(\x04R\x03now\x12\x1a\n" +
@@ -475,21 +526,27 @@ var file_quorate_log_v1_snapshot_proto_goTypes = []any{
 	(*v1.Generation)(nil),     // 4: quorate.v1.Generation
 	(*v1.ApplyLease)(nil),     // 5: quorate.v1.ApplyLease
 	(*v1.Maintenance)(nil),    // 6: quorate.v1.Maintenance
-	(*Outcome)(nil),           // 7: quorate.log.v1.Outcome
+	(*v1.Rollout)(nil),        // 7: quorate.v1.Rollout
+	(*v1.Serving)(nil),        // 8: quorate.v1.Serving
+	(*v1.LevelChange)(nil),    // 9: quorate.v1.LevelChange
+	(*Outcome)(nil),           // 10: quorate.log.v1.Outcome
 }
 var file_quorate_log_v1_snapshot_proto_depIdxs = []int32{
-	1, // 0: quorate.log.v1.SnapshotRecord.clock:type_name -> quorate.log.v1.Clock
-	4, // 1: quorate.log.v1.SnapshotRecord.generation:type_name -> quorate.v1.Generation
-	5, // 2: quorate.log.v1.SnapshotRecord.lease:type_name -> quorate.v1.ApplyLease
-	6, // 3: quorate.log.v1.SnapshotRecord.maintenance:type_name -> quorate.v1.Maintenance
-	2, // 4: quorate.log.v1.SnapshotRecord.member:type_name -> quorate.log.v1.MemberRecord
-	3, // 5: quorate.log.v1.SnapshotRecord.request:type_name -> quorate.log.v1.RememberedRequest
-	7, // 6: quorate.log.v1.RememberedRequest.outcome:type_name -> quorate.log.v1.Outcome
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	1,  // 0: quorate.log.v1.SnapshotRecord.clock:type_name -> quorate.log.v1.Clock
+	4,  // 1: quorate.log.v1.SnapshotRecord.generation:type_name -> quorate.v1.Generation
+	5,  // 2: quorate.log.v1.SnapshotRecord.lease:type_name -> quorate.v1.ApplyLease
+	6,  // 3: quorate.log.v1.SnapshotRecord.maintenance:type_name -> quorate.v1.Maintenance
+	2,  // 4: quorate.log.v1.SnapshotRecord.member:type_name -> quorate.log.v1.MemberRecord
+	3,  // 5: quorate.log.v1.SnapshotRecord.request:type_name -> quorate.log.v1.RememberedRequest
+	7,  // 6: quorate.log.v1.SnapshotRecord.rollout:type_name -> quorate.v1.Rollout
+	8,  // 7: quorate.log.v1.SnapshotRecord.serving:type_name -> quorate.v1.Serving
+	9,  // 8: quorate.log.v1.SnapshotRecord.level:type_name -> quorate.v1.LevelChange
+	10, // 9: quorate.log.v1.RememberedRequest.outcome:type_name -> quorate.log.v1.Outcome
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_quorate_log_v1_snapshot_proto_init() }
@@ -505,6 +562,9 @@ func file_quorate_log_v1_snapshot_proto_init() {
 		(*SnapshotRecord_Maintenance)(nil),
 		(*SnapshotRecord_Member)(nil),
 		(*SnapshotRecord_Request)(nil),
+		(*SnapshotRecord_Rollout)(nil),
+		(*SnapshotRecord_Serving)(nil),
+		(*SnapshotRecord_Level)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

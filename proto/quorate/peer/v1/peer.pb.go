@@ -9,6 +9,7 @@ package peerv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	v1 "quorate/proto/quorate/log/v1"
 	v11 "quorate/proto/quorate/v1"
 	reflect "reflect"
@@ -658,11 +659,252 @@ func (x *ChangeMembershipResponse) GetLeader() string {
 	return ""
 }
 
+type RenewServingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The member that asks, for its own server.
+	Member string `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	// The generation that it works under: it will never again advertise a level of an older one.
+	Generation uint64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	// It would advertise a Healthy level if it had the right.
+	WantsHealthy bool `protobuf:"varint,3,opt,name=wants_healthy,json=wantsHealthy,proto3" json:"wants_healthy,omitempty"`
+	// It may still advertise a Healthy level under a lease that it was granted before.
+	HoldsHealthy bool `protobuf:"varint,4,opt,name=holds_healthy,json=holdsHealthy,proto3" json:"holds_healthy,omitempty"`
+	// The ServiceLevel that it advertises, and whether its band is Authoritative or Isolated.
+	Level uint32 `protobuf:"varint,5,opt,name=level,proto3" json:"level,omitempty"`
+	Fit   bool   `protobuf:"varint,6,opt,name=fit,proto3" json:"fit,omitempty"`
+	// The Primaries of sets that its probes cannot reach.
+	Unreachable   []*UnreachableServer `protobuf:"bytes,7,rep,name=unreachable,proto3" json:"unreachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewServingRequest) Reset() {
+	*x = RenewServingRequest{}
+	mi := &file_quorate_peer_v1_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewServingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewServingRequest) ProtoMessage() {}
+
+func (x *RenewServingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_peer_v1_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewServingRequest.ProtoReflect.Descriptor instead.
+func (*RenewServingRequest) Descriptor() ([]byte, []int) {
+	return file_quorate_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RenewServingRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *RenewServingRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *RenewServingRequest) GetWantsHealthy() bool {
+	if x != nil {
+		return x.WantsHealthy
+	}
+	return false
+}
+
+func (x *RenewServingRequest) GetHoldsHealthy() bool {
+	if x != nil {
+		return x.HoldsHealthy
+	}
+	return false
+}
+
+func (x *RenewServingRequest) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *RenewServingRequest) GetFit() bool {
+	if x != nil {
+		return x.Fit
+	}
+	return false
+}
+
+func (x *RenewServingRequest) GetUnreachable() []*UnreachableServer {
+	if x != nil {
+		return x.Unreachable
+	}
+	return nil
+}
+
+type UnreachableServer struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Server string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	// For how long, by the monotonic clock of who asks.
+	Age           *durationpb.Duration `protobuf:"bytes,2,opt,name=age,proto3" json:"age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnreachableServer) Reset() {
+	*x = UnreachableServer{}
+	mi := &file_quorate_peer_v1_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnreachableServer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnreachableServer) ProtoMessage() {}
+
+func (x *UnreachableServer) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_peer_v1_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnreachableServer.ProtoReflect.Descriptor instead.
+func (*UnreachableServer) Descriptor() ([]byte, []int) {
+	return file_quorate_peer_v1_peer_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *UnreachableServer) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *UnreachableServer) GetAge() *durationpb.Duration {
+	if x != nil {
+		return x.Age
+	}
+	return nil
+}
+
+type RenewServingResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The generation that was current at the leader: the lease is for it, and for the role that it gives.
+	Generation uint64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The group confirms the server's role for the TTL, counted by the server from before it asked.
+	Confirmed bool `protobuf:"varint,2,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
+	// It may advertise Healthy levels for as long.
+	Healthy bool `protobuf:"varint,3,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	// As a stand-in.
+	StandIn bool `protobuf:"varint,4,opt,name=stand_in,json=standIn,proto3" json:"stand_in,omitempty"`
+	// It has to step down: the server for which it stands in is back, or the role is another's. It must ask again at once, no longer holding.
+	StepDown bool `protobuf:"varint,5,opt,name=step_down,json=stepDown,proto3" json:"step_down,omitempty"`
+	// Why healthy was not granted, for people.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewServingResponse) Reset() {
+	*x = RenewServingResponse{}
+	mi := &file_quorate_peer_v1_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewServingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewServingResponse) ProtoMessage() {}
+
+func (x *RenewServingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_peer_v1_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewServingResponse.ProtoReflect.Descriptor instead.
+func (*RenewServingResponse) Descriptor() ([]byte, []int) {
+	return file_quorate_peer_v1_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RenewServingResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *RenewServingResponse) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
+	}
+	return false
+}
+
+func (x *RenewServingResponse) GetHealthy() bool {
+	if x != nil {
+		return x.Healthy
+	}
+	return false
+}
+
+func (x *RenewServingResponse) GetStandIn() bool {
+	if x != nil {
+		return x.StandIn
+	}
+	return false
+}
+
+func (x *RenewServingResponse) GetStepDown() bool {
+	if x != nil {
+		return x.StepDown
+	}
+	return false
+}
+
+func (x *RenewServingResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_quorate_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_quorate_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1aquorate/peer/v1/peer.proto\x12\x0fquorate.peer.v1\x1a\x1aquorate/log/v1/entry.proto\x1a\x1cquorate/log/v1/outcome.proto\x1a\x17quorate/v1/member.proto\"C\n" +
+	"\x1aquorate/peer/v1/peer.proto\x12\x0fquorate.peer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1aquorate/log/v1/entry.proto\x1a\x1cquorate/log/v1/outcome.proto\x1a\x17quorate/v1/member.proto\"C\n" +
 	"\x0eProposeRequest\x121\n" +
 	"\acommand\x18\x01 \x01(\v2\x17.quorate.log.v1.CommandR\acommand\"D\n" +
 	"\x0fProposeResponse\x121\n" +
@@ -693,14 +935,37 @@ const file_quorate_peer_v1_peer_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\"2\n" +
 	"\x18ChangeMembershipResponse\x12\x16\n" +
-	"\x06leader\x18\x01 \x01(\tR\x06leader2\xa6\x04\n" +
+	"\x06leader\x18\x01 \x01(\tR\x06leader\"\x85\x02\n" +
+	"\x13RenewServingRequest\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12#\n" +
+	"\rwants_healthy\x18\x03 \x01(\bR\fwantsHealthy\x12#\n" +
+	"\rholds_healthy\x18\x04 \x01(\bR\fholdsHealthy\x12\x14\n" +
+	"\x05level\x18\x05 \x01(\rR\x05level\x12\x10\n" +
+	"\x03fit\x18\x06 \x01(\bR\x03fit\x12D\n" +
+	"\vunreachable\x18\a \x03(\v2\".quorate.peer.v1.UnreachableServerR\vunreachable\"X\n" +
+	"\x11UnreachableServer\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12+\n" +
+	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03age\"\xbe\x01\n" +
+	"\x14RenewServingResponse\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x1c\n" +
+	"\tconfirmed\x18\x02 \x01(\bR\tconfirmed\x12\x18\n" +
+	"\ahealthy\x18\x03 \x01(\bR\ahealthy\x12\x19\n" +
+	"\bstand_in\x18\x04 \x01(\bR\astandIn\x12\x1b\n" +
+	"\tstep_down\x18\x05 \x01(\bR\bstepDown\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason2\x83\x05\n" +
 	"\vPeerService\x12L\n" +
 	"\aPropose\x12\x1f.quorate.peer.v1.ProposeRequest\x1a .quorate.peer.v1.ProposeResponse\x12R\n" +
 	"\tReadIndex\x12!.quorate.peer.v1.ReadIndexRequest\x1a\".quorate.peer.v1.ReadIndexResponse\x12X\n" +
 	"\vConfirmTerm\x12#.quorate.peer.v1.ConfirmTermRequest\x1a$.quorate.peer.v1.ConfirmTermResponse\x12I\n" +
 	"\x06Status\x12\x1e.quorate.peer.v1.StatusRequest\x1a\x1f.quorate.peer.v1.StatusResponse\x12g\n" +
 	"\x10ReportDivergence\x12(.quorate.peer.v1.ReportDivergenceRequest\x1a).quorate.peer.v1.ReportDivergenceResponse\x12g\n" +
-	"\x10ChangeMembership\x12(.quorate.peer.v1.ChangeMembershipRequest\x1a).quorate.peer.v1.ChangeMembershipResponseB&Z$quorate/proto/quorate/peer/v1;peerv1b\x06proto3"
+	"\x10ChangeMembership\x12(.quorate.peer.v1.ChangeMembershipRequest\x1a).quorate.peer.v1.ChangeMembershipResponse\x12[\n" +
+	"\fRenewServing\x12$.quorate.peer.v1.RenewServingRequest\x1a%.quorate.peer.v1.RenewServingResponseB&Z$quorate/proto/quorate/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_quorate_peer_v1_peer_proto_rawDescOnce sync.Once
@@ -714,7 +979,7 @@ func file_quorate_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_quorate_peer_v1_peer_proto_rawDescData
 }
 
-var file_quorate_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_quorate_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_quorate_peer_v1_peer_proto_goTypes = []any{
 	(*ProposeRequest)(nil),           // 0: quorate.peer.v1.ProposeRequest
 	(*ProposeResponse)(nil),          // 1: quorate.peer.v1.ProposeResponse
@@ -729,32 +994,40 @@ var file_quorate_peer_v1_peer_proto_goTypes = []any{
 	(*ChangeMembershipRequest)(nil),  // 10: quorate.peer.v1.ChangeMembershipRequest
 	(*Learner)(nil),                  // 11: quorate.peer.v1.Learner
 	(*ChangeMembershipResponse)(nil), // 12: quorate.peer.v1.ChangeMembershipResponse
-	(*v1.Command)(nil),               // 13: quorate.log.v1.Command
-	(*v1.Outcome)(nil),               // 14: quorate.log.v1.Outcome
-	(*v11.Member)(nil),               // 15: quorate.v1.Member
+	(*RenewServingRequest)(nil),      // 13: quorate.peer.v1.RenewServingRequest
+	(*UnreachableServer)(nil),        // 14: quorate.peer.v1.UnreachableServer
+	(*RenewServingResponse)(nil),     // 15: quorate.peer.v1.RenewServingResponse
+	(*v1.Command)(nil),               // 16: quorate.log.v1.Command
+	(*v1.Outcome)(nil),               // 17: quorate.log.v1.Outcome
+	(*v11.Member)(nil),               // 18: quorate.v1.Member
+	(*durationpb.Duration)(nil),      // 19: google.protobuf.Duration
 }
 var file_quorate_peer_v1_peer_proto_depIdxs = []int32{
-	13, // 0: quorate.peer.v1.ProposeRequest.command:type_name -> quorate.log.v1.Command
-	14, // 1: quorate.peer.v1.ProposeResponse.outcome:type_name -> quorate.log.v1.Outcome
-	15, // 2: quorate.peer.v1.StatusResponse.member:type_name -> quorate.v1.Member
+	16, // 0: quorate.peer.v1.ProposeRequest.command:type_name -> quorate.log.v1.Command
+	17, // 1: quorate.peer.v1.ProposeResponse.outcome:type_name -> quorate.log.v1.Outcome
+	18, // 2: quorate.peer.v1.StatusResponse.member:type_name -> quorate.v1.Member
 	11, // 3: quorate.peer.v1.ChangeMembershipRequest.add_learner:type_name -> quorate.peer.v1.Learner
-	0,  // 4: quorate.peer.v1.PeerService.Propose:input_type -> quorate.peer.v1.ProposeRequest
-	2,  // 5: quorate.peer.v1.PeerService.ReadIndex:input_type -> quorate.peer.v1.ReadIndexRequest
-	4,  // 6: quorate.peer.v1.PeerService.ConfirmTerm:input_type -> quorate.peer.v1.ConfirmTermRequest
-	6,  // 7: quorate.peer.v1.PeerService.Status:input_type -> quorate.peer.v1.StatusRequest
-	8,  // 8: quorate.peer.v1.PeerService.ReportDivergence:input_type -> quorate.peer.v1.ReportDivergenceRequest
-	10, // 9: quorate.peer.v1.PeerService.ChangeMembership:input_type -> quorate.peer.v1.ChangeMembershipRequest
-	1,  // 10: quorate.peer.v1.PeerService.Propose:output_type -> quorate.peer.v1.ProposeResponse
-	3,  // 11: quorate.peer.v1.PeerService.ReadIndex:output_type -> quorate.peer.v1.ReadIndexResponse
-	5,  // 12: quorate.peer.v1.PeerService.ConfirmTerm:output_type -> quorate.peer.v1.ConfirmTermResponse
-	7,  // 13: quorate.peer.v1.PeerService.Status:output_type -> quorate.peer.v1.StatusResponse
-	9,  // 14: quorate.peer.v1.PeerService.ReportDivergence:output_type -> quorate.peer.v1.ReportDivergenceResponse
-	12, // 15: quorate.peer.v1.PeerService.ChangeMembership:output_type -> quorate.peer.v1.ChangeMembershipResponse
-	10, // [10:16] is the sub-list for method output_type
-	4,  // [4:10] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	14, // 4: quorate.peer.v1.RenewServingRequest.unreachable:type_name -> quorate.peer.v1.UnreachableServer
+	19, // 5: quorate.peer.v1.UnreachableServer.age:type_name -> google.protobuf.Duration
+	0,  // 6: quorate.peer.v1.PeerService.Propose:input_type -> quorate.peer.v1.ProposeRequest
+	2,  // 7: quorate.peer.v1.PeerService.ReadIndex:input_type -> quorate.peer.v1.ReadIndexRequest
+	4,  // 8: quorate.peer.v1.PeerService.ConfirmTerm:input_type -> quorate.peer.v1.ConfirmTermRequest
+	6,  // 9: quorate.peer.v1.PeerService.Status:input_type -> quorate.peer.v1.StatusRequest
+	8,  // 10: quorate.peer.v1.PeerService.ReportDivergence:input_type -> quorate.peer.v1.ReportDivergenceRequest
+	10, // 11: quorate.peer.v1.PeerService.ChangeMembership:input_type -> quorate.peer.v1.ChangeMembershipRequest
+	13, // 12: quorate.peer.v1.PeerService.RenewServing:input_type -> quorate.peer.v1.RenewServingRequest
+	1,  // 13: quorate.peer.v1.PeerService.Propose:output_type -> quorate.peer.v1.ProposeResponse
+	3,  // 14: quorate.peer.v1.PeerService.ReadIndex:output_type -> quorate.peer.v1.ReadIndexResponse
+	5,  // 15: quorate.peer.v1.PeerService.ConfirmTerm:output_type -> quorate.peer.v1.ConfirmTermResponse
+	7,  // 16: quorate.peer.v1.PeerService.Status:output_type -> quorate.peer.v1.StatusResponse
+	9,  // 17: quorate.peer.v1.PeerService.ReportDivergence:output_type -> quorate.peer.v1.ReportDivergenceResponse
+	12, // 18: quorate.peer.v1.PeerService.ChangeMembership:output_type -> quorate.peer.v1.ChangeMembershipResponse
+	15, // 19: quorate.peer.v1.PeerService.RenewServing:output_type -> quorate.peer.v1.RenewServingResponse
+	13, // [13:20] is the sub-list for method output_type
+	6,  // [6:13] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_quorate_peer_v1_peer_proto_init() }
@@ -774,7 +1047,7 @@ func file_quorate_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quorate_peer_v1_peer_proto_rawDesc), len(file_quorate_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

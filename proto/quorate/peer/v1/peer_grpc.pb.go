@@ -25,6 +25,7 @@ const (
 	PeerService_Status_FullMethodName           = "/quorate.peer.v1.PeerService/Status"
 	PeerService_ReportDivergence_FullMethodName = "/quorate.peer.v1.PeerService/ReportDivergence"
 	PeerService_ChangeMembership_FullMethodName = "/quorate.peer.v1.PeerService/ChangeMembership"
+	PeerService_RenewServing_FullMethodName     = "/quorate.peer.v1.PeerService/RenewServing"
 )
 
 // PeerServiceClient is the client API for PeerService service.
@@ -45,6 +46,8 @@ type PeerServiceClient interface {
 	ReportDivergence(ctx context.Context, in *ReportDivergenceRequest, opts ...grpc.CallOption) (*ReportDivergenceResponse, error)
 	// ChangeMembership forwards a change of the group's members to the leader.
 	ChangeMembership(ctx context.Context, in *ChangeMembershipRequest, opts ...grpc.CallOption) (*ChangeMembershipResponse, error)
+	// RenewServing asks the leader for a serving lease (redundancy.md §2), and tells it what this member sees of others.
+	RenewServing(ctx context.Context, in *RenewServingRequest, opts ...grpc.CallOption) (*RenewServingResponse, error)
 }
 
 type peerServiceClient struct {
@@ -115,6 +118,16 @@ func (c *peerServiceClient) ChangeMembership(ctx context.Context, in *ChangeMemb
 	return out, nil
 }
 
+func (c *peerServiceClient) RenewServing(ctx context.Context, in *RenewServingRequest, opts ...grpc.CallOption) (*RenewServingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewServingResponse)
+	err := c.cc.Invoke(ctx, PeerService_RenewServing_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServiceServer is the server API for PeerService service.
 // All implementations must embed UnimplementedPeerServiceServer
 // for forward compatibility.
@@ -133,6 +146,8 @@ type PeerServiceServer interface {
 	ReportDivergence(context.Context, *ReportDivergenceRequest) (*ReportDivergenceResponse, error)
 	// ChangeMembership forwards a change of the group's members to the leader.
 	ChangeMembership(context.Context, *ChangeMembershipRequest) (*ChangeMembershipResponse, error)
+	// RenewServing asks the leader for a serving lease (redundancy.md §2), and tells it what this member sees of others.
+	RenewServing(context.Context, *RenewServingRequest) (*RenewServingResponse, error)
 	mustEmbedUnimplementedPeerServiceServer()
 }
 
@@ -160,6 +175,9 @@ func (UnimplementedPeerServiceServer) ReportDivergence(context.Context, *ReportD
 }
 func (UnimplementedPeerServiceServer) ChangeMembership(context.Context, *ChangeMembershipRequest) (*ChangeMembershipResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ChangeMembership not implemented")
+}
+func (UnimplementedPeerServiceServer) RenewServing(context.Context, *RenewServingRequest) (*RenewServingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RenewServing not implemented")
 }
 func (UnimplementedPeerServiceServer) mustEmbedUnimplementedPeerServiceServer() {}
 func (UnimplementedPeerServiceServer) testEmbeddedByValue()                     {}
@@ -290,6 +308,24 @@ func _PeerService_ChangeMembership_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PeerService_RenewServing_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewServingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).RenewServing(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_RenewServing_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).RenewServing(ctx, req.(*RenewServingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PeerService_ServiceDesc is the grpc.ServiceDesc for PeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -320,6 +356,10 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ChangeMembership",
 			Handler:    _PeerService_ChangeMembership_Handler,
+		},
+		{
+			MethodName: "RenewServing",
+			Handler:    _PeerService_RenewServing_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
