@@ -265,3 +265,7 @@ func (c peerClient) ReportDivergence(ctx context.Context, in *peerv1.ReportDiver
 func (c peerClient) ChangeMembership(ctx context.Context, in *peerv1.ChangeMembershipRequest, _ ...grpc.CallOption) (*peerv1.ChangeMembershipResponse, error) {
 	return call(ctx, c, in, peerv1.PeerServiceServer.ChangeMembership)
 }
+
+func (c peerClient) RenewServing(ctx context.Context, in *peerv1.RenewServingRequest, _ ...grpc.CallOption) (*peerv1.RenewServingResponse, error) {
+	return call(ctx, c, in, peerv1.PeerServiceServer.RenewServing)
+}
