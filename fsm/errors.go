@@ -29,6 +29,17 @@ const (
 	ReasonTooManyLeases   = "TOO_MANY_LEASES"
 	ReasonTooManyWindows  = "TOO_MANY_WINDOWS"
 
+	ReasonUnknownSet      = "UNKNOWN_SET"
+	ReasonApplyNotDue     = "APPLY_NOT_DUE"   // details: waiting_for
+	ReasonApplyNotBegun   = "APPLY_NOT_BEGUN" // An EndApply without its BeginApply.
+	ReasonApplyNotStopped = "APPLY_NOT_STOPPED"
+	ReasonHandOverNotDue  = "HAND_OVER_NOT_DUE"
+	ReasonNotAuthorised   = "NOT_AUTHORISED" // The policy of the set does not allow it.
+	ReasonWrongRole       = "WRONG_ROLE"
+	ReasonServingHeld     = "SERVING_HELD" // details: server
+	ReasonTooManyServing  = "TOO_MANY_SERVING"
+	ReasonInvalidLevel    = "INVALID_LEVEL"
+
 	ReasonInvalidMembers = "INVALID_MEMBERS"
 	// ReasonMemberInTopology (details: set) is refused by the node, which changes Raft's configuration.
 	ReasonMemberInTopology = "MEMBER_IN_TOPOLOGY"
@@ -40,6 +51,7 @@ const (
 	ReasonInvalidSetID            = "INVALID_SET_ID"
 	ReasonDuplicateSetID          = "DUPLICATE_SET_ID"
 	ReasonModeRefused             = "MODE_REFUSED"
+	ReasonInvalidPolicy           = "INVALID_POLICY"
 	ReasonInvalidMaxServers       = "INVALID_MAX_SERVERS"
 	ReasonNoServers               = "NO_SERVERS"
 	ReasonTooManyServers          = "TOO_MANY_SERVERS"

@@ -42,6 +42,26 @@ const (
 	// MaxEndedLeases is how many ended leases of one server are kept for people to look at.
 	MaxEndedLeases = 64
 
+	// MaxOutputBytes is the longest output of an apply that is kept; the end of it is the most telling.
+	MaxOutputBytes = 4096
+
+	// MaxServing is the most serving rights. Those of servers that have left their sets count until they are released or have lapsed.
+	MaxServing = 512
+
+	// MaxLevelChanges is how many changes of level are kept for each server.
+	MaxLevelChanges = 256
+	// MaxLevelBatch is the most changes of level in one command.
+	MaxLevelBatch = 64
+	// MaxLevelReasons is the most reasons of one change of level.
+	MaxLevelReasons = 8
+
+	// MinFailoverAfter and MaxFailoverAfter bound the policy failover_after.
+	MinFailoverAfter = time.Second
+	MaxFailoverAfter = time.Hour
+	// MinStandIn and MaxStandIn bound the policy stand_in: Healthy, and below the Authoritative level of a Primary.
+	MinStandIn = 200
+	MaxStandIn = 254
+
 	// MaxMembers is the most members of the group, learners included.
 	MaxMembers = 256
 

@@ -11,6 +11,9 @@ type State struct {
 	maintenance maintenance
 	members     members
 	requests    requests
+	servings    servings
+	rollouts    rollouts
+	levels      levels
 }
 
 // New returns the state before the first entry.
@@ -21,6 +24,9 @@ func New() *State {
 		maintenance: newMaintenance(),
 		members:     newMembers(),
 		requests:    newRequests(),
+		servings:    newServings(),
+		rollouts:    newRollouts(),
+		levels:      newLevels(),
 	}
 }
 
@@ -34,6 +40,9 @@ func (s *State) Snapshot() *State {
 		maintenance: s.maintenance.snapshot(),
 		members:     s.members.snapshot(),
 		requests:    s.requests.snapshot(),
+		servings:    s.servings.snapshot(),
+		rollouts:    s.rollouts.snapshot(),
+		levels:      s.levels.snapshot(),
 	}
 }
 
