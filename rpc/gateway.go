@@ -60,6 +60,8 @@ func (l *inProcessListener) Accept() (net.Conn, error) {
 var handlers = []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 	quoratev1.RegisterTopologyServiceHandler,
 	quoratev1.RegisterLeaseServiceHandler,
+	quoratev1.RegisterApplyServiceHandler,
+	quoratev1.RegisterServingServiceHandler,
 	quoratev1.RegisterMaintenanceServiceHandler,
 	quoratev1.RegisterMemberServiceHandler,
 	quoratev1.RegisterEventServiceHandler,

@@ -30,6 +30,13 @@ var rules = map[string]rule{
 	"/quorate.v1.LeaseService/EndLease":   {role: pki.RoleOperator, changes: true},
 	"/quorate.v1.LeaseService/ListLeases": {role: pki.RoleViewer},
 
+	"/quorate.v1.ApplyService/GetApplyStatus": {role: pki.RoleViewer},
+	"/quorate.v1.ApplyService/ResumeApply":    {role: pki.RoleOperator, changes: true},
+	"/quorate.v1.ApplyService/RollbackApply":  {role: pki.RoleOperator, changes: true},
+
+	"/quorate.v1.ServingService/ListServing":      {role: pki.RoleViewer},
+	"/quorate.v1.ServingService/ListLevelChanges": {role: pki.RoleViewer},
+
 	"/quorate.v1.MaintenanceService/SetMaintenance":  {role: pki.RoleOperator, changes: true},
 	"/quorate.v1.MaintenanceService/ListMaintenance": {role: pki.RoleViewer},
 

@@ -40,6 +40,8 @@ const (
 var services = []*grpc.ServiceDesc{
 	&quoratev1.TopologyService_ServiceDesc,
 	&quoratev1.LeaseService_ServiceDesc,
+	&quoratev1.ApplyService_ServiceDesc,
+	&quoratev1.ServingService_ServiceDesc,
 	&quoratev1.MaintenanceService_ServiceDesc,
 	&quoratev1.MemberService_ServiceDesc,
 	&quoratev1.EventService_ServiceDesc,
@@ -104,6 +106,8 @@ func (s *Server) newGRPC() *grpc.Server {
 	)
 	quoratev1.RegisterTopologyServiceServer(server, &topologyService{server: s})
 	quoratev1.RegisterLeaseServiceServer(server, &leaseService{server: s})
+	quoratev1.RegisterApplyServiceServer(server, &applyService{server: s})
+	quoratev1.RegisterServingServiceServer(server, &servingService{server: s})
 	quoratev1.RegisterMaintenanceServiceServer(server, &maintenanceService{server: s})
 	quoratev1.RegisterMemberServiceServer(server, &memberService{server: s})
 	quoratev1.RegisterEventServiceServer(server, &eventService{server: s})

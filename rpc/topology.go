@@ -8,7 +8,6 @@ import (
 	"quorate/fsm"
 	logv1 "quorate/proto/quorate/log/v1"
 	quoratev1 "quorate/proto/quorate/v1"
-	"quorate/redundancy"
 )
 
 // defaultGenerations is how many generations a list has that says nothing of it.
@@ -58,29 +57,16 @@ func (t *topologyService) PlanTopology(ctx context.Context, request *quoratev1.P
 		Digest:         fsm.TopologyDigest(draft),
 		Changes:        fsm.Diff(current.GetTopology(), draft),
 		Levels:         plannedLevels(draft, next),
+		Rollouts:       planRollouts(current.GetTopology(), draft, next, request.GetForce()),
 	}, nil
-}
-
-// plannedLevels is what each server would advertise once all is well, by the very function that servers use.
-func plannedLevels(draft *quoratev1.Topology, generation uint64) []*quoratev1.PlannedLevel {
-	var planned []*quoratev1.PlannedLevel
-	for _, set := range draft.GetSets() {
-		for _, server := range set.GetServers() {
-			level := redundancy.Evaluate(redundancy.Inputs{
-				Generation: generation, Set: set.GetId(), Role: server.GetRole(), Confirmed: true,
-			})
-			planned = append(planned, &quoratev1.PlannedLevel{
-				Set: set.GetId(), Server: server.GetMember(), Role: server.GetRole(), Level: uint32(level.Value),
-			})
-		}
-	}
-	return planned
 }
 
 // PublishTopology makes a draft the next generation.
 func (t *topologyService) PublishTopology(ctx context.Context, request *quoratev1.PublishTopologyRequest) (*quoratev1.PublishTopologyResponse, error) {
 	outcome, err := t.server.propose(ctx, request.GetRequestId(), &logv1.Command{Body: &logv1.Command_PublishTopology{
-		PublishTopology: &logv1.PublishTopology{ExpectedGeneration: request.GetExpectedGeneration(), Topology: request.GetTopology()},
+		PublishTopology: &logv1.PublishTopology{
+			ExpectedGeneration: request.GetExpectedGeneration(), Topology: request.GetTopology(), Force: request.GetForce(),
+		},
 	}})
 	if err != nil {
 		return nil, err

@@ -129,6 +129,10 @@ func exitCode(err error) int {
 	if errors.As(err, &server) {
 		return exitRemote
 	}
+	var stopped *stoppedRollout
+	if errors.As(err, &stopped) {
+		return exitPrecondition
+	}
 	var remote *remoteError
 	if !errors.As(err, &remote) {
 		return exitLocal

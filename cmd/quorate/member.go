@@ -42,26 +42,8 @@ func newMemberList(o *options) *cobra.Command {
 func printMembers(p *printer, members []*quoratev1.Member) {
 	rows := make([][]cell, 0, len(members))
 	for _, m := range members {
-		raft := strings.ToLower(strings.TrimPrefix(m.GetSuffrage().String(), "SUFFRAGE_"))
-		if m.GetLeader() {
-			raft = "leader"
-		}
-		state := cell{text: "reachable", colour: good}
-		switch {
-		case m.GetDiverged():
-			state = cell{text: "diverged", colour: bad}
-		case !m.GetReachable():
-			state = cell{text: "unreachable", colour: bad}
-		}
-		level, revision := "", ""
-		if m.ServiceLevel != nil {
-			level = fmt.Sprint(m.GetServiceLevel())
-		}
-		if m.GetReachable() {
-			revision = fmt.Sprint(m.GetAppliedRevision())
-		}
-		rows = append(rows, text(m.GetId(), raft, state, m.GetSet(), m.GetRole(), cell{text: level, colour: levelColour(m)}, m.GetBand(),
-			revision, m.GetGrpcAddress(), m.GetOpcuaUrl()))
+		rows = append(rows, text(m.GetId(), memberRaft(m), memberState(m), m.GetSet(), m.GetRole(), memberLevel(m), m.GetBand(),
+			whenReachable(m, m.GetAppliedRevision()), m.GetGrpcAddress(), m.GetOpcuaUrl()))
 	}
 	p.table([]string{"MEMBER", "RAFT", "STATE", "SET", "ROLE", "LEVEL", "BAND", "REVISION", "GRPC", "OPC UA"}, rows)
 	for _, m := range members {
@@ -69,6 +51,32 @@ func printMembers(p *printer, members []*quoratev1.Member) {
 			p.line("%s: %s", m.GetId(), singleLine(strings.Join(m.GetReasons(), "; ")))
 		}
 	}
+}
+
+// memberRaft is a member's part in Raft.
+func memberRaft(m *quoratev1.Member) string {
+	if m.GetLeader() {
+		return "leader"
+	}
+	return strings.ToLower(strings.TrimPrefix(m.GetSuffrage().String(), "SUFFRAGE_"))
+}
+
+func memberState(m *quoratev1.Member) cell {
+	switch {
+	case m.GetDiverged():
+		return cell{text: "diverged", colour: bad}
+	case !m.GetReachable():
+		return cell{text: "unreachable", colour: bad}
+	default:
+		return cell{text: "reachable", colour: good}
+	}
+}
+
+func memberLevel(m *quoratev1.Member) cell {
+	if m.ServiceLevel == nil {
+		return cell{}
+	}
+	return cell{text: fmt.Sprint(m.GetServiceLevel()), colour: levelColour(m)}
 }
 
 // levelColour follows the standard's sub-ranges of ServiceLevel: 200 to 255 Healthy, 2 to 199 Degraded, 1 NoData,

@@ -62,7 +62,8 @@ Exit codes: 0 done, 1 local error, 2 refused or failed remotely, 3 precondition 
 
 	root.AddCommand(
 		newDev(o), newServe(o),
-		newTopology(o), newLease(o), newMaintenance(o), newMember(o),
+		newStatus(o), newTop(o),
+		newTopology(o), newApply(o), newLevel(o), newLease(o), newMaintenance(o), newMember(o),
 		newUA(o), newPKI(o), newConfig(o), newVersion(o),
 	)
 	return root

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -73,7 +75,7 @@ func newTopologyPlan(o *options) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		request := &quoratev1.PlanTopologyRequest{Topology: topology}
+		request := &quoratev1.PlanTopologyRequest{Topology: topology, Force: draft.force}
 		if cmd.Flags().Changed("expect") {
 			request.ExpectedGeneration = &draft.expect
 		}
@@ -90,6 +92,10 @@ func newTopologyPlan(o *options) *cobra.Command {
 					rows = append(rows, text(level.GetSet(), level.GetServer(), level.GetRole(), level.GetLevel()))
 				}
 				p.table([]string{"SET", "SERVER", "ROLE", "LEVEL ONCE HEALTHY"}, rows)
+				for _, rollout := range answer.GetRollouts() {
+					p.line("")
+					printPlannedRollout(p, rollout)
+				}
 			})
 		})
 	}
@@ -113,7 +119,7 @@ func newTopologyPublish(o *options) *cobra.Command {
 		}
 		return draft.publish(cmd, o, func(client quoratev1.TopologyServiceClient, id string, expect uint64) (published, error) {
 			return client.PublishTopology(cmd.Context(), &quoratev1.PublishTopologyRequest{
-				RequestId: id, ExpectedGeneration: &expect, Topology: topology,
+				RequestId: id, ExpectedGeneration: &expect, Topology: topology, Force: draft.force,
 			})
 		})
 	}
@@ -224,11 +230,13 @@ func newTopologyRollback(o *options) *cobra.Command {
 type draftFlags struct {
 	file   string
 	expect uint64
+	force  bool
 }
 
 func (d *draftFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&d.file, "file", "f", "", "topology document in YAML or JSON, or - for standard input")
 	must(cmd.MarkFlagFilename("file", "yaml", "yml", "json"))
+	cmd.Flags().BoolVar(&d.force, "force", false, "apply it to the servers of sets that it does not change, too")
 	d.addExpect(cmd)
 }
 
@@ -320,8 +328,11 @@ func printHistory(p *printer, generations []*quoratev1.Generation) {
 	rows := make([][]cell, 0, len(generations))
 	for _, g := range generations {
 		note := ""
-		if g.GetRollbackOf() != 0 {
+		switch {
+		case g.GetRollbackOf() != 0:
 			note = fmt.Sprintf("rollback of %d", g.GetRollbackOf())
+		case g.GetSwappedBy() != "":
+			note = "roles swapped by " + g.GetSwappedBy()
 		}
 		rows = append(rows, text(g.GetNumber(), short(g.GetDigest()), moment(g.GetPublishedAt()), g.GetActor().GetName(), g.GetPublishRequestId(), note))
 	}
@@ -338,4 +349,57 @@ func printChanges(p *printer, changes []*quoratev1.TopologyChange) {
 		rows = append(rows, text(change.GetPath(), cell{text: change.GetBefore(), colour: bad}, cell{text: change.GetAfter(), colour: good}))
 	}
 	p.table([]string{"PATH", "BEFORE", "AFTER"}, rows)
+}
+
+// printPlannedRollout shows the moments of a roll-out: what each server would advertise, and on which server clients of each kind would be.
+func printPlannedRollout(p *printer, rollout *quoratev1.PlannedRollout) {
+	p.line("set %s: %s", rollout.GetSet(), describePolicies(rollout.GetPolicies()))
+	headings := []string{"STEP"}
+	var rows [][]cell
+	for i, step := range rollout.GetSteps() {
+		row := text(step.GetAction())
+		for _, level := range step.GetLevels() {
+			if i == 0 {
+				headings = append(headings, level.GetServer())
+			}
+			row = append(row, cell{text: fmt.Sprintf("%d %s", level.GetLevel(), level.GetRole())})
+		}
+		for _, client := range step.GetClients() {
+			if i == 0 {
+				headings = append(headings, client.GetKind()+" client")
+			}
+			c := cell{text: client.GetServer()}
+			if client.GetMoved() {
+				c = cell{text: "moves to " + cmp.Or(client.GetServer(), "none"), colour: warn}
+			}
+			row = append(row, c)
+		}
+		rows = append(rows, row)
+	}
+	p.table(headings, rows)
+}
+
+// describePolicies writes all policies of a set in one line, defaults included.
+func describePolicies(given *quoratev1.RedundancyPolicies) string {
+	policies := fsm.PoliciesOf(&quoratev1.RedundantSet{Policies: given})
+	standIn, quorumLoss, failover := "off", fsm.QuorumLossDegrade, fsm.FailoverManual
+	if policies.StandIn != 0 {
+		standIn = fmt.Sprint(policies.StandIn)
+	}
+	if policies.Hold {
+		quorumLoss = fsm.QuorumLossHold
+	}
+	if policies.Automatic {
+		failover = fmt.Sprintf("%s after %v", fsm.FailoverAutomatic, policies.FailoverAfter)
+	}
+	parts := []string{
+		"apply " + policies.Apply, "stand-in " + standIn, "quorum loss " + quorumLoss, "failover " + failover, "evict clients " + policies.EvictClients,
+	}
+	if policies.HotBackupsHealthy {
+		parts = append(parts, "hot Backups Healthy")
+	}
+	if len(given.GetLevels()) > 0 {
+		parts = append(parts, "levels of its own")
+	}
+	return strings.Join(parts, ", ")
 }

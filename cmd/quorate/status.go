@@ -1,0 +1,218 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+
+	quoratev1 "quorate/proto/quorate/v1"
+)
+
+func newStatus(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Everything on one screen: sets, servers and their levels with reasons, leases, roll-outs, members",
+		Args:  cobra.NoArgs,
+	}
+	read := addReadFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		options, err := read.options()
+		if err != nil {
+			return err
+		}
+		group, err := o.connect()
+		if err != nil {
+			return err
+		}
+		defer group.Close()
+		s, err := lookAround(cmd.Context(), group, options)
+		if err != nil {
+			return err
+		}
+		return o.showPlain(s, func(p *printer) { s.print(p) })
+	}
+	return cmd
+}
+
+// overview is what the group says of itself at one moment.
+type overview struct {
+	members     *quoratev1.ListMembersResponse
+	topology    *quoratev1.GetTopologyResponse
+	applies     *quoratev1.GetApplyStatusResponse
+	serving     *quoratev1.ListServingResponse
+	leases      *quoratev1.ListLeasesResponse
+	maintenance *quoratev1.ListMaintenanceResponse
+}
+
+// lookAround asks for everything. The answers are of the same moment or later ones: each reflects at least the revision of the first.
+func lookAround(ctx context.Context, group *connection, read *quoratev1.ReadOptions) (s overview, err error) {
+	if s.members, err = quoratev1.NewMemberServiceClient(group).ListMembers(ctx, &quoratev1.ListMembersRequest{Read: read}); err != nil {
+		return s, err
+	}
+	// What follows need not be confirmed by a majority once more.
+	read = &quoratev1.ReadOptions{Consistency: quoratev1.Consistency_CONSISTENCY_LOCAL, MinRevision: s.members.GetHeader().GetRevision()}
+	if s.topology, err = quoratev1.NewTopologyServiceClient(group).GetTopology(ctx, &quoratev1.GetTopologyRequest{Read: read}); err != nil {
+		return s, err
+	}
+	if s.applies, err = quoratev1.NewApplyServiceClient(group).GetApplyStatus(ctx, &quoratev1.GetApplyStatusRequest{Read: read}); err != nil {
+		return s, err
+	}
+	if s.serving, err = quoratev1.NewServingServiceClient(group).ListServing(ctx, &quoratev1.ListServingRequest{Read: read}); err != nil {
+		return s, err
+	}
+	if s.leases, err = quoratev1.NewLeaseServiceClient(group).ListLeases(ctx, &quoratev1.ListLeasesRequest{Read: read}); err != nil {
+		return s, err
+	}
+	s.maintenance, err = quoratev1.NewMaintenanceServiceClient(group).ListMaintenance(ctx, &quoratev1.ListMaintenanceRequest{Read: read})
+	return s, err
+}
+
+// MarshalJSON puts the answers side by side, each as its own command prints it.
+func (s overview) MarshalJSON() ([]byte, error) {
+	document := map[string]json.RawMessage{}
+	for name, answer := range map[string]proto.Message{
+		"members": s.members, "topology": s.topology, "applies": s.applies, "serving": s.serving, "leases": s.leases, "maintenance": s.maintenance,
+	} {
+		raw, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(answer)
+		if err != nil {
+			return nil, err
+		}
+		document[name] = raw
+	}
+	return json.Marshal(document)
+}
+
+func (s overview) print(p *printer) {
+	s.printGroup(p)
+	for _, set := range s.topology.GetGeneration().GetTopology().GetSets() {
+		p.line("")
+		s.printSet(p, set)
+	}
+	if len(s.maintenance.GetMaintenance()) > 0 {
+		p.line("")
+		for _, m := range s.maintenance.GetMaintenance() {
+			p.line("%s is in maintenance since %s, expected back %s: %s", m.GetServer(), moment(m.GetSince()),
+				cmp.Or(moment(m.GetEstimatedReturn()), "at no known time"), singleLine(m.GetReason()))
+		}
+	}
+}
+
+// printGroup prints the members as a group: who leads, who is missing.
+func (s overview) printGroup(p *printer) {
+	leader, up := "none", 0
+	rows := make([][]cell, 0, len(s.members.GetMembers()))
+	for _, m := range s.members.GetMembers() {
+		if m.GetLeader() {
+			leader = m.GetId()
+		}
+		if m.GetReachable() {
+			up++
+		}
+		rows = append(rows, text(m.GetId(), memberRaft(m), memberState(m), whenReachable(m, m.GetTerm()), whenReachable(m, m.GetAppliedRevision()),
+			contact(m), m.GetVersion()))
+	}
+	p.line("generation %d, revision %d, leader %s, %d of %d members reachable", s.topology.GetGeneration().GetNumber(),
+		s.members.GetHeader().GetRevision(), leader, up, len(s.members.GetMembers()))
+	p.table([]string{"MEMBER", "RAFT", "STATE", "TERM", "REVISION", "CONTACT", "VERSION"}, rows)
+}
+
+func whenReachable(m *quoratev1.Member, value any) string {
+	if !m.GetReachable() {
+		return ""
+	}
+	return fmt.Sprint(value)
+}
+
+// contact is the age of a member's last contact with the leader.
+func contact(m *quoratev1.Member) string {
+	if !m.GetReachable() || m.GetLeaderContactAge() == nil {
+		return ""
+	}
+	return m.GetLeaderContactAge().AsDuration().Round(time.Millisecond).String()
+}
+
+// printSet prints the servers of one set, what each advertises, and why.
+func (s overview) printSet(p *printer, set *quoratev1.RedundantSet) {
+	p.line("set %s, mode %s%s", set.GetId(), set.GetMode(), s.rolloutOf(set.GetId()))
+	var rows [][]cell
+	var reasons []string
+	for _, server := range set.GetServers() {
+		m := s.member(server.GetMember())
+		if m == nil {
+			m = &quoratev1.Member{}
+		}
+		rows = append(rows, text(server.GetMember(), server.GetRole(), memberLevel(m), m.GetBand(), s.right(server.GetMember(), m),
+			s.openLeases(server.GetMember()), m.GetAdoptedGeneration(), m.GetAppliedGeneration(), peersSeen(m)))
+		if len(m.GetReasons()) > 0 {
+			reasons = append(reasons, fmt.Sprintf("%s: %s", server.GetMember(), singleLine(strings.Join(m.GetReasons(), "; "))))
+		}
+	}
+	p.table([]string{"SERVER", "ROLE", "LEVEL", "BAND", "SERVING LEASE", "APPLY LEASES", "ADOPTED", "APPLIED", "SEES"}, rows)
+	for _, reason := range reasons {
+		p.line("%s", reason)
+	}
+}
+
+func (s overview) rolloutOf(set string) string {
+	for _, r := range s.applies.GetRollouts() {
+		if r.GetSet() == set && r.GetState() != quoratev1.RolloutState_ROLLOUT_STATE_DONE {
+			return fmt.Sprintf(", roll-out of generation %d is %s", r.GetGeneration(), rolloutState(r).text)
+		}
+	}
+	return ""
+}
+
+func (s overview) member(id string) *quoratev1.Member {
+	i := slices.IndexFunc(s.members.GetMembers(), func(m *quoratev1.Member) bool { return m.GetId() == id })
+	if i < 0 {
+		return nil
+	}
+	return s.members.GetMembers()[i]
+}
+
+// right says whether a server may advertise Healthy levels, and what is left of its lease.
+func (s overview) right(server string, m *quoratev1.Member) string {
+	what := ""
+	for _, serving := range s.serving.GetServing() {
+		if serving.GetServer() == server {
+			if what = "healthy"; serving.GetStandIn() {
+				what = "stand-in"
+			}
+		}
+	}
+	if m.GetServingLease() != nil {
+		what = strings.TrimSpace(what + " " + m.GetServingLease().AsDuration().Round(100*time.Millisecond).String())
+	}
+	return what
+}
+
+func (s overview) openLeases(server string) string {
+	count := 0
+	for _, l := range s.leases.GetLeases() {
+		if l.GetKey().GetServer() == server {
+			count++
+		}
+	}
+	return fmt.Sprint(count)
+}
+
+// peersSeen is what a server last saw of the others of its set.
+func peersSeen(m *quoratev1.Member) string {
+	seen := make([]string, 0, len(m.GetPeers()))
+	for _, peer := range m.GetPeers() {
+		if peer.GetReachable() {
+			seen = append(seen, fmt.Sprintf("%s %d", peer.GetServer(), peer.GetServiceLevel()))
+		} else {
+			seen = append(seen, peer.GetServer()+" unreachable")
+		}
+	}
+	return strings.Join(seen, ", ")
+}
