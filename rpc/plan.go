@@ -23,9 +23,14 @@ func plannedLevels(draft *quoratev1.Topology, generation uint64) []*quoratev1.Pl
 // levelsOf is what the servers of a set advertise while one of them, if any, is mid-apply and all else is well.
 func levelsOf(set *quoratev1.RedundantSet, generation uint64, midApply string) []*quoratev1.PlannedLevel {
 	planned := make([]*quoratev1.PlannedLevel, 0, len(set.GetServers()))
+	policies := redundancy.PoliciesOf(set)
 	for _, server := range set.GetServers() {
+		lease := redundancy.Confirmed
+		if server.GetRole() == fsm.RolePrimary {
+			lease = redundancy.Right
+		}
 		level := redundancy.Evaluate(redundancy.Inputs{
-			Generation: generation, Set: set.GetId(), Role: server.GetRole(), Confirmed: true, MidApply: server.GetMember() == midApply,
+			Generation: generation, Set: set.GetId(), Role: server.GetRole(), Lease: lease, Policies: policies, MidApply: server.GetMember() == midApply,
 		})
 		planned = append(planned, &quoratev1.PlannedLevel{
 			Set: set.GetId(), Server: server.GetMember(), Role: server.GetRole(), Level: uint32(level.Value),
