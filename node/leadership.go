@@ -95,6 +95,7 @@ func (n *Node) lead(ctx context.Context, term uint64) {
 	n.led.wake()
 	n.logger.Info("leading", "term", term, "cluster_time", s.base)
 	n.background.Go(func() { n.keepConfirmed(ctx) })
+	n.background.Go(func() { n.keepServing(s) })
 	n.doDuties(ctx, s)
 }
 
@@ -140,7 +141,8 @@ func (n *Node) openTerm(ctx context.Context, term uint64) (*session, error) {
 	n.confirm(asked)
 	// The state is read before the clock, so that the base is never newer than its moment.
 	base := n.machine.latest.Load().state.Now()
-	return &session{term: term, base: base, start: n.cfg.Clock.Elapsed()}, nil
+	start := n.cfg.Clock.Elapsed()
+	return &session{term: term, base: base, start: start, ctx: ctx, servings: newServings(start)}, nil
 }
 
 // keepConfirmed has the leadership confirmed when no reads do it, so that QuorumContact tells a deposed or paused leader from a real one.

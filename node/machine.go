@@ -98,6 +98,7 @@ func (m *machine) apply(l *raft.Log) (*entryResult, []*quoratev1.Event, error) {
 	if e.Term != l.Term {
 		// The reading was taken under an earlier leadership of the same member; see Entry.term.
 		e.Clock, e.LeaderApplied = 0, 0
+		disown(e.Commands)
 	}
 	outcomes, events, err := m.state.ApplyEntry(l.Index, e)
 	if err != nil {
@@ -110,6 +111,19 @@ func (m *machine) apply(l *raft.Log) (*entryResult, []*quoratev1.Event, error) {
 		}
 	}
 	return &entryResult{index: l.Index, term: l.Term, outcomes: outcomes}, events, nil
+}
+
+// disown takes from commands what only the leader of the term in which they were decided could know: that nobody has been granted a serving lease since.
+func disown(commands []*logv1.Command) {
+	for _, c := range commands {
+		switch b := c.GetBody().(type) {
+		case *logv1.Command_AssignServing:
+			b.AssignServing.Lapsed = nil
+		case *logv1.Command_ReleaseServing:
+			// No right has this generation, so the command does nothing.
+			b.ReleaseServing.Generation = 0
+		}
+	}
 }
 
 func (m *machine) breakDown(err error) error {

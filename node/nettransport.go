@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -64,6 +65,8 @@ type NetTransport struct {
 	cancel    context.CancelFunc
 	strangers strangers
 	slots     chan struct{}
+	// callers counts the connections that the peer service took.
+	callers atomic.Uint64
 
 	mu     sync.Mutex
 	closed bool
@@ -120,7 +123,7 @@ func (t *NetTransport) Start(peers peerv1.PeerServiceServer, timing Timing) erro
 		Stream: t.raftConns, MaxPool: pooledConnections, MaxRPCsInFlight: rpcsInFlight, Timeout: timing.RPC,
 		Logger: telemetry.HCLog(t.logger.With("component", "raft-net")), MsgpackUseNewTimeFormat: true,
 	})
-	t.server = grpc.NewServer(grpc.MaxRecvMsgSize(peerMessageBytes), grpc.WaitForHandlers(true), grpc.ConnectionTimeout(handshakeTimeout))
+	t.server = grpc.NewServer(grpc.Creds(callers{last: &t.callers}), grpc.MaxRecvMsgSize(peerMessageBytes), grpc.WaitForHandlers(true), grpc.ConnectionTimeout(handshakeTimeout))
 	peerv1.RegisterPeerServiceServer(t.server, peers)
 	t.tasks.Go(func() {
 		if err := t.server.Serve(t.peerConns); err != nil && t.ctx.Err() == nil {

@@ -6,7 +6,8 @@
 // VerifyLeader isn't used, because it credits answers to questions asked earlier. Reads get an immutable State and hold no lock.
 //
 // The leader has duties: to open its term, to keep the replicated member list equal to raft's configuration, to let cluster time go on while
-// something waits for it, and to compare the members' digests. They start and stop with leadership, as raft's NotifyCh tells it.
+// something waits for it, to compare the members' digests, and to grant serving leases (RenewServing), moving the right to serve where nobody can hold
+// one any more. They start and stop with leadership, as raft's NotifyCh tells it.
 //
 // DESIGN.md, beside this file, says why things are as they are.
 package node
@@ -96,6 +97,10 @@ type session struct {
 	// base is cluster time as it stood when the term was opened, and start the clock's reading then.
 	base  time.Duration
 	start time.Duration
+	// ctx ends with the leadership.
+	ctx context.Context
+	// servings are the leases granted under it.
+	servings *servings
 }
 
 func (s *session) now(c Clock) time.Duration { return s.base + c.Elapsed() - s.start }

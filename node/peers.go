@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
@@ -111,4 +112,23 @@ func (p peers) ChangeMembership(ctx context.Context, req *peerv1.ChangeMembershi
 		return nil, toPeer(err)
 	}
 	return &peerv1.ChangeMembershipResponse{Leader: leader}, nil
+}
+
+// RenewServing grants a serving lease if this member leads.
+func (p peers) RenewServing(ctx context.Context, req *peerv1.RenewServingRequest) (*peerv1.RenewServingResponse, error) {
+	if err := p.started(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.n.usable("renew serving"); err != nil {
+		return nil, toPeer(err)
+	}
+	who := callerOf(ctx)
+	if who.member != "" && who.member != req.GetMember() {
+		return nil, toPeer(&Error{Op: "renew serving", Kind: Invalid, Err: fmt.Errorf("member: %s asks for %q", who.member, req.GetMember())})
+	}
+	resp, err := p.n.renewHere(ctx, req, who.conn)
+	if err != nil {
+		return nil, toPeer(err)
+	}
+	return resp, nil
 }

@@ -121,11 +121,16 @@ func (n *Node) catchUp(ctx context.Context, revision uint64) {
 
 // proposeHere commits a command on this member, which must lead. Data is the encoded command.
 func (n *Node) proposeHere(ctx context.Context, cmd *logv1.Command, data []byte) (*logv1.Outcome, error) {
+	return n.commit(ctx, cmd, &proposal{data: data})
+}
+
+// commit queues a proposal and waits for its outcome.
+func (n *Node) commit(ctx context.Context, cmd *logv1.Command, p *proposal) (*logv1.Outcome, error) {
 	state := n.machine.latest.Load().state
 	if r := state.Accepts(cmd); r != nil {
 		return refused(state, r), nil
 	}
-	p := &proposal{data: data, done: make(chan answer, 1)}
+	p.done = make(chan answer, 1)
 	if err := n.proposer.enqueue(p); err != nil {
 		return nil, err
 	}
@@ -157,6 +162,8 @@ type answer struct {
 type proposal struct {
 	data []byte
 	done chan answer
+	// term, unless it is 0, is the only one in which the command may be proposed: it was decided on under that leadership.
+	term uint64
 }
 
 // proposer gathers commands into entries: what waits while entries are in flight goes into the next one together, which is what makes many
@@ -273,6 +280,10 @@ func (n *Node) dispatch(batch []*proposal) {
 		settle(batch, &Error{Op: "propose", Kind: NotLeader})
 		return
 	}
+	if batch = ofTerm(batch, s.term); len(batch) == 0 {
+		<-n.proposer.slots
+		return
+	}
 	n.counts.entries.Add(1)
 	n.counts.commands.Add(uint64(len(batch)))
 	future := n.raft.Apply(n.entry(s, batch), n.cfg.Timing.RPC)
@@ -292,6 +303,19 @@ func (n *Node) dispatch(batch []*proposal) {
 			p.done <- answer{outcome: result.outcomes[i]}
 		}
 	})
+}
+
+// ofTerm keeps the proposals that may be made in a term, and settles the others.
+func ofTerm(batch []*proposal, term uint64) []*proposal {
+	kept := batch[:0]
+	for _, p := range batch {
+		if p.term == 0 || p.term == term {
+			kept = append(kept, p)
+		} else {
+			settle([]*proposal{p}, &Error{Op: "propose", Kind: NotLeader})
+		}
+	}
+	return kept
 }
 
 // applyError sorts what raft says of an entry. Only the first three mean that it was never written to a log.

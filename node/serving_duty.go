@@ -1,0 +1,103 @@
+package node
+
+import (
+	"errors"
+	"time"
+
+	"quorate/fsm"
+	logv1 "quorate/proto/quorate/log/v1"
+	quoratev1 "quorate/proto/quorate/v1"
+)
+
+const (
+	// servingDuty is how often the leader looks whether a set has lost its Primary.
+	servingDuty = 500 * time.Millisecond
+	// failoverRetry is the least time between two tries to swap the roles of a set.
+	failoverRetry = 5 * time.Second
+)
+
+// keepServing does what no server asks for, until the leadership ends: automatic failover, and clearing away rights of servers that left the topology.
+func (n *Node) keepServing(s *session) {
+	every := time.NewTicker(servingDuty)
+	defer every.Stop()
+	tried := map[string]time.Duration{}
+	for {
+		select {
+		case <-every.C:
+		case <-s.ctx.Done():
+			return
+		}
+		state, now := n.machine.latest.Load().state, n.cfg.Clock.Elapsed()
+		for _, set := range state.CurrentGeneration().GetTopology().GetSets() {
+			if at, ok := tried[set.GetId()]; ok && now-at < failoverRetry {
+				continue
+			}
+			if to := s.servings.failover(state, set, now); to != "" {
+				tried[set.GetId()] = now
+				n.swapRoles(s, state, set, to)
+			}
+		}
+		if m := s.servings.clearAway(state, now); m != nil {
+			n.moveServing(s, m)
+		}
+	}
+}
+
+// swapRoles publishes the swap that the set's policy authorised. Whoever published meanwhile goes first.
+func (n *Node) swapRoles(s *session, state *fsm.State, set *quoratev1.RedundantSet, to string) {
+	outcome, err := n.proposeIn(s.ctx, s, &logv1.Command{Body: &logv1.Command_SwapRoles{SwapRoles: &logv1.SwapRoles{
+		Set: set.GetId(), ExpectedGeneration: state.CurrentGeneration().GetNumber(), To: to, Why: fsm.SwapFailover,
+	}}})
+	if refused := fsm.RefusalOf(outcome); err == nil && refused != nil {
+		err = refused
+	}
+	if err != nil {
+		n.logger.Warn("automatic failover failed", "set", set.GetId(), "to", to, "error", err)
+		return
+	}
+	n.logger.Warn("automatic failover: most voters can't reach the Primary", "set", set.GetId(), "from", primaryOf(set), "to", to)
+}
+
+// failover returns the Backup that has to become the Primary of a set, empty if none.
+func (b *servings) failover(state *fsm.State, set *quoratev1.RedundantSet, now time.Duration) string {
+	policies := fsm.PoliciesOf(set)
+	primary := primaryOf(set)
+	if !policies.Automatic || primary == "" {
+		return ""
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.unreachable(state, primary, policies.FailoverAfter, now) {
+		return ""
+	}
+	for _, server := range set.GetServers() {
+		s, ok := b.said[server.GetMember()]
+		if server.GetRole() == roleBackup && ok && s.fit && now-s.at <= servingFresh {
+			return server.GetMember()
+		}
+	}
+	return ""
+}
+
+// clearAway returns a move that drops the right of a server which is in no set any more and can't be using it; nil if there is none.
+func (b *servings) clearAway(state *fsm.State, now time.Duration) *move {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, right := range state.AllServing() {
+		if _, _, ok := state.Server(right.GetServer()); ok || b.left(right.GetServer(), now) > 0 {
+			continue
+		}
+		m := &move{server: right.GetServer(), barred: []string{right.GetServer()}, done: make(chan struct{}), command: &logv1.Command{
+			Body: &logv1.Command_ReleaseServing{ReleaseServing: &logv1.ReleaseServing{Server: right.GetServer(), Generation: right.GetGeneration()}},
+		}}
+		b.begin(m)
+		return m
+	}
+	return nil
+}
+
+// isUnknown says whether the fate of a command is open.
+func isUnknown(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Kind == UnknownOutcome
+}
