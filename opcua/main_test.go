@@ -18,6 +18,7 @@ import (
 	"quorate/opcua/session"
 	"quorate/pki"
 	logv1 "quorate/proto/quorate/log/v1"
+	peerv1 "quorate/proto/quorate/peer/v1"
 	quoratev1 "quorate/proto/quorate/v1"
 	"quorate/redundancy"
 )
@@ -116,8 +117,12 @@ func (g *group) Changed() <-chan struct{} {
 	return g.changed
 }
 
-func (g *group) QuorumContact() time.Duration { return 0 }
-func (g *group) Diverged() bool               { return false }
+func (g *group) Diverged() bool { return false }
+
+// RenewServing gives everybody the lease that he wants: whose it may be is decided elsewhere.
+func (g *group) RenewServing(_ context.Context, r *peerv1.RenewServingRequest) (*peerv1.RenewServingResponse, error) {
+	return &peerv1.RenewServingResponse{Generation: r.GetGeneration(), Confirmed: true, Healthy: r.GetWantsHealthy()}, nil
+}
 
 // publish publishes one set of servers, with the mode.
 func (g *group) publish(mode string, servers ...*quoratev1.RedundantServer) {

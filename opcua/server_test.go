@@ -16,7 +16,7 @@ import (
 	"quorate/redundancy"
 )
 
-var healthyPrimary = redundancy.Inputs{Generation: 1, Set: "line-a", Role: redundancy.Primary, Peers: []string{"m2"}, Confirmed: true}
+var healthyPrimary = redundancy.Inputs{Generation: 1, Set: "line-a", Role: redundancy.Primary, Peers: []string{"m2"}, Lease: redundancy.Right}
 
 // values reads nodes and returns their values; those that aren't Good are their status.
 func values(t *testing.T, cfg ClientConfig, nodes ...string) []any {
@@ -109,7 +109,7 @@ func TestWitnessServesItsEndpointWithoutASet(t *testing.T) {
 	g := newGroup(t, "m1", "m2", "m3")
 	g.publish("WARM", serverNamed("m1", redundancy.Primary), serverNamed("m2", redundancy.Backup))
 	f := &fitness{}
-	f.move(redundancy.Inputs{Generation: 1, Confirmed: true})
+	f.move(redundancy.Inputs{Generation: 1, Lease: redundancy.Confirmed})
 	_, cfg := serve(t, listen(t), "m3", g, f)
 	expectValues(t, cfg, []any{byte(1), int32(0), []string{"urn:demo:m3"}, []string{}, []any{}, "Primary", "line-a", "BadNoCommunication"},
 		"ServiceLevel", "RedundancySupport", "ServerArray", "ServerUriArray", "RedundantServerArray",
@@ -126,7 +126,7 @@ func TestWitnessServesItsEndpointWithoutASet(t *testing.T) {
 func TestStateNamespaceFollowsTheGroup(t *testing.T) {
 	g := newGroup(t, "m1", "m2", "m3")
 	f := &fitness{}
-	f.move(redundancy.Inputs{Confirmed: true})
+	f.move(redundancy.Inputs{Lease: redundancy.Confirmed})
 	_, cfg := serve(t, listen(t), "m1", g, f)
 	expectValues(t, cfg, []any{uint64(0), nil, "BadNodeIdUnknown"}, "ns=2;s=topology/ConfigGenerationId", "ns=2;s=topology/TopologyDigest", "ns=2;s=servers/m1/Role")
 

@@ -168,8 +168,8 @@ func (e *Endpoint) serverBand(ctx space.ReadContext, state *fsm.State, server st
 	if !ok || !peer.Known {
 		return bad(ctx, ua.StatusBadNoCommunication)
 	}
-	_, s, _ := state.Server(server)
-	band, ok := redundancy.BandOf(peer.ServiceLevel, s.GetRole())
+	set, s, _ := state.Server(server)
+	band, ok := redundancy.PoliciesOf(set).BandOf(peer.ServiceLevel, s.GetRole())
 	if !ok { // The peer is still, or already, under another topology.
 		return bad(ctx, ua.StatusBadWaitingForInitialData)
 	}

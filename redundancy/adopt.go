@@ -2,7 +2,7 @@ package redundancy
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"time"
 
 	"quorate/fsm"
@@ -12,7 +12,7 @@ import (
 const (
 	// catchUpTimeout bounds one attempt to see the group's state as of now.
 	catchUpTimeout = 5 * time.Second
-	// proposeTimeout bounds one attempt to record an adoption.
+	// proposeTimeout bounds one proposal.
 	proposeTimeout = 5 * time.Second
 	// retryInterval is between attempts.
 	retryInterval = 200 * time.Millisecond
@@ -27,12 +27,14 @@ func (m *Manager) adopt(ctx context.Context) {
 	var settled uint64 // the generation that was recorded last, which the local state may not show yet
 	for {
 		changed := m.group.Changed()
+		st, next := m.standings.get()
 		var retry <-chan time.Time
-		if g := adoptable(m.group.Local().State, m.member); g > settled && !m.group.Diverged() {
-			if err := m.record(ctx, g); err != nil {
+		// That it was adopted releases what the server had before, so its level is made, and told, under the new generation first.
+		if g := adoptable(m.group.Local().State, m.member); g > settled && g == st.generation && st.ready {
+			if err := m.recordAdoption(ctx, g); err != nil {
 				// A new leader, an unknown outcome, a newer generation: the command is idempotent, so it is proposed again.
 				m.log.Debug("adoption not recorded yet", "generation", g, "error", err)
-				changed, retry = nil, time.After(retryInterval)
+				changed, next, retry = nil, nil, time.After(retryInterval)
 			} else {
 				settled = g
 			}
@@ -41,6 +43,7 @@ func (m *Manager) adopt(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-changed:
+		case <-next:
 		case <-retry:
 		}
 	}
@@ -85,18 +88,35 @@ func adoptable(state *fsm.State, member string) uint64 {
 	return current.GetNumber()
 }
 
-// record proposes that this member works under a generation.
-func (m *Manager) record(ctx context.Context, generation uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
-	defer cancel()
-	outcome, err := m.group.Propose(ctx, &logv1.Command{Body: &logv1.Command_AdoptGeneration{AdoptGeneration: &logv1.AdoptGeneration{
+// recordAdoption proposes that this member works under a generation.
+func (m *Manager) recordAdoption(ctx context.Context, generation uint64) error {
+	_, err := m.propose(ctx, &logv1.Command{Body: &logv1.Command_AdoptGeneration{AdoptGeneration: &logv1.AdoptGeneration{
 		Member: m.member, Generation: generation,
 	}}})
+	return err
+}
+
+// propose proposes one of the group's own commands, once. A refusal is an error of type *refusedError.
+func (m *Manager) propose(ctx context.Context, command *logv1.Command) (*logv1.Outcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, proposeTimeout)
+	defer cancel()
+	outcome, err := m.group.Propose(ctx, command)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if r := outcome.GetRefusal(); r != nil {
-		return fmt.Errorf("%s: %s", r.GetReason(), r.GetMessage())
+		return nil, &refusedError{r}
 	}
-	return nil
+	return outcome, nil
+}
+
+// refusedError is a refusal of the state machine.
+type refusedError struct{ refusal *logv1.Refusal }
+
+func (e *refusedError) Error() string { return e.refusal.GetReason() + ": " + e.refusal.GetMessage() }
+
+// refusedFor tells whether an error is a refusal for that reason.
+func refusedFor(err error, reason string) bool {
+	var refused *refusedError
+	return errors.As(err, &refused) && refused.refusal.GetReason() == reason
 }

@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"github.com/gopcua/opcua/ua"
+	"google.golang.org/protobuf/proto"
 
 	"quorate/fsm"
 	"quorate/node"
 	logv1 "quorate/proto/quorate/log/v1"
+	peerv1 "quorate/proto/quorate/peer/v1"
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
@@ -21,19 +23,24 @@ import (
 type group struct {
 	t testing.TB
 
-	mu      sync.Mutex
-	state   *fsm.State
-	index   uint64
-	changed chan struct{}
-	contact func() time.Duration
-	down    bool // nothing can be read or proposed
-	adopted []uint64
+	mu       sync.Mutex
+	state    *fsm.State
+	index    uint64
+	changed  chan struct{}
+	down     bool // nothing can be read, proposed or asked
+	adopted  []uint64
+	policies *quoratev1.RedundancyPolicies // of what is published next
+	// renew answers the questions for serving leases; asked are those that came.
+	renew func(context.Context, *peerv1.RenewServingRequest) (*peerv1.RenewServingResponse, error)
+	asked []*peerv1.RenewServingRequest
+	// recorded are the changes of level in the log.
+	recorded []*quoratev1.LevelChange
 
 	diverged atomic.Bool
 }
 
 func newGroup(t testing.TB, members ...string) *group {
-	g := &group{t: t, state: fsm.New(), changed: make(chan struct{}), contact: func() time.Duration { return 0 }}
+	g := &group{t: t, state: fsm.New(), changed: make(chan struct{}), renew: generous}
 	sync := &logv1.SyncMembers{}
 	for _, m := range members {
 		sync.Members = append(sync.Members, &logv1.SyncMembers_Member{Id: m, RaftAddress: m + ":7301", Voter: true})
@@ -41,6 +48,11 @@ func newGroup(t testing.TB, members ...string) *group {
 	g.apply(&logv1.Command{Body: &logv1.Command_OpenTerm{OpenTerm: &logv1.OpenTerm{Term: 1, Leader: members[0]}}})
 	g.apply(&logv1.Command{Body: &logv1.Command_SyncMembers{SyncMembers: sync}})
 	return g
+}
+
+// generous is a leader that confirms everybody and gives everybody what he wants.
+func generous(_ context.Context, r *peerv1.RenewServingRequest) (*peerv1.RenewServingResponse, error) {
+	return &peerv1.RenewServingResponse{Generation: r.GetGeneration(), Confirmed: true, Healthy: r.GetWantsHealthy()}, nil
 }
 
 // apply applies a command that must be accepted.
@@ -89,11 +101,18 @@ func (g *group) Changed() <-chan struct{} {
 	return g.changed
 }
 
-func (g *group) QuorumContact() time.Duration {
+func (g *group) RenewServing(ctx context.Context, r *peerv1.RenewServingRequest) (*peerv1.RenewServingResponse, error) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.contact()
+	g.asked = append(g.asked, r)
+	renew, down := g.renew, g.down
+	g.mu.Unlock()
+	if down {
+		return nil, errNoLeader
+	}
+	return renew(ctx, r)
 }
+
+var errNoLeader = errors.New("no leader")
 
 func (g *group) Diverged() bool { return g.diverged.Load() }
 
@@ -103,9 +122,12 @@ func (g *group) Propose(ctx context.Context, c *logv1.Command) (*logv1.Outcome, 
 	if a := c.GetAdoptGeneration(); a != nil && !down {
 		g.adopted = append(g.adopted, a.GetGeneration())
 	}
+	if l := c.GetRecordLevels(); l != nil && !down {
+		g.recorded = append(g.recorded, l.GetChanges()...)
+	}
 	g.mu.Unlock()
 	if down {
-		return nil, errors.New("no leader")
+		return nil, errNoLeader
 	}
 	return g.commit(c)
 }
@@ -128,8 +150,13 @@ func (g *group) publish(servers ...*quoratev1.RedundantServer) {
 	g.t.Helper()
 	topology := &quoratev1.Topology{}
 	if len(servers) > 0 {
+		policies := &quoratev1.RedundancyPolicies{}
+		if g.policies != nil {
+			policies = proto.CloneOf(g.policies)
+		}
+		policies.MaxServers = 4
 		topology.Sets = []*quoratev1.RedundantSet{{
-			Id: "line-a", Mode: "WARM", Servers: servers, Policies: &quoratev1.RedundancyPolicies{MaxServers: 4},
+			Id: "line-a", Mode: "WARM", Servers: servers, Policies: policies,
 		}}
 	}
 	current := g.Local().State.CurrentGeneration().GetNumber()

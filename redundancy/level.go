@@ -1,77 +1,11 @@
 package redundancy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 )
-
-// Roles of a server, as a topology declares them. No member ever elects one.
-const (
-	Primary = "Primary"
-	Backup  = "Backup"
-)
-
-// Band is a named ServiceLevel value (redundancy.md §2). Bands are ordered as in the table there, the best first.
-type Band uint8
-
-// The bands.
-const (
-	Authoritative Band = iota
-	Isolated
-	MidApply
-	Unconfirmed
-	Recovering
-	InvalidTopology
-	NoData
-	Maintenance
-	bandCount
-)
-
-// table holds the ServiceLevel of each band for a Primary and for a Backup.
-var table = [bandCount]struct {
-	name            string
-	primary, backup byte
-}{
-	Authoritative:   {"Authoritative", 255, 100},
-	Isolated:        {"Isolated", 230, 80},
-	MidApply:        {"Mid-apply", 200, 50},
-	Unconfirmed:     {"Unconfirmed", 190, 70},
-	Recovering:      {"Recovering", 180, 30},
-	InvalidTopology: {"InvalidTopology", 2, 2},
-	NoData:          {"NoData", 1, 1},
-	Maintenance:     {"Maintenance", 0, 0},
-}
-
-// String returns the band's name as people and OPC UA clients see it.
-func (b Band) String() string {
-	if b >= bandCount {
-		return fmt.Sprintf("Band(%d)", uint8(b))
-	}
-	return table[b].name
-}
-
-// Value returns the ServiceLevel of the band, 0 to 255, for a role. Only Primary has the higher column.
-func (b Band) Value(role string) byte {
-	if b >= bandCount {
-		b = NoData
-	}
-	if role == Primary {
-		return table[b].primary
-	}
-	return table[b].backup
-}
-
-// BandOf returns the band whose value for the role is level: what a peer's ServiceLevel means. ok is false if no band
-// has that value.
-func BandOf(level byte, role string) (b Band, ok bool) {
-	for b := range bandCount {
-		if b.Value(role) == level {
-			return b, true
-		}
-	}
-	return NoData, false
-}
 
 // Fault says why a server has no data to serve.
 type Fault uint8
@@ -83,6 +17,8 @@ const (
 	NotInitialised
 	// Diverged: the member's state was found to differ from the majority's.
 	Diverged
+	// Unanswered: the server is new in its set, and the group has not answered its first question for a serving lease yet.
+	Unanswered
 	// Stale: the level's own watchdog found no fresh computation for WatchdogLimit.
 	Stale
 	faultCount
@@ -90,9 +26,26 @@ const (
 
 var faultReasons = [faultCount]string{
 	NotInitialised: "not initialised: the state of the group is not known yet",
+	Unanswered:     "not initialised: the group's first word on this server is awaited",
 	Diverged:       "diverged: this member's state differs from the group's",
 	Stale:          "watchdog: no fresh computation of the level for " + WatchdogLimit.String(),
 }
+
+// Lease is what a server's serving lease lets it do at a moment.
+type Lease uint8
+
+// The kinds of lease. Each lets a server do what the one before it does.
+const (
+	// NoLease: none is valid, so the group does not confirm the server's role.
+	NoLease Lease = iota
+	// Confirmed: the group confirms the server's role; the right to Healthy levels is not the server's.
+	Confirmed
+	// Right: the server may advertise the Healthy levels of its role.
+	Right
+	// StandIn: a Backup may advertise the level of a stand-in, because the group confirms that the Primary is gone.
+	StandIn
+	leaseCount
+)
 
 // Inputs is everything that a level depends on. Evaluate of equal Inputs is equal, on every member and for ever.
 type Inputs struct {
@@ -106,10 +59,12 @@ type Inputs struct {
 	Peers, Unreachable []string
 	// MidApply: the server holds an open apply lease.
 	MidApply bool
-	// Confirmed: the group confirms the server's role now.
-	Confirmed bool
-	// Hold: the set's policy quorumLoss is hold, which leaves the Unconfirmed band out.
-	Hold bool
+	// Lease is what the server's serving lease lets it do now.
+	Lease Lease
+	// Denied is the leader's word on why it did not give a Healthy lease, for people; empty if it has said nothing.
+	Denied string
+	// Policies are those of the server's set.
+	Policies Policies
 	// Recovering: the server is back from a fault, and its dwell or its witness read is outstanding.
 	Recovering bool
 	// Inconsistencies are the contradictions that were found at run time (redundancy.md §5), for people.
@@ -123,8 +78,8 @@ type Inputs struct {
 
 func (in Inputs) equal(o Inputs) bool {
 	return in.Generation == o.Generation && in.Set == o.Set && in.Role == o.Role && slices.Equal(in.Peers, o.Peers) &&
-		slices.Equal(in.Unreachable, o.Unreachable) && in.MidApply == o.MidApply && in.Confirmed == o.Confirmed && in.Hold == o.Hold &&
-		in.Recovering == o.Recovering && slices.Equal(in.Inconsistencies, o.Inconsistencies) && in.Fault == o.Fault &&
+		slices.Equal(in.Unreachable, o.Unreachable) && in.MidApply == o.MidApply && in.Lease == o.Lease && in.Denied == o.Denied &&
+		in.Policies == o.Policies && in.Recovering == o.Recovering && slices.Equal(in.Inconsistencies, o.Inconsistencies) && in.Fault == o.Fault &&
 		in.Maintenance == o.Maintenance && in.MaintenanceReason == o.MaintenanceReason
 }
 
@@ -148,12 +103,9 @@ func (l Level) Equal(o Level) bool {
 		slices.Equal(l.Reasons, o.Reasons)
 }
 
-// Healthy is the least ServiceLevel of the Healthy sub-range (Part 4 §6.6.2.4.2): a client stays with such a server.
-const Healthy = 200
-
 // Evaluate is the level function: pure, and total over every combination of inputs. Of the bands that apply, the one with
 // the lowest value wins; so a Backup that is mid-apply is at 50 even when it is also Unconfirmed (70), while a Primary
-// in the same case is at 190.
+// in the same case is at 190. A stand-in keeps the band that it would have otherwise: Authoritative or Isolated.
 func Evaluate(in Inputs) Level {
 	if in.Set == "" {
 		// A witness serves no data. Maintenance is of servers, so nothing can bring a witness to 0.
@@ -171,11 +123,16 @@ func Evaluate(in Inputs) Level {
 			continue
 		}
 		l.Reasons = append(l.Reasons, reasons...)
-		if b.Value(in.Role) < l.Band.Value(in.Role) {
+		if in.Policies.Value(b, in.Role) < in.Policies.Value(l.Band, in.Role) {
 			l.Band = b
 		}
 	}
-	if l.Value = l.Band.Value(in.Role); len(in.Unreachable) > 0 && len(in.Unreachable) < len(in.Peers) {
+	l.Value = in.Policies.Value(l.Band, in.Role)
+	if in.standsIn() && l.Band <= Isolated {
+		l.Value = in.Policies.StandIn
+		l.Reasons = append(l.Reasons, "stand-in: the group confirms that the Primary is gone")
+	}
+	if len(in.Unreachable) > 0 && len(in.Unreachable) < len(in.Peers) {
 		// It moves no level while another peer answers, but whoever looks for the cause of the next step wants to know.
 		l.Reasons = append(l.Reasons, "unreachable: "+strings.Join(in.Unreachable, ", "))
 	}
@@ -204,7 +161,14 @@ func (in *Inputs) applies(b Band) []string {
 	case Recovering:
 		return one(in.Recovering, "recovering: back from a fault")
 	case Unconfirmed:
-		return one(!in.Confirmed && !in.Hold, "unconfirmed: the group cannot confirm this server's role")
+		switch {
+		case in.Policies.Hold:
+			return nil
+		case in.Lease == NoLease:
+			return []string{"unconfirmed: the group cannot confirm this server's role"}
+		case in.Role == Primary && in.Lease == Confirmed:
+			return []string{"unconfirmed: " + cmp.Or(in.Denied, "the right to a Healthy level is not given yet")}
+		}
 	case MidApply:
 		return one(in.MidApply, "mid-apply: an apply lease is open")
 	case Isolated:
@@ -213,6 +177,11 @@ func (in *Inputs) applies(b Band) []string {
 			"isolated: no peer of the set is reachable: "+strings.Join(in.Unreachable, ", "))
 	}
 	return nil
+}
+
+// standsIn tells whether the server may advertise the level of a stand-in. A lease that was given to a Backup makes a Primary no stand-in.
+func (in *Inputs) standsIn() bool {
+	return in.Role != Primary && in.Lease == StandIn && in.Policies.StandIn != 0
 }
 
 func (f Fault) reason() string {

@@ -33,6 +33,9 @@ func (m *Manager) notify() {
 		return
 	}
 	m.advertised, m.peersSeen = level, peers
+	if moved {
+		m.history.note(before, level, m.now())
+	}
 	subscribers := slices.Collect(maps.Keys(m.subscribers))
 	m.notifying.Unlock()
 	if moved {
@@ -65,7 +68,10 @@ func (m *Manager) watchdog(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			m.notify()
+			// While Run turns it tells everything itself, and waits until everybody was told.
+			if m.stalled(m.now()) {
+				m.notify()
+			}
 		}
 	}
 }

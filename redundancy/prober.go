@@ -6,7 +6,9 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/gopcua/opcua/id"
@@ -18,6 +20,8 @@ import (
 const (
 	// maxHealthBody is how much of a health answer is read: its status is what counts.
 	maxHealthBody = 4 << 10
+	// maxDescribedBytes is how much is kept of each text that a peer says of itself.
+	maxDescribedBytes = 512
 	// idleHealthConnection is how long the connection of a peer that is probed no more stays open.
 	idleHealthConnection = 30 * time.Second
 )
@@ -93,18 +97,38 @@ func checkNodeID(node string) error {
 	return nil
 }
 
+// stateNamespace is the namespace in which our servers say what they work under. Package opcua makes its nodes, and tests that probes find them.
+const stateNamespace = "urn:quorate:state"
+
 // probe keeps one OPC UA session to one peer for as long as it works.
 type probe struct {
 	prober  *prober
 	target  Target
 	session *session.Session
+	nodes   []*ua.NodeID // what one probe reads through this session, in the order of interpret
 }
 
-// sampled are the nodes that one probe reads, in this order.
+// sampled are the nodes that every server has.
 var sampled = []*ua.NodeID{
 	ua.NewNumericNodeID(0, id.Server_ServiceLevel),
 	ua.NewNumericNodeID(0, id.Server_ServerStatus_State),
 	ua.NewNumericNodeID(0, id.Server_ServerArray),
+}
+
+// described are what our servers say of themselves. The generation is read before and after the rest: where both are the same, the rest is of it.
+var described = []string{"ConfigGenerationId", "TopologyDigest", "Role", "ConfigGenerationId"}
+
+// nodesOf returns what to read of a server with that NamespaceArray: the index of our namespace is each server's own matter.
+func nodesOf(server string, namespaces []string) []*ua.NodeID {
+	nodes := slices.Clone(sampled)
+	index := slices.Index(namespaces, stateNamespace)
+	if index < 0 || index > math.MaxUint16 {
+		return nodes
+	}
+	for _, name := range described {
+		nodes = append(nodes, ua.NewStringNodeID(uint16(index), "servers/"+server+"/"+name))
+	}
+	return nodes
 }
 
 func (p *probe) Sample(ctx context.Context) (Sample, error) {
@@ -155,17 +179,32 @@ func (p *probe) health(ctx context.Context) error {
 // read is the half with authority. A session that failed is closed.
 func (p *probe) read(ctx context.Context) (s Sample, err error) {
 	if p.session == nil {
-		if p.session, err = p.prober.session(ctx, p.target.EndpointURL, "quorate probe"); err != nil {
-			p.session = nil
+		if err := p.open(ctx); err != nil {
 			return Sample{}, err
 		}
 	}
-	values, err := p.session.Read(ctx, sampled...)
+	values, err := p.session.Read(ctx, p.nodes...)
 	if err != nil {
 		p.Close()
 		return Sample{}, fmt.Errorf("read %s: %w", p.target.EndpointURL, err)
 	}
 	return interpret(values)
+}
+
+// open opens the session, and asks how the namespaces are numbered in it.
+func (p *probe) open(ctx context.Context) error {
+	s, err := p.prober.session(ctx, p.target.EndpointURL, "quorate probe")
+	if err != nil {
+		return err
+	}
+	values, err := s.Read(ctx, ua.NewNumericNodeID(0, id.Server_NamespaceArray))
+	if err != nil {
+		s.Close()
+		return fmt.Errorf("read the namespaces of %s: %w", p.target.EndpointURL, err)
+	}
+	namespaces, _ := content(values[0]).([]string)
+	p.session, p.nodes = s, nodesOf(p.target.Server, namespaces)
+	return nil
 }
 
 // interpret makes a sample of what was read. Only ServiceLevel is indispensable.
@@ -181,6 +220,16 @@ func interpret(values []*ua.DataValue) (Sample, error) {
 	if uris, ok := content(values[2]).([]string); ok && len(uris) > 0 {
 		s.ApplicationURI = uris[0]
 	}
+	if own := values[len(sampled):]; len(own) == len(described) {
+		before, _ := content(own[0]).(uint64)
+		digest, _ := content(own[1]).(string)
+		role, _ := content(own[2]).(string)
+		after, _ := content(own[3]).(uint64)
+		if before == after && before != 0 {
+			s.Generation, s.Digest, s.Role = before, bounded(digest, maxDescribedBytes), bounded(role, maxDescribedBytes)
+		}
+	}
+	s.ApplicationURI = bounded(s.ApplicationURI, maxDescribedBytes)
 	return s, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,15 +16,25 @@ import (
 func TestInterpretTakesWhateverAPeerAnswers(t *testing.T) {
 	value := func(v any) *ua.DataValue { return &ua.DataValue{Value: ua.MustVariant(v)} }
 	level, state, uris := value(byte(200)), value(int32(3)), value([]string{"urn:demo:m2", "urn:demo:m1"})
+	generation, digest, role := value(uint64(7)), value("abc"), value("Primary")
 	for _, c := range []struct {
 		name   string
 		values []*ua.DataValue
 		want   Sample
 		err    string
 	}{
-		{"everything", []*ua.DataValue{level, state, uris}, Sample{200, ua.ServerStateSuspended, "urn:demo:m2"}, ""},
-		{"the level only", []*ua.DataValue{level, {Status: ua.StatusBadNodeIDUnknown}, {}}, Sample{200, ua.ServerStateUnknown, ""}, ""},
-		{"other types", []*ua.DataValue{level, value("running"), value([]string{})}, Sample{200, ua.ServerStateUnknown, ""}, ""},
+		{"everything", []*ua.DataValue{level, state, uris, generation, digest, role, generation}, Sample{200, ua.ServerStateSuspended, "urn:demo:m2", 7, "abc", "Primary"}, ""},
+		{"no server of ours", []*ua.DataValue{level, state, uris}, Sample{ServiceLevel: 200, State: ua.ServerStateSuspended, ApplicationURI: "urn:demo:m2"}, ""},
+		{"between two generations", []*ua.DataValue{level, state, uris, value(uint64(6)), digest, role, generation},
+			Sample{ServiceLevel: 200, State: ua.ServerStateSuspended, ApplicationURI: "urn:demo:m2"}, ""},
+		{"no generation yet", []*ua.DataValue{level, state, uris, value(uint64(0)), {}, role, value(uint64(0))},
+			Sample{ServiceLevel: 200, State: ua.ServerStateSuspended, ApplicationURI: "urn:demo:m2"}, ""},
+		{"described by other types", []*ua.DataValue{level, state, uris, generation, value(int32(1)), value([]string{"Primary"}), generation},
+			Sample{ServiceLevel: 200, State: ua.ServerStateSuspended, ApplicationURI: "urn:demo:m2", Generation: 7}, ""},
+		{"endless texts", []*ua.DataValue{level, state, value([]string{strings.Repeat("u", 1<<16)}), generation, value(strings.Repeat("d", 1<<16)), role, generation},
+			Sample{200, ua.ServerStateSuspended, strings.Repeat("u", maxDescribedBytes), 7, strings.Repeat("d", maxDescribedBytes), "Primary"}, ""},
+		{"the level only", []*ua.DataValue{level, {Status: ua.StatusBadNodeIDUnknown}, {}}, Sample{ServiceLevel: 200, State: ua.ServerStateUnknown}, ""},
+		{"other types", []*ua.DataValue{level, value("running"), value([]string{})}, Sample{ServiceLevel: 200, State: ua.ServerStateUnknown}, ""},
 		{"no level", []*ua.DataValue{{Status: ua.StatusBadNotReadable}, state, uris}, Sample{}, "ServiceLevel"},
 		{"an uncertain level", []*ua.DataValue{{Status: ua.StatusUncertain, Value: ua.MustVariant(byte(255))}, state, uris}, Sample{}, "ServiceLevel"},
 		{"a level without a value", []*ua.DataValue{{}, state, uris}, Sample{}, "ServiceLevel"},
@@ -33,6 +44,26 @@ func TestInterpretTakesWhateverAPeerAnswers(t *testing.T) {
 		if got != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
 			t.Errorf("%s: %+v, %v", c.name, got, err)
 		}
+	}
+}
+
+func TestNodesAreThoseOfThePeersOwnNamespaceTable(t *testing.T) {
+	names := func(nodes []*ua.NodeID) (list []string) {
+		for _, n := range nodes {
+			list = append(list, n.String())
+		}
+		return list
+	}
+	standard := []string{"i=2267", "i=2259", "i=2254"}
+	if got := names(nodesOf("m2", []string{"http://opcfoundation.org/UA/", "urn:other"})); !slices.Equal(got, standard) {
+		t.Errorf("of a server that is none of ours %v are read", got)
+	}
+	want := append(standard, "ns=3;s=servers/m2/ConfigGenerationId", "ns=3;s=servers/m2/TopologyDigest", "ns=3;s=servers/m2/Role", "ns=3;s=servers/m2/ConfigGenerationId")
+	if got := names(nodesOf("m2", []string{"", "urn:a", "urn:b", stateNamespace})); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := nodesOf("m2", append(make([]string, 1<<16), stateNamespace)); len(got) != len(standard) {
+		t.Errorf("an index that no NodeId has is read: %v", names(got))
 	}
 }
 

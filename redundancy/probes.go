@@ -11,7 +11,10 @@ import (
 
 	"github.com/gopcua/opcua/ua"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"quorate/fsm"
+	peerv1 "quorate/proto/quorate/peer/v1"
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
@@ -34,6 +37,9 @@ type Sample struct {
 	ServiceLevel   byte
 	State          ua.ServerState
 	ApplicationURI string // ServerArray[0]
+	// What the peer says of itself in the namespace urn:quorate:state; zero if it isn't one of ours, or was between two generations.
+	Generation   uint64 // that it adopted
+	Digest, Role string // under that generation
 }
 
 // Prober makes the probes. NewProber's is the real one.
@@ -62,7 +68,8 @@ type PeerView struct {
 	Sample         // the last good one
 	Failures  int  // consecutive failed samples
 	LastSeen  time.Time
-	LastError string // empty after a good sample
+	LastError string    // empty after a good sample
+	Lost      time.Time // since when it is not Reachable
 }
 
 // peer is the record of one peer. It outlives generations, so that a publish makes nobody reachable who isn't.
@@ -71,7 +78,14 @@ type peer struct {
 	good int // consecutive good samples
 }
 
-// probes runs a loop for each peer of the current generation.
+// watched is a server of which this member votes whether it can be reached.
+type watched struct {
+	target  Target
+	own     bool // it is of this member's set
+	primary bool
+}
+
+// probes runs a loop for each peer of the current generation, and for each Primary that this member votes on.
 type probes struct {
 	prober   Prober
 	settings Settings
@@ -87,8 +101,11 @@ type probes struct {
 
 	mu         sync.Mutex
 	generation uint64
+	voter      bool
+	round      uint64 // moves when the two before do: what an older round finds is outdated
 	peers      map[string]*peer
-	order      []string
+	order      []string // of this member's set
+	primaries  []string
 	cancel     context.CancelFunc
 }
 
@@ -96,7 +113,7 @@ func newProbes(prober Prober, settings Settings, now func() time.Time, log *slog
 	return &probes{prober: prober, settings: settings, now: now, log: log, changed: changed, cancel: func() {}}
 }
 
-// peersOf returns the other servers of a member's set: a member probes these and no others.
+// peersOf returns the other servers of a member's set: its level depends on these and no others.
 func peersOf(set *quoratev1.RedundantSet, member string) []*quoratev1.RedundantServer {
 	var peers []*quoratev1.RedundantServer
 	for _, s := range set.GetServers() {
@@ -107,30 +124,58 @@ func peersOf(set *quoratev1.RedundantSet, member string) []*quoratev1.RedundantS
 	return peers
 }
 
+// targets are the servers that a member probes: those of its own set and, by a voter, the Primaries of sets in which something depends on whether the
+// voters can reach them.
+func targets(state *fsm.State, member string, voter bool) (list []watched) {
+	own, _, _ := state.Server(member)
+	for _, set := range state.CurrentGeneration().GetTopology().GetSets() {
+		mine := own != nil && set.GetId() == own.GetId()
+		policies := fsm.PoliciesOf(set)
+		votes := voter && (policies.StandIn != 0 || policies.Automatic)
+		if !mine && !votes {
+			continue
+		}
+		for _, s := range peersOf(set, member) {
+			w := watched{own: mine, primary: s.GetRole() == Primary,
+				target: Target{Server: s.GetMember(), HealthURL: s.GetHealthUrl(), EndpointURL: s.GetEndpointUrl()}}
+			if w.own || w.primary {
+				list = append(list, w)
+			}
+		}
+	}
+	return list
+}
+
 // follow makes the probes those of the current generation. It does nothing if they are already.
 func (p *probes) follow(ctx context.Context, state *fsm.State, member string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	current := state.CurrentGeneration().GetNumber()
-	if current == p.generation {
+	record, _ := state.Member(member)
+	if current == p.generation && record.GetVoter() == p.voter {
 		return
 	}
 	p.cancel() // What is in flight ends, and what still comes in is of an older generation.
 	ctx, p.cancel = context.WithCancel(ctx)
-	p.generation = current
+	p.generation, p.voter = current, record.GetVoter()
+	p.round++
 	before := p.peers
-	p.peers, p.order = make(map[string]*peer), nil
-	set, _, _ := state.Server(member)
-	for _, s := range peersOf(set, member) {
-		known, ok := before[s.GetMember()]
+	p.peers, p.order, p.primaries = make(map[string]*peer), nil, nil
+	for _, w := range targets(state, member, p.voter) {
+		server := w.target.Server
+		known, ok := before[server]
 		if !ok {
-			known = &peer{view: PeerView{Server: s.GetMember(), Reachable: true}}
+			known = &peer{view: PeerView{Server: server, Reachable: true}}
 		}
-		p.peers[s.GetMember()] = known
-		p.order = append(p.order, s.GetMember())
-		target := Target{Server: s.GetMember(), HealthURL: s.GetHealthUrl(), EndpointURL: s.GetEndpointUrl()}
-		generation := p.generation
-		p.running.Go(func() { p.run(ctx, generation, target) })
+		p.peers[server] = known
+		if w.own {
+			p.order = append(p.order, server)
+		}
+		if w.primary {
+			p.primaries = append(p.primaries, server)
+		}
+		round := p.round
+		p.running.Go(func() { p.run(ctx, round, w.target) })
 	}
 	p.version.Add(1)
 }
@@ -144,7 +189,7 @@ func (p *probes) stop() {
 }
 
 // run probes one peer until ctx ends.
-func (p *probes) run(ctx context.Context, generation uint64, target Target) {
+func (p *probes) run(ctx context.Context, round uint64, target Target) {
 	probe := p.prober.Open(target)
 	defer probe.Close()
 	alarm := time.NewTimer(0)
@@ -159,7 +204,7 @@ func (p *probes) run(ctx context.Context, generation uint64, target Target) {
 		sampling, cancel := context.WithTimeout(ctx, p.settings.ProbeTimeout)
 		sample, err := p.sample(sampling, probe)
 		cancel()
-		failures := p.note(generation, target.Server, sample, err)
+		failures := p.note(round, target.Server, sample, err)
 		alarm.Reset(p.delay(failures, rand.Float64()) - time.Since(begun))
 	}
 }
@@ -194,11 +239,11 @@ func (p *probes) delay(failures int, chance float64) time.Duration {
 }
 
 // note records a result, and returns how many samples have failed in a row. A result of an older generation counts for nothing.
-func (p *probes) note(generation uint64, server string, s Sample, err error) (failures int) {
+func (p *probes) note(round uint64, server string, s Sample, err error) (failures int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	peer, ok := p.peers[server]
-	if generation != p.generation || !ok {
+	if round != p.round || !ok {
 		p.dropped.Add(1)
 		return 0
 	}
@@ -209,8 +254,8 @@ func (p *probes) note(generation uint64, server string, s Sample, err error) (fa
 		peer.good = 0
 		v.Failures++
 		v.LastError = err.Error()
-		if v.Failures >= p.settings.FailedSamples {
-			v.Reachable = false
+		if v.Failures >= p.settings.FailedSamples && v.Reachable {
+			v.Reachable, v.Lost = false, p.now()
 		}
 	} else {
 		p.good.Add(1)
@@ -218,11 +263,11 @@ func (p *probes) note(generation uint64, server string, s Sample, err error) (fa
 		v.Failures, v.LastError = 0, ""
 		v.Known, v.Sample, v.LastSeen = true, s, p.now()
 		if peer.good >= p.settings.GoodSamples {
-			v.Reachable = true
+			v.Reachable, v.Lost = true, time.Time{}
 		}
 	}
 	if v.Reachable != before.Reachable {
-		p.log.Info("peer reachability changed", "peer", server, "reachable", v.Reachable, "generation", generation, "error", v.LastError)
+		p.log.Info("peer reachability changed", "peer", server, "reachable", v.Reachable, "generation", p.generation, "error", v.LastError)
 	}
 	if v.Reachable != before.Reachable || v.Known != before.Known || v.Sample != before.Sample {
 		p.version.Add(1)
@@ -236,6 +281,35 @@ func (p *probes) unreachable(server string) bool {
 	defer p.mu.Unlock()
 	peer, ok := p.peers[server]
 	return ok && !peer.view.Reachable
+}
+
+// watches tells whether this member votes on some Primary.
+func (p *probes) watches() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.voter && len(p.primaries) > 0
+}
+
+// votes returns the Primaries that this member cannot reach, and since when.
+func (p *probes) votes(now time.Time) (lost []*peerv1.UnreachableServer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, server := range p.primaries {
+		if v := p.peers[server].view; !v.Reachable {
+			lost = append(lost, &peerv1.UnreachableServer{Server: server, Age: durationpb.New(max(now.Sub(v.Lost), 0))})
+		}
+	}
+	return lost
+}
+
+// seen returns the last good sample of a peer; ok is false if there is none.
+func (p *probes) seen(server string) (s Sample, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if peer, known := p.peers[server]; known && peer.view.Known {
+		return peer.view.Sample, true
+	}
+	return Sample{}, false
 }
 
 // views returns what is known of each peer, in the order of the topology.

@@ -1,16 +1,20 @@
-// Package redundancy decides how fit a server is: it turns the replicated state, the contact with the group and what the
+// Package redundancy decides how fit a server is: it turns the replicated state, the server's serving lease and what the
 // probes see of the other servers into the ServiceLevel that this member's OPC UA endpoint advertises.
 //
 // The decision itself is [Evaluate], a pure function of [Inputs] over the band table of redundancy.md §2; nothing else
 // computes a level, so that `topology plan` predicts exactly what servers will do. The [Manager] gathers the inputs of
 // one member. It looks again whenever the state machine applied something, a probe came back or time passed, and tells its
-// subscribers when the level moved. What depends on the moment — whether the group was heard from within the TTL of a
-// serving lease, whether the manager's own loop still turns — is judged again at each [Manager.Level], so that a
-// process that was stopped for a while never serves a level that has run out meanwhile.
+// subscribers when the level moved. What depends on the moment — whether the serving lease still runs, whether the
+// manager's own loop still turns — is judged again at each [Manager.Level], so that a process that was stopped for a
+// while never serves a level that has run out meanwhile.
 //
-// Around it stand the prober (probes.go: is a peer reachable, and what does it advertise?), recovery (recovery.go: back from a
-// fault, how long until healthy?) and adoption (adopt.go: the record in the log that this member works under a
-// generation). Roles are declared in the topology; nothing here ever elects one.
+// Around it stand the serving lease (serving.go: may this server be Healthy now?), the prober (probes.go: is a peer reachable, and
+// what does it say of itself?), recovery (recovery.go: back from a fault, how long until healthy?), adoption (adopt.go: the
+// record in the log that this member works under a generation), applies (apply.go: this server's turn in a roll-out) and the
+// history of levels (history.go). Roles are declared in the topology; nothing here ever elects one.
+//
+// One order holds throughout: a change of state is first judged, then told to the subscribers, and only then does the group hear that
+// this server works under it (standing). Whoever the group makes Healthy in its place can't be so before it has stopped.
 package redundancy
 
 import (
@@ -24,18 +28,16 @@ import (
 	"quorate/fsm"
 	"quorate/node"
 	logv1 "quorate/proto/quorate/log/v1"
+	peerv1 "quorate/proto/quorate/peer/v1"
 	quoratev1 "quorate/proto/quorate/v1"
 	"quorate/telemetry"
 )
 
 const (
-	// ServingLeaseTTL is for how long the last word of the leader confirms a server's role. An election is shorter, so it alone
-	// moves no level.
-	ServingLeaseTTL = 5 * time.Second
 	// WatchdogLimit is the age at which a computation of the level is no longer believed.
 	WatchdogLimit = 10 * time.Second
 
-	// refreshInterval bounds how long a change that nothing announces, such as contact with the group regained, goes unseen.
+	// refreshInterval bounds how long a change that nothing announces, such as divergence, goes unseen.
 	refreshInterval = 250 * time.Millisecond
 	// watchdogInterval is how often the watchdog looks whether subscribers must be told that the level ran out.
 	watchdogInterval = time.Second
@@ -49,12 +51,12 @@ type Group interface {
 	Read(context.Context, *quoratev1.ReadOptions) (node.View, error)
 	// Changed is closed when the next batch has been applied.
 	Changed() <-chan struct{}
-	// QuorumContact is the age of the last contact with a leader that the majority follows.
-	QuorumContact() time.Duration
 	// Diverged reports whether this member's state was found to differ from the majority's.
 	Diverged() bool
 	// Propose puts a command into the log. Refusals are in the outcome.
 	Propose(context.Context, *logv1.Command) (*logv1.Outcome, error)
+	// RenewServing asks the leader for a serving lease, and tells it what this member sees.
+	RenewServing(context.Context, *peerv1.RenewServingRequest) (*peerv1.RenewServingResponse, error)
 }
 
 // Config is what a Manager needs. Member, Group and Prober are required.
@@ -68,7 +70,9 @@ type Config struct {
 	ApplicationURI string
 	// EndpointURL is where this member's own OPC UA endpoint listens: the witness node is read through it.
 	EndpointURL string
-	Settings    Settings
+	// Applier puts a generation into effect that this server has to apply. Nil means that there is nothing to do but to say so.
+	Applier  Applier
+	Settings Settings
 	// Now is the clock that judges; nil means time.Now. Its readings must carry a monotonic part where they decide.
 	Now    func() time.Time
 	Logger *slog.Logger // nil means slog.Default
@@ -139,6 +143,7 @@ type Manager struct {
 	group          Group
 	applicationURI string
 	endpointURL    string
+	applier        Applier
 	settings       Settings
 	now            func() time.Time
 	log            *slog.Logger
@@ -153,8 +158,12 @@ type Manager struct {
 	judgement   atomic.Pointer[judgement]
 	computing   sync.Mutex // held while a judgement is made, so that an older one never replaces a newer one
 
-	probes   *probes
-	recovery *recovery
+	probes    *probes
+	recovery  *recovery
+	serving   serving
+	standings *standings
+	history   history
+	asking    struct{ answered, failed atomic.Uint64 } // questions for a serving lease
 
 	notifying   sync.Mutex // guards what follows
 	advertised  Level
@@ -162,14 +171,31 @@ type Manager struct {
 	subscribers map[*func()]struct{}
 }
 
-// judgement is a level for each way in which the moment can matter, all made from one state.
+// judgement is a level for each way in which the moment can matter, all made from one state and one serving lease. It is one value that is replaced as
+// a whole: who reads a level reads the lease that it stands on with it.
 type judgement struct {
 	revision, version uint64 // of the state, and of what Manager itself knows
 	inputs            Inputs
-	confirmed         Level
-	unconfirmed       Level
-	stale             Level
-	diverged          Level
+	lease             lease
+	epoch             uint64
+
+	healthy     Level // while the Healthy part of the lease runs
+	confirmed   Level // while the lease runs
+	unconfirmed Level
+	stale       Level
+	diverged    Level
+	wants, fit  bool // as in standing
+}
+
+// at returns the level at a moment of the manager's monotonic clock.
+func (j *judgement) at(now time.Duration) Level {
+	switch {
+	case now < j.lease.healthy:
+		return j.healthy
+	case now < j.lease.confirmed:
+		return j.confirmed
+	}
+	return j.unconfirmed
 }
 
 // New checks the configuration. The error names the setting that is wrong.
@@ -197,6 +223,7 @@ func New(cfg Config) (*Manager, error) {
 		group:          cfg.Group,
 		applicationURI: cfg.ApplicationURI,
 		endpointURL:    cfg.EndpointURL,
+		applier:        cfg.Applier,
 		settings:       settings,
 		now:            cfg.Now,
 		log:            cfg.Logger,
@@ -206,6 +233,8 @@ func New(cfg Config) (*Manager, error) {
 	}
 	m.probes = newProbes(cfg.Prober, settings, cfg.Now, cfg.Logger, m.wake)
 	m.recovery = newRecovery(settings.RecoverDwell)
+	m.standings = newStandings()
+	m.history = newHistory()
 	m.advertised = m.Level()
 	if err := m.measure(cfg.Metrics); err != nil {
 		return nil, err
@@ -226,6 +255,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	running.Go(func() { m.watchdog(ctx) })
 	running.Go(func() { m.adopt(ctx) })
 	running.Go(func() { m.witness(ctx) })
+	running.Go(func() { m.renew(ctx) })
+	running.Go(func() { m.apply(ctx) })
+	running.Go(func() { m.record(ctx) })
 	alarm := time.NewTimer(refreshInterval)
 	defer alarm.Stop()
 	for {
@@ -252,17 +284,32 @@ func (m *Manager) step(ctx context.Context) {
 		m.recovery.look(now)
 	}
 	m.probes.follow(ctx, m.group.Local().State, m.member)
-	m.compute()
-	m.beat.Store(int64(max(m.now().Sub(m.start), 1)))
+	m.serving.look(m.elapsed())
+	j := m.compute()
+	m.beat.Store(int64(max(m.elapsed(), 1)))
 	m.notify()
+	// Only now may the group hear of it. notify has told of this judgement, or of a newer one.
+	sound := !m.group.Diverged()
+	m.standings.set(standing{
+		generation: j.inputs.Generation, epoch: j.epoch, ready: m.initialised.Load() && sound, placed: j.inputs.Set != "",
+		wants: j.wants && sound, fit: j.fit && sound,
+	})
 }
 
-// untilNext is how long Run may sleep: until the refresh, or until the moment at which the confirmation runs out.
+// elapsed is the manager's monotonic clock.
+func (m *Manager) elapsed() time.Duration { return m.now().Sub(m.start) }
+
+// untilNext is how long Run may sleep: until the refresh, or until the moment at which a part of the lease runs out.
 func (m *Manager) untilNext() time.Duration {
-	if left := ServingLeaseTTL - m.group.QuorumContact(); left >= 0 {
-		return min(refreshInterval, left+time.Millisecond)
+	wait, now := refreshInterval, m.elapsed()
+	if j := m.judgement.Load(); j != nil {
+		for _, until := range []time.Duration{j.lease.healthy, j.lease.confirmed} {
+			if until > now {
+				wait = min(wait, until-now)
+			}
+		}
 	}
-	return refreshInterval
+	return wait
 }
 
 // stalled reports whether Run has computed before, but not for WatchdogLimit.
@@ -272,26 +319,28 @@ func (m *Manager) stalled(now time.Time) bool {
 }
 
 // Level returns the level that this member advertises at this moment. It is cheap enough for each read of ServiceLevel.
+//
+// A level of it was true at some moment of the call, which is all that a reader can be promised: the judgement that was loaded was in force when it
+// was, for neither the revision nor the version has moved up to the later comparison, and neither ever moves back; and the clock is read
+// last, so that the lease ran then, too. So a call that begins after a step down was judged can't return a level of before.
 func (m *Manager) Level() Level {
 	j := m.judgement.Load()
 	if j == nil || j.revision != m.group.Local().State.Revision() || j.version != m.inputsVersion() {
 		j = m.compute()
 	}
-	switch {
-	case m.group.Diverged():
+	if m.group.Diverged() {
 		return j.diverged
-	case m.beat.Load() == 0 || m.stalled(m.now()):
-		return j.stale
-	case m.group.QuorumContact() <= ServingLeaseTTL:
-		return j.confirmed
-	default:
-		return j.unconfirmed
 	}
+	now := m.elapsed()
+	if beat := time.Duration(m.beat.Load()); beat == 0 || now-beat > WatchdogLimit {
+		return j.stale
+	}
+	return j.at(now)
 }
 
-// inputsVersion changes whenever an input changed that is not in the replicated state.
+// inputsVersion changes whenever an input changed that is not in the replicated state. It never moves back.
 func (m *Manager) inputsVersion() uint64 {
-	v := m.probes.version.Load() + m.recovery.version.Load()
+	v := m.probes.version.Load() + m.recovery.version.Load() + m.serving.version.Load()
 	if m.initialised.Load() {
 		v++
 	}
@@ -308,42 +357,62 @@ func (m *Manager) compute() *judgement {
 	if last != nil && last.revision == state.Revision() && last.version == version {
 		return last
 	}
-	in := m.inputs(state)
+	in := m.inputs(state, last)
+	lease, epoch, unanswered := m.serving.place(in.entitlement())
+	if unanswered && in.Fault == NoFault {
+		in.Fault = Unanswered
+	}
+	if in.Lease, in.Denied = Right, lease.denied; lease.standIn {
+		in.Lease = StandIn
+	}
 	j := &judgement{}
 	if last != nil && last.inputs.equal(in) {
 		*j = *last // Most of what is applied concerns no level.
 	} else {
 		*j = judge(in)
 	}
-	j.revision, j.version = state.Revision(), version
+	j.revision, j.version, j.lease, j.epoch = state.Revision(), version, lease, epoch
 	m.judgement.Store(j)
 	return j
 }
 
+// judge evaluates the inputs for each way in which the moment can matter. Their lease is that of its Healthy part.
 func judge(in Inputs) judgement {
-	evaluate := func(fault Fault, confirmed bool) Level {
+	evaluate := func(fault Fault, lease Lease) Level {
 		in := in
-		in.Confirmed = confirmed
+		in.Lease = lease
 		if in.Fault == NoFault {
 			in.Fault = fault
 		}
 		return Evaluate(in)
 	}
-	return judgement{
+	j := judgement{
 		inputs:      in,
-		confirmed:   evaluate(NoFault, true),
-		unconfirmed: evaluate(NoFault, false),
-		stale:       evaluate(Stale, false),
-		diverged:    evaluate(Diverged, false),
+		healthy:     evaluate(NoFault, in.Lease),
+		confirmed:   evaluate(NoFault, Confirmed),
+		unconfirmed: evaluate(NoFault, NoLease),
+		stale:       evaluate(Stale, NoLease),
+		diverged:    evaluate(Diverged, NoLease),
 	}
+	if in.Fault == Unanswered {
+		in.Fault = NoFault // It is over with the answer.
+	}
+	right := StandIn
+	if in.Role == Primary {
+		right = Right
+	}
+	best := evaluate(NoFault, right)
+	j.wants = in.Set != "" && best.Value >= Healthy && (in.Role == Primary || in.Policies.StandIn != 0)
+	j.fit = in.Set != "" && best.Band <= Isolated
+	return j
 }
 
-// inputs gathers what the level depends on, except for what is judged at each read.
-func (m *Manager) inputs(state *fsm.State) Inputs {
+// inputs gathers what the level depends on, except for the serving lease and what is judged at each read. The policies are those of the last judgement
+// where that is of the same generation.
+func (m *Manager) inputs(state *fsm.State, last *judgement) Inputs {
 	var in Inputs
-	if g := state.CurrentGeneration(); g != nil {
-		in.Generation = g.GetNumber()
-	}
+	generation := state.CurrentGeneration()
+	in.Generation = generation.GetNumber()
 	if !m.initialised.Load() {
 		in.Fault = NotInitialised
 	}
@@ -352,10 +421,12 @@ func (m *Manager) inputs(state *fsm.State) Inputs {
 		return in
 	}
 	in.Set, in.Role = set.GetId(), server.GetRole()
-	if declared := server.GetApplicationUri(); m.applicationURI != "" && declared != m.applicationURI {
-		in.Inconsistencies = append(in.Inconsistencies,
-			fmt.Sprintf("invalid topology: generation %d declares ApplicationUri %s, this server's certificate says %s", in.Generation, declared, m.applicationURI))
+	if last != nil && last.inputs.Generation == in.Generation {
+		in.Policies = last.inputs.Policies
+	} else {
+		in.Policies = PoliciesOf(set)
 	}
+	in.Inconsistencies = m.inconsistencies(generation, set, server)
 	for _, s := range peersOf(set, m.member) {
 		in.Peers = append(in.Peers, s.GetMember())
 		if m.probes.unreachable(s.GetMember()) {

@@ -32,6 +32,10 @@ func (m *Manager) Peers() []*quoratev1.PeerStatus {
 			ServiceLevel:        uint32(v.ServiceLevel),
 			ConsecutiveFailures: uint32(v.Failures),
 			LastError:           v.LastError,
+			Generation:          v.Generation,
+			Digest:              v.Digest,
+			Role:                v.Sample.Role,
+			ApplicationUri:      v.ApplicationURI,
 		}
 		if v.Known {
 			status.LastSeenAge = durationpb.New(max(now.Sub(v.LastSeen), 0))
@@ -55,6 +59,10 @@ func (m *Manager) Status() *quoratev1.Member {
 	}
 	if record, ok := m.group.Local().State.Member(m.member); ok {
 		status.AdoptedGeneration = record.GetAdoptedGeneration()
+	}
+	status.AppliedGeneration = m.group.Local().State.AppliedGeneration(m.member)
+	if left := m.serving.left(m.elapsed()); left > 0 && level.Set != "" {
+		status.ServingLease = durationpb.New(left)
 	}
 	return status
 }
