@@ -71,7 +71,7 @@ var arrows = []struct {
 	{"telemetry", nil, "it is a leaf that everyone may use"},
 	{"pki", nil, "it is a leaf that everyone may use"},
 	{"node", []string{"proto", "fsm", "telemetry", "pki"}, "raft wiring stands on the state machine alone"},
-	{"sim", []string{"proto", "fsm", "node", "telemetry"}, "it simulates a group of nodes"},
+	{"sim", []string{"proto", "fsm", "node", "telemetry", "redundancy"}, "it simulates a group of nodes, and the levels of their servers"},
 	{"redundancy", []string{"proto", "fsm", "node", "telemetry", "opcua/session"}, "it probes peers with a light client session, which knows nothing of Quorate, so that no arrow runs back up to opcua"},
 	{"opcua/wire", nil, "the OPC UA runtime knows nothing of Quorate"},
 	{"opcua/channel", []string{"opcua/wire"}, "the OPC UA runtime knows nothing of Quorate"},

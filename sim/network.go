@@ -26,6 +26,8 @@ type Network struct {
 	mu      sync.Mutex
 	links   map[[2]string]link
 	members map[string]*Transport
+	// paused has a channel for each address whose member stands still; it is closed when that goes on.
+	paused map[string]chan struct{}
 }
 
 type link struct {
@@ -36,7 +38,7 @@ type link struct {
 
 // NewNetwork returns a network in which every link is whole.
 func NewNetwork() *Network {
-	return &Network{links: map[[2]string]link{}, members: map[string]*Transport{}}
+	return &Network{links: map[[2]string]link{}, members: map[string]*Transport{}, paused: map[string]chan struct{}{}}
 }
 
 // Join returns the transport of the member at an address.
@@ -57,6 +59,60 @@ func (n *Network) Leave(address string) {
 		delete(n.members, address)
 		t.leave()
 	}
+}
+
+// Pause lets what goes to and from a member wait, as a process that was stopped does, until Resume. Unlike with Cut nothing is lost.
+func (n *Network) Pause(id string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.paused[addressOf(id)] == nil {
+		n.paused[addressOf(id)] = make(chan struct{})
+	}
+}
+
+// Resume ends a pause.
+func (n *Network) Resume(id string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if going := n.paused[addressOf(id)]; going != nil {
+		close(going)
+		delete(n.paused, addressOf(id))
+	}
+}
+
+// wait returns once neither end stands still.
+func (n *Network) wait(ctx context.Context, from, to string) error {
+	for {
+		n.mu.Lock()
+		going := n.paused[from]
+		if going == nil {
+			going = n.paused[to]
+		}
+		n.mu.Unlock()
+		if going == nil {
+			return nil
+		}
+		select {
+		case <-going:
+		case <-ctx.Done():
+			return errTimeout
+		}
+	}
+}
+
+// Ping says whether one member can reach another one and get an answer.
+func (n *Network) Ping(ctx context.Context, from, to string) error {
+	n.mu.Lock()
+	asker := n.members[addressOf(from)]
+	n.mu.Unlock()
+	if asker == nil {
+		return errRefused
+	}
+	asked, err := n.cross(ctx, asker, addressOf(to))
+	if err != nil {
+		return err
+	}
+	return n.answer(ctx, asked, asker)
 }
 
 func (n *Network) change(from, to string, f func(*link)) {
@@ -103,6 +159,9 @@ func (n *Network) cross(ctx context.Context, from *Transport, to string) (*Trans
 		if err := sleep(ctx, delay); err != nil {
 			return nil, err
 		}
+		if err := n.wait(ctx, from.address, to); err != nil {
+			return nil, err
+		}
 		var target *Transport
 		// It is lost too if the link was cut while it was under way.
 		if target, _, lost = n.state(from, to); !lost && target == nil {
@@ -120,6 +179,9 @@ func (n *Network) answer(ctx context.Context, asked *Transport, asker *Transport
 	_, delay, lost := n.state(asked, asker.address)
 	if !lost {
 		if err := sleep(ctx, delay); err != nil {
+			return err
+		}
+		if err := n.wait(ctx, asked.address, asker.address); err != nil {
 			return err
 		}
 		if _, _, lost = n.state(asked, asker.address); !lost {

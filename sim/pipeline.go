@@ -98,7 +98,7 @@ func (p *pipeline) deliver() {
 }
 
 func (p *pipeline) serveOne(f *inFlight) error {
-	if err := sleep(p.ctx, time.Until(f.due)); err != nil {
+	if err := errors.Join(sleep(p.ctx, time.Until(f.due)), p.t.network.wait(p.ctx, p.t.address, p.to)); err != nil {
 		return err
 	}
 	target, _, lost := p.t.network.state(p.t, p.to)
@@ -132,6 +132,9 @@ func (p *pipeline) bringBack() {
 			return
 		}
 		if f.asked != nil {
+			if err := p.t.network.wait(p.ctx, f.asked.address, p.t.address); err != nil {
+				return
+			}
 			if _, _, lost := p.t.network.state(f.asked, p.t.address); lost {
 				f.err = errors.Join(errTimeout, sleep(p.ctx, p.t.timing.RPC))
 			}

@@ -1,0 +1,309 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"quorate/node"
+	logv1 "quorate/proto/quorate/log/v1"
+	quoratev1 "quorate/proto/quorate/v1"
+	"quorate/redundancy"
+)
+
+// runServing runs one seed. What happened is shown if something was wrong.
+func runServing(t *testing.T, seed uint64, mutant Mutant, length time.Duration) *ServingResult {
+	t.Helper()
+	var result *ServingResult
+	synctest.Test(t, func(t *testing.T) {
+		var trace []string
+		began := time.Now()
+		s := ServingScenario{Seed: seed, For: length, Calm: 7 * time.Second, Think: 4 * time.Second, Mutant: mutant}
+		s.Trace = func(format string, args ...any) {
+			if *loud {
+				trace = append(trace, fmt.Sprintf("%s %s", time.Now().Format("15:04:05.000000"), fmt.Sprintf(format, args...)))
+			}
+		}
+		var err error
+		if result, err = RunServing(s); err != nil {
+			t.Fatal(err)
+		}
+		if len(result.Problems) > 0 && mutant == NoMutant {
+			t.Logf("seed %d, %v of virtual time", seed, time.Since(began))
+			for _, line := range trace {
+				t.Log(line)
+			}
+		}
+	})
+	return result
+}
+
+// TestNoTwoHealthy is the promise of redundancy.md §2: no two servers of a set ever advertise a Healthy level at the same instant. Many seeds of
+// publishes and faults, with an observer outside of the group.
+func TestNoTwoHealthy(t *testing.T) {
+	for i := range *seeds {
+		seed := *first + uint64(i)
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			r := runServing(t, seed, NoMutant, 2*time.Minute)
+			for _, p := range r.Problems {
+				t.Error(p)
+			}
+			if r.Publishes < 5 || r.Faults < 5 || r.Changes < 50 {
+				t.Errorf("the scenario did too little to mean anything: %+v", r)
+			}
+			t.Logf("%d publishes, generation %d, %d faults, %d changes of level, %d looks", r.Publishes, r.Generations, r.Faults, r.Changes, r.Looks)
+		})
+	}
+}
+
+// TestServingMutantsAreCaught breaks one rule of the serving leases after the other: the observer has to notice each within a few seeds.
+func TestServingMutantsAreCaught(t *testing.T) {
+	const tries = 40
+	for name, mutant := range map[string]Mutant{
+		"counted from the answer": CountFromAnswer, "granted before the release": GrantBeforeRelease,
+		"no wait of a new leader": NoWaitOfNewLeader, "without confirmation": Unconfirmed,
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(tries) {
+				r := runServing(t, 1000+seed, mutant, 2*time.Minute)
+				if i := slices.IndexFunc(r.Problems, func(p string) bool { return strings.HasSuffix(p, bothHealthy) }); i >= 0 {
+					t.Logf("caught with seed %d: %s", 1000+seed, r.Problems[i])
+					return
+				}
+			}
+			t.Errorf("not caught in %d seeds", tries)
+		})
+	}
+}
+
+// fleet is a calm World with servers, for scenarios without chance.
+type fleet struct {
+	*World
+	servers  *Servers
+	observer *Observer
+	t        *testing.T
+}
+
+func startFleet(t *testing.T, size int) *fleet {
+	t.Helper()
+	w := NewWorld(size, node.LAN, node.Limits{})
+	w.Logger = logger()
+	for _, id := range w.IDs() {
+		if err := w.Start(id, NewClock(0, 1, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !w.Ready(10 * time.Second) {
+		t.Fatal("not ready")
+	}
+	servers, err := NewServers(w, NoMutant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fleet{World: w, servers: servers, observer: servers.observer, t: t}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f.observer.run(t.Context())
+	}()
+	t.Cleanup(func() {
+		<-done
+		servers.Close()
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		for _, p := range f.observer.Problems() {
+			t.Error(p)
+		}
+	})
+	for _, a := range w.IDs() {
+		for _, b := range w.IDs() {
+			w.Network.Slow(a, b, time.Millisecond, time.Millisecond)
+		}
+	}
+	return f
+}
+
+// publish gives m1 and m2 their roles, with these policies.
+func (f *fleet) publish(primary string, policies *quoratev1.RedundancyPolicies) {
+	f.t.Helper()
+	set := &quoratev1.RedundantSet{Id: "line-a", Mode: "WARM", Policies: policies}
+	for _, id := range []string{"m1", "m2"} {
+		role := redundancy.Backup
+		if id == primary {
+			role = redundancy.Primary
+		}
+		set.Servers = append(set.Servers, &quoratev1.RedundantServer{
+			Member: id, Role: role, ApplicationUri: "urn:sim:" + id, EndpointUrl: "opc.tcp://" + id + ":4840", HealthUrl: "http://" + id + ":7201/healthz",
+		})
+	}
+	leader := f.Leader(5 * time.Second)
+	current := f.Node(leader).Local().State.CurrentGeneration().GetNumber()
+	o := propose(f.t, f.Node(leader), withID(fmt.Sprintf("p%d", current), &logv1.Command{Body: &logv1.Command_PublishTopology{
+		PublishTopology: &logv1.PublishTopology{ExpectedGeneration: current, Topology: &quoratev1.Topology{Sets: []*quoratev1.RedundantSet{set}}},
+	}}))
+	if r := o.GetRefusal(); r != nil {
+		f.t.Fatal(r)
+	}
+}
+
+// levels waits until m1 and m2 advertise these.
+func (f *fleet) levels(limit time.Duration, m1, m2 byte) {
+	f.t.Helper()
+	if !Until(limit, func() bool { return f.observer.Level("m1").Value == m1 && f.observer.Level("m2").Value == m2 }) {
+		f.t.Fatalf("m1 %+v, m2 %+v, expected %d and %d", f.observer.Level("m1"), f.observer.Level("m2"), m1, m2)
+	}
+}
+
+// TestElectionMovesNoLevel kills and changes leaders that run no server, and leaders that do hand over.
+func TestElectionMovesNoLevel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFleet(t, 5)
+		f.publish("m1", nil)
+		f.levels(10*time.Second, 255, 100)
+		time.Sleep(2 * time.Second)
+		before := f.observer.Changes()
+		for i := range 20 {
+			if _, err := f.Node("m1").TransferLeadership(t.Context(), f.IDs()[i%5]); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(i) * 200 * time.Millisecond)
+		}
+		for range 6 {
+			if _, err := f.Node("m1").TransferLeadership(t.Context(), "m5"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			f.servers.Kill("m5")
+			time.Sleep(3 * time.Second)
+			if err := f.servers.Start("m5", NewClock(0, 1, 0)); err != nil {
+				t.Fatal(err)
+			}
+			if !f.Ready(10 * time.Second) {
+				t.Fatal("not ready")
+			}
+		}
+		after := f.observer.Changes()
+		for _, id := range []string{"m1", "m2"} {
+			if after[id] != before[id] {
+				t.Errorf("%s changed its level %d times", id, after[id]-before[id])
+			}
+		}
+	})
+}
+
+// TestSwapIsShort swaps the roles of reachable servers: the set is without a Healthy server for less than 100 ms each time.
+func TestSwapIsShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFleet(t, 3)
+		f.publish("m1", nil)
+		f.levels(10*time.Second, 255, 100)
+		time.Sleep(2 * time.Second)
+		f.observer.Gaps("line-a")
+		var gaps []time.Duration
+		for i := range 20 {
+			primary := []string{"m2", "m1"}[i%2]
+			f.publish(primary, nil)
+			if !Until(5*time.Second, func() bool { return f.observer.Level(primary).Value >= healthy }) {
+				t.Fatalf("%s is not Healthy: %+v", primary, f.observer.Level(primary))
+			}
+			time.Sleep(time.Duration(i) * 137 * time.Millisecond)
+			gaps = append(gaps, f.observer.Gaps("line-a")...)
+		}
+		slices.Sort(gaps)
+		if len(gaps) < 20 {
+			t.Errorf("only %d gaps were seen", len(gaps))
+		}
+		if last := gaps[len(gaps)-1]; last >= 100*time.Millisecond {
+			t.Errorf("without a Healthy server for %v", last)
+		}
+		t.Logf("without a Healthy server for %v to %v", gaps[0], gaps[len(gaps)-1])
+	})
+}
+
+// TestStandIn lets the Primary die and come back.
+func TestStandIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFleet(t, 3)
+		f.publish("m1", &quoratev1.RedundancyPolicies{StandIn: 210})
+		f.levels(10*time.Second, 255, 100)
+		for range 3 {
+			f.servers.Kill("m1")
+			died := time.Now()
+			if !Until(15*time.Second, func() bool { return f.observer.Level("m2").Value == 210 }) {
+				t.Fatalf("m2 doesn't stand in: %+v", f.observer.Level("m2"))
+			}
+			t.Logf("stands in after %v", time.Since(died))
+			f.observer.Gaps("line-a")
+			if err := f.servers.Start("m1", NewClock(0, 1, 0)); err != nil {
+				t.Fatal(err)
+			}
+			f.levels(30*time.Second, 255, 100)
+			for _, gap := range f.observer.Gaps("line-a") {
+				t.Logf("without a Healthy server for %v", gap)
+				if gap >= 100*time.Millisecond {
+					t.Errorf("without a Healthy server for %v when the Primary came back", gap)
+				}
+			}
+			time.Sleep(5 * time.Second)
+		}
+	})
+}
+
+// TestAutomaticFailover kills the Primary: the leader swaps the roles, once, and the old Primary comes back as a Backup.
+func TestAutomaticFailover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFleet(t, 3)
+		f.publish("m1", &quoratev1.RedundancyPolicies{Failover: "automatic"})
+		f.levels(10*time.Second, 255, 100)
+		f.servers.Kill("m1")
+		died := time.Now()
+		if !Until(40*time.Second, func() bool { return f.observer.Level("m2").Value >= healthy }) {
+			t.Fatalf("m2 doesn't take over: %+v", f.observer.Level("m2"))
+		}
+		took := time.Since(died)
+		t.Logf("took over after %v", took)
+		if took < 10*time.Second {
+			t.Errorf("took over after %v, before failover_after", took)
+		}
+		if err := f.servers.Start("m1", NewClock(0, 1, 0)); err != nil {
+			t.Fatal(err)
+		}
+		f.levels(30*time.Second, 100, 255)
+		time.Sleep(30 * time.Second)
+		f.levels(0, 100, 255)
+		if g := f.Node("m2").Local().State.CurrentGeneration(); g.GetNumber() != 2 || g.GetSwappedBy() != "failover" {
+			t.Errorf("generation %d, swapped by %q", g.GetNumber(), g.GetSwappedBy())
+		}
+	})
+}
+
+// TestFlappingLinksDontOscillate cuts and heals the Primary's links ten times a minute for five minutes, with every policy that could react.
+func TestFlappingLinksDontOscillate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFleet(t, 3)
+		f.publish("m1", &quoratev1.RedundancyPolicies{StandIn: 210, Failover: "automatic"})
+		f.levels(10*time.Second, 255, 100)
+		before := f.observer.Changes()
+		for range 50 {
+			for _, id := range f.IDs() {
+				f.Network.Cut("m1", id)
+				f.Network.Cut(id, "m1")
+			}
+			time.Sleep(3 * time.Second)
+			f.Network.Heal()
+			time.Sleep(3 * time.Second)
+		}
+		f.levels(30*time.Second, 255, 100)
+		after := f.observer.Changes()
+		for _, id := range []string{"m1", "m2"} {
+			t.Logf("%s changed its level %d times", id, after[id]-before[id])
+			if n := after[id] - before[id]; n > 4 {
+				t.Errorf("%s changed its level %d times", id, n)
+			}
+		}
+	})
+}
