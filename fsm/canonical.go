@@ -20,6 +20,8 @@ import (
 //   - A string is its length as a varint, then its bytes.
 //   - A list is its length as a varint, then its elements. A map is a list of its keys and values in order of the keys.
 //   - A message is 0 where it is absent, else 1 and all of its fields in the order of their numbers, absent ones as zero.
+//   - Fields that a message got after a release follow its first ones, and only where one of them is set: the message then begins
+//     with 2 instead of 1. So what does not use them keeps its bytes.
 //   - A oneof is the number of its field, 0 where it is unset, then the field.
 //   - The sets of a topology are ordered by id and the servers of a set by member: the order in a document says nothing.
 //
@@ -43,6 +45,15 @@ func (c *canonical) bool(v bool) {
 	} else {
 		*c = append(*c, 0)
 	}
+}
+
+// message begins a message, and says whether to write what was added to it later.
+func (c *canonical) message(present, more bool) {
+	if present && more {
+		*c = append(*c, 2)
+		return
+	}
+	c.bool(present)
 }
 
 func (c *canonical) str(v string) {
@@ -88,12 +99,7 @@ func (c *canonical) topology(t *quoratev1.Topology) {
 func (c *canonical) set(set *quoratev1.RedundantSet) {
 	c.str(set.GetId())
 	c.str(set.GetMode())
-	if p := set.GetPolicies(); p != nil {
-		c.bool(true)
-		c.uint(uint64(p.GetMaxServers()))
-	} else {
-		c.bool(false)
-	}
+	c.policies(set.GetPolicies())
 	servers := slices.SortedStableFunc(slices.Values(set.GetServers()), func(a, b *quoratev1.RedundantServer) int {
 		return cmp.Compare(a.GetMember(), b.GetMember())
 	})
@@ -107,8 +113,31 @@ func (c *canonical) set(set *quoratev1.RedundantSet) {
 	}
 }
 
+func (c *canonical) policies(p *quoratev1.RedundancyPolicies) {
+	more := laterPolicies(p)
+	if c.message(p != nil, more); p == nil {
+		return
+	}
+	if c.uint(uint64(p.GetMaxServers())); !more {
+		return
+	}
+	c.str(p.GetApply())
+	c.uint(uint64(p.GetStandIn()))
+	c.str(p.GetQuorumLoss())
+	c.str(p.GetFailover())
+	c.duration(p.GetFailoverAfter())
+	c.str(p.GetEvictClients())
+	c.bool(p.GetHotBackupsHealthy())
+	c.uint(uint64(len(p.GetLevels())))
+	for _, l := range p.GetLevels() {
+		c.str(l.GetBand())
+		c.uint(uint64(l.GetPrimary()))
+		c.uint(uint64(l.GetBackup()))
+	}
+}
+
 func (c *canonical) generation(g *quoratev1.Generation) {
-	if c.bool(g != nil); g == nil {
+	if c.message(g != nil, g.GetSwappedBy() != ""); g == nil {
 		return
 	}
 	c.uint(g.GetNumber())
@@ -120,6 +149,9 @@ func (c *canonical) generation(g *quoratev1.Generation) {
 	c.duration(g.GetClusterTime())
 	c.uint(g.GetRollbackOf())
 	c.uint(g.GetRevision())
+	if g.GetSwappedBy() != "" {
+		c.str(g.GetSwappedBy())
+	}
 }
 
 func (c *canonical) lease(l *quoratev1.ApplyLease) {
@@ -142,6 +174,59 @@ func (c *canonical) lease(l *quoratev1.ApplyLease) {
 	c.duration(l.GetDeadline())
 	c.str(l.GetSet())
 	c.str(l.GetOutcome())
+}
+
+func (c *canonical) serving(v *quoratev1.Serving) {
+	if c.bool(v != nil); v == nil {
+		return
+	}
+	c.str(v.GetServer())
+	c.str(v.GetSet())
+	c.uint(v.GetGeneration())
+	c.bool(v.GetStandIn())
+	c.duration(v.GetSince())
+}
+
+func (c *canonical) rollout(r *quoratev1.Rollout) {
+	if c.bool(r != nil); r == nil {
+		return
+	}
+	c.str(r.GetSet())
+	c.uint(r.GetGeneration())
+	c.int(int64(r.GetState()))
+	c.uint(uint64(len(r.GetServers())))
+	for _, p := range r.GetServers() {
+		c.str(p.GetServer())
+		c.int(int64(p.GetState()))
+		c.uint(p.GetAppliedGeneration())
+		c.uint(uint64(p.GetAttempts()))
+		c.duration(p.GetBegun())
+		c.duration(p.GetEnded())
+		c.time(p.GetBegunAt())
+		c.str(p.GetOutcome())
+		c.str(p.GetOutput())
+	}
+	c.str(r.GetApply())
+	c.str(r.GetHandOverFrom())
+}
+
+func (c *canonical) level(l *quoratev1.LevelChange) {
+	if c.bool(l != nil); l == nil {
+		return
+	}
+	c.str(l.GetServer())
+	c.uint(l.GetNumber())
+	c.uint(uint64(l.GetBefore()))
+	c.uint(uint64(l.GetAfter()))
+	c.str(l.GetBand())
+	c.str(l.GetRole())
+	c.str(l.GetSet())
+	c.uint(l.GetGeneration())
+	c.uint(uint64(len(l.GetReasons())))
+	for _, reason := range l.GetReasons() {
+		c.str(reason)
+	}
+	c.time(l.GetAt())
 }
 
 func (c *canonical) maintenance(m *quoratev1.Maintenance) {
@@ -206,6 +291,9 @@ func (c *canonical) outcome(o *logv1.Outcome) {
 	case *logv1.Outcome_Maintenance:
 		c.uint(14)
 		c.maintenance(r.Maintenance)
+	case *logv1.Outcome_Rollout:
+		c.uint(15)
+		c.rollout(r.Rollout)
 	default:
 		c.uint(0)
 	}
@@ -219,6 +307,9 @@ func (c *canonical) command(cmd *logv1.Command) {
 		c.uint(20)
 		c.uint(b.PublishTopology.GetExpectedGeneration())
 		c.topology(b.PublishTopology.GetTopology())
+		if b.PublishTopology.GetForce() {
+			c.bool(true)
+		}
 	case *logv1.Command_RollbackTopology:
 		c.uint(21)
 		c.uint(b.RollbackTopology.GetExpectedGeneration())
@@ -241,6 +332,9 @@ func (c *canonical) command(cmd *logv1.Command) {
 		c.bool(b.SetMaintenance.GetActive())
 		c.str(b.SetMaintenance.GetReason())
 		c.time(b.SetMaintenance.GetEstimatedReturn())
+	case *logv1.Command_ResumeApply:
+		c.uint(72)
+		c.str(b.ResumeApply.GetSet())
 	default:
 		c.uint(0)
 	}

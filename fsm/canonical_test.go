@@ -19,6 +19,9 @@ func TestCanonicalCoversEveryField(t *testing.T) {
 		&quoratev1.Generation{}:  func(c *canonical, m proto.Message) { c.generation(m.(*quoratev1.Generation)) },
 		&quoratev1.ApplyLease{}:  func(c *canonical, m proto.Message) { c.lease(m.(*quoratev1.ApplyLease)) },
 		&quoratev1.Maintenance{}: func(c *canonical, m proto.Message) { c.maintenance(m.(*quoratev1.Maintenance)) },
+		&quoratev1.Serving{}:     func(c *canonical, m proto.Message) { c.serving(m.(*quoratev1.Serving)) },
+		&quoratev1.Rollout{}:     func(c *canonical, m proto.Message) { c.rollout(m.(*quoratev1.Rollout)) },
+		&quoratev1.LevelChange{}: func(c *canonical, m proto.Message) { c.level(m.(*quoratev1.LevelChange)) },
 		&logv1.MemberRecord{}:    func(c *canonical, m proto.Message) { c.member(m.(*logv1.MemberRecord)) },
 	}
 	for m := range encode {
@@ -75,6 +78,8 @@ func fill(m protoreflect.Message, of string) {
 		switch {
 		case f.IsMap():
 			m.Mutable(f).Map().Set(protoreflect.ValueOfString("name").MapKey(), protoreflect.ValueOfString("value"))
+		case f.IsList() && f.Message() == nil:
+			m.Mutable(f).List().Append(protoreflect.ValueOfString("value"))
 		case f.IsList() && m.Get(f).List().Len() == 0:
 			fill(m.Mutable(f).List().AppendMutable().Message(), of)
 		case f.IsList():
@@ -97,7 +102,13 @@ func change(m protoreflect.Message, path string, changed func(path string)) {
 			changed(at)
 			v.Map().Set(key, protoreflect.ValueOfString("value"))
 		case f.IsList():
-			change(v.List().Get(0).Message(), at+"[0]", changed)
+			if f.Message() != nil {
+				change(v.List().Get(0).Message(), at+"[0]", changed)
+			} else {
+				v.List().Set(0, protoreflect.ValueOfString("another"))
+				changed(at + "[0]")
+				v.List().Set(0, protoreflect.ValueOfString("value"))
+			}
 			v.List().Append(v.List().Get(0))
 			changed(at)
 			v.List().Truncate(1)

@@ -46,6 +46,20 @@ func describe(c *logv1.Command) (commandInfo, bool) {
 		return commandInfo{name: "sync_members", since: 1}, true
 	case *logv1.Command_AnnounceMember:
 		return commandInfo{name: "announce_member", since: 1}, true
+	case *logv1.Command_AssignServing:
+		return commandInfo{name: "assign_serving", since: 2}, true
+	case *logv1.Command_ReleaseServing:
+		return commandInfo{name: "release_serving", since: 2}, true
+	case *logv1.Command_RecordLevels:
+		return commandInfo{name: "record_levels", since: 2}, true
+	case *logv1.Command_BeginApply:
+		return commandInfo{name: "begin_apply", since: 2}, true
+	case *logv1.Command_EndApply:
+		return commandInfo{name: "end_apply", since: 2}, true
+	case *logv1.Command_ResumeApply:
+		return commandInfo{name: "resume_apply", public: true, since: 2}, true
+	case *logv1.Command_SwapRoles:
+		return commandInfo{name: "swap_roles", since: 2}, true
 	default:
 		return commandInfo{}, false
 	}
@@ -59,9 +73,13 @@ func (s *State) Accepts(c *logv1.Command) *Refusal {
 	if !ok {
 		return refuse(logv1.Kind_KIND_UNSUPPORTED, ReasonNotYetSupported, "", "the command has no body that this version knows")
 	}
-	if version := s.CommandVersion(); info.since > version {
+	since := info.since
+	if p := c.GetPublishTopology(); p.GetForce() || hasPolicies(p.GetTopology()) {
+		since = rolloutVersion // An older member would take no notice of them.
+	}
+	if version := s.CommandVersion(); since > version {
 		return refuse(logv1.Kind_KIND_UNSUPPORTED, ReasonNotYetSupported, "",
-			"%s needs command version %d, and some member has only %d: upgrade it first", info.name, info.since, version)
+			"this %s needs command version %d, and some member has only %d: upgrade it first", info.name, since, version)
 	}
 	return nil
 }
@@ -147,6 +165,20 @@ func (a *application) dispatch() (*logv1.Outcome, *Refusal) {
 		return a.syncMembers(b.SyncMembers)
 	case *logv1.Command_AnnounceMember:
 		return a.announceMember(b.AnnounceMember)
+	case *logv1.Command_AssignServing:
+		return a.assignServing(b.AssignServing)
+	case *logv1.Command_ReleaseServing:
+		return a.releaseServing(b.ReleaseServing)
+	case *logv1.Command_RecordLevels:
+		return a.recordLevels(b.RecordLevels)
+	case *logv1.Command_BeginApply:
+		return a.beginApply(b.BeginApply)
+	case *logv1.Command_EndApply:
+		return a.endApply(b.EndApply)
+	case *logv1.Command_ResumeApply:
+		return a.resumeApply(b.ResumeApply)
+	case *logv1.Command_SwapRoles:
+		return a.swapRoles(b.SwapRoles)
 	default:
 		// ApplyEntry has asked describe for every command, and a test holds the two lists together.
 		return nil, refuse(logv1.Kind_KIND_UNSUPPORTED, ReasonNotYetSupported, "", "the command has no applier")

@@ -73,5 +73,30 @@ func (s *State) Digest() [32]byte {
 		flush()
 	}
 	flush()
+	// What came later is left out where there is none: a state without it has the digest that older versions give it.
+	if n := s.servings.byServer.Len(); n > 0 {
+		c.uint(7)
+		c.uint(uint64(n))
+		for _, v := range s.servings.byServer.All() {
+			c.serving(v)
+			flush()
+		}
+	}
+	if n := s.rollouts.bySet.Len(); n > 0 {
+		c.uint(8)
+		c.uint(uint64(n))
+		for _, r := range s.rollouts.bySet.All() {
+			c.rollout(r)
+			flush()
+		}
+	}
+	if n := s.levels.changes.Len(); n > 0 {
+		c.uint(9)
+		c.uint(uint64(n))
+		for _, l := range s.levels.changes.All() {
+			c.level(l)
+			flush()
+		}
+	}
 	return [32]byte(h.Sum(nil))
 }

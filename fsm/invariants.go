@@ -15,6 +15,9 @@ func (s *State) Check() error {
 		{"maintenance", s.checkMaintenance},
 		{"member", s.checkMembers},
 		{"request", s.checkRequests},
+		{"serving", s.checkServing},
+		{"rollout", s.checkRollouts},
+		{"level", s.checkLevels},
 	} {
 		if err := slice.check(); err != nil {
 			return fmt.Errorf("invariant of %s: %w", slice.name, err)

@@ -2,7 +2,6 @@ package fsm
 
 import (
 	"cmp"
-	"fmt"
 	"strings"
 	"time"
 
@@ -99,7 +98,16 @@ func (a *application) beginLease(c *logv1.BeginLease) (*logv1.Outcome, *Refusal)
 	if open, ok := a.leases.open.Get(key); ok {
 		return a.openWindow(key, open)
 	}
-	if r := a.checkMayOpen(set.GetId(), key.server); r != nil {
+	lease, r := a.openLease(key, set.GetId(), c.GetReason())
+	if r != nil {
+		return nil, r
+	}
+	return leased(lease), nil
+}
+
+// openLease opens a lease with its first window, unless another server of the set is mid-apply.
+func (a *application) openLease(key leaseKey, set, reason string) (*quoratev1.ApplyLease, *Refusal) {
+	if r := a.checkMayOpen(set, key.server); r != nil {
 		return nil, r
 	}
 	lease := &quoratev1.ApplyLease{
@@ -107,16 +115,16 @@ func (a *application) beginLease(c *logv1.BeginLease) (*logv1.Outcome, *Refusal)
 		State:    quoratev1.LeaseState_LEASE_STATE_OPEN,
 		Windows:  1,
 		Actor:    a.actor(),
-		Reason:   c.GetReason(),
+		Reason:   reason,
 		Begun:    durationpb.New(a.clock.now),
 		BegunAt:  a.wallTime(),
 		Deadline: durationpb.New(a.clock.now + ApplyMaxDuration),
-		Set:      set.GetId(),
+		Set:      set,
 	}
 	a.leases.open.Set(key, lease)
 	a.leases.deadlines.Set(deadlineOf(lease), struct{}{})
 	a.emit(&quoratev1.Event{Body: &quoratev1.Event_LeaseBegun{LeaseBegun: lease}})
-	return leased(lease), nil
+	return lease, nil
 }
 
 // checkGenerationCurrent refuses any generation but the current one; 0 means the current one. A new window of an older
@@ -182,16 +190,25 @@ func (a *application) endLease(c *logv1.EndLease) (*logv1.Outcome, *Refusal) {
 	if r != nil {
 		return nil, r
 	}
+	lease := a.endWindow(open, cmp.Or(c.GetOutcome(), "ok"))
+	if lease.GetWindows() == 0 {
+		a.loseApply(keyOf(lease), applyCut)
+	}
+	return leased(lease), nil
+}
+
+// endWindow closes one window of a lease, and with the last the lease.
+func (a *application) endWindow(open *quoratev1.ApplyLease, outcome string) *quoratev1.ApplyLease {
 	lease := proto.CloneOf(open)
 	if lease.Windows--; lease.Windows > 0 {
 		a.leases.open.Set(keyOf(lease), lease)
-		return leased(lease), nil
+		return lease
 	}
 	lease.State = quoratev1.LeaseState_LEASE_STATE_ENDED
-	lease.Outcome = cmp.Or(c.GetOutcome(), "ok")
+	lease.Outcome = outcome
 	a.closeLease(lease)
 	a.emit(&quoratev1.Event{Body: &quoratev1.Event_LeaseEnded{LeaseEnded: lease}})
-	return leased(lease), nil
+	return lease
 }
 
 // findOpen returns the open lease that a command means. Generation 0 means that of the server's only open lease; an empty
@@ -234,6 +251,7 @@ func (a *application) abandonLeases() {
 		lease.State = quoratev1.LeaseState_LEASE_STATE_ABANDONED
 		a.closeLease(lease)
 		a.emit(&quoratev1.Event{Body: &quoratev1.Event_LeaseAbandoned{LeaseAbandoned: lease}})
+		a.loseApply(due.key, applyAbandoned)
 	}
 }
 
@@ -333,67 +351,4 @@ func (s *State) midApplyIn(set string, setOf func(server string) string) (first,
 func (l *leases) nextDeadline() (time.Duration, bool) {
 	due, _, ok := l.deadlines.First()
 	return due.at, ok
-}
-
-// checkLeases is the invariant of the apply leases.
-func (s *State) checkLeases() error {
-	if s.leases.open.Len() != s.leases.deadlines.Len() {
-		return fmt.Errorf("%d open leases have %d deadlines", s.leases.open.Len(), s.leases.deadlines.Len())
-	}
-	for key, l := range s.leases.open.All() {
-		if keyOf(l) != key || !s.leases.deadlines.Has(deadlineOf(l)) {
-			return fmt.Errorf("open lease %v: its indexes disagree", key)
-		}
-		if err := s.checkOpenLease(l); err != nil {
-			return fmt.Errorf("open lease %v: %w", key, err)
-		}
-		if n := len(s.openLeases(key.server)); n > MaxOpenLeases {
-			return fmt.Errorf("server %s holds %d leases", key.server, n)
-		}
-		for _, set := range []string{l.GetSet(), s.setOf(key.server)} {
-			if first, second := s.midApplyIn(set, s.setOf); set != "" && second != "" {
-				return fmt.Errorf("servers %s and %s of set %s are both mid-apply", first, second, set)
-			}
-		}
-	}
-	for key, l := range s.leases.ended.All() {
-		if keyOf(l).server != key.server || len(s.leases.endedOf(key.server)) > MaxEndedLeases {
-			return fmt.Errorf("ended lease %v is misplaced, or one of too many", key)
-		}
-		if err := s.checkEndedLease(l); err != nil {
-			return fmt.Errorf("ended lease %v: %w", key, err)
-		}
-	}
-	return nil
-}
-
-func (s *State) checkOpenLease(l *quoratev1.ApplyLease) error {
-	switch begun := l.GetBegun().AsDuration(); {
-	case l.GetState() != quoratev1.LeaseState_LEASE_STATE_OPEN:
-		return fmt.Errorf("its state is %d", l.GetState())
-	case l.GetWindows() == 0 || l.GetWindows() > MaxLeaseWindows:
-		return fmt.Errorf("it has %d windows", l.GetWindows())
-	case begun < 0 || begun > s.clock.now || l.GetDeadline().AsDuration() != begun+ApplyMaxDuration:
-		return fmt.Errorf("it began at %d of %d and has deadline %d", begun, s.clock.now, l.GetDeadline().AsDuration())
-	case keyOf(l).generation == 0 || keyOf(l).generation > s.generationNumber():
-		return fmt.Errorf("generation %d is the current one", s.generationNumber())
-	case l.GetSet() == "" || keyOf(l).publish == "" || keyOf(l).server == "" || l.GetEnded() != nil:
-		return fmt.Errorf("it has no set, server or publish request id, or an end")
-	}
-	return nil
-}
-
-func (s *State) checkEndedLease(l *quoratev1.ApplyLease) error {
-	ended := l.GetState() == quoratev1.LeaseState_LEASE_STATE_ENDED
-	abandoned := l.GetState() == quoratev1.LeaseState_LEASE_STATE_ABANDONED
-	switch begun, end := l.GetBegun().AsDuration(), l.GetEnded().AsDuration(); {
-	case !ended && !abandoned || l.GetWindows() != 0:
-		return fmt.Errorf("its state is %d with %d windows", l.GetState(), l.GetWindows())
-	case begun < 0 || end < begun || end > s.clock.now || abandoned && end < l.GetDeadline().AsDuration():
-		return fmt.Errorf("it lasted from %d to %d of %d", begun, end, s.clock.now)
-	}
-	if _, ok := s.Member(keyOf(l).server); !ok {
-		return fmt.Errorf("its member is not known")
-	}
-	return nil
 }

@@ -83,4 +83,4 @@ const (
 )
 
 // CommandVersion is the highest command set that this package can apply (see State.CommandVersion).
-const CommandVersion = 1
+const CommandVersion = 2

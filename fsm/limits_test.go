@@ -143,9 +143,9 @@ func TestMembersAreBounded(t *testing.T) {
 // TestCommandVersion is the lowest that any member of the group has announced.
 func TestCommandVersion(t *testing.T) {
 	s := New()
-	apply(t, s, 0, sync("m1", "m2"))
-	for i, c := range []struct{ announced, want uint32 }{{0, 1}, {CommandVersion, CommandVersion}, {CommandVersion + 1, CommandVersion}} {
-		apply(t, s, 0, &logv1.Command{Body: &logv1.Command_AnnounceMember{AnnounceMember: &logv1.AnnounceMember{Id: "m1", CommandVersion: c.announced}}})
+	apply(t, s, 0, sync("m1", "m2"), announce("m1", CommandVersion))
+	for i, c := range []struct{ announced, want uint32 }{{0, 1}, {1, 1}, {CommandVersion, CommandVersion}, {CommandVersion + 1, CommandVersion}} {
+		apply(t, s, 0, announce("m2", c.announced))
 		if got := s.CommandVersion(); got != c.want {
 			t.Errorf("case %d: command version %d, want %d", i, got, c.want)
 		}

@@ -115,6 +115,7 @@ func (a *application) dropMember(id string) {
 	a.members.byID.Delete(id)
 	a.withdrawMaintenance(id)
 	a.leases.forgetEnded(id)
+	a.levels.forget(id)
 }
 
 // dropDeparted forgets the departed members that the current topology no longer names.
@@ -164,7 +165,7 @@ func (s *State) present(field, id string) (*logv1.MemberRecord, *Refusal) {
 	return m, nil
 }
 
-// adoptGeneration notes which generation a member has put into effect. It need not be the current one, since a publish may
+// adoptGeneration notes which generation a member has put into effect, which ends the serving right that it no longer has. It need not be the current one, since a publish may
 // overtake it, but a member never goes back: what arrives with a lower one is stale.
 func (a *application) adoptGeneration(c *logv1.AdoptGeneration) (*logv1.Outcome, *Refusal) {
 	before, r := a.present("member", c.GetMember())
@@ -187,6 +188,7 @@ func (a *application) adoptGeneration(c *logv1.AdoptGeneration) (*logv1.Outcome,
 	a.emit(&quoratev1.Event{Body: &quoratev1.Event_GenerationAdopted{
 		GenerationAdopted: &quoratev1.GenerationAdopted{Member: record.GetId(), Generation: record.GetAdoptedGeneration()},
 	}})
+	a.releaseAdopted(record.GetId(), record.GetAdoptedGeneration())
 	return done(), nil
 }
 

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/datadriven"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	logv1 "quorate/proto/quorate/log/v1"
@@ -48,7 +51,8 @@ func (n *notebook) run(t *testing.T, d *datadriven.TestData) string {
 		return n.apply(t, n.index+1, n.last)
 	case "replay":
 		return n.apply(t, n.index, n.last)
-	case "publish", "rollback", "adopt", "begin", "end", "maintenance", "sync", "announce", "open-term", "tick", "pulse", "mark-digest":
+	case "publish", "rollback", "adopt", "begin", "end", "maintenance", "sync", "announce", "open-term", "tick", "pulse", "mark-digest",
+		"assign", "release", "level", "begin-apply", "end-apply", "resume", "swap":
 		return n.apply(t, n.index+1, n.entry(t, d))
 	default:
 		return n.query(t, d)
@@ -96,7 +100,8 @@ func (n *notebook) command(t *testing.T, d *datadriven.TestData, i uint64) *logv
 			n.draft = draft(t, d)
 		}
 		return &logv1.Command{Body: &logv1.Command_PublishTopology{PublishTopology: &logv1.PublishTopology{
-			ExpectedGeneration: number(t, d, "expect", n.state.CurrentGeneration().GetNumber()) + i, Topology: n.draft}}}
+			ExpectedGeneration: number(t, d, "expect", n.state.CurrentGeneration().GetNumber()) + i, Topology: n.draft,
+			Force: d.HasArg("force")}}}
 	case "rollback":
 		return &logv1.Command{Body: &logv1.Command_RollbackTopology{RollbackTopology: &logv1.RollbackTopology{
 			ExpectedGeneration: number(t, d, "expect", n.state.CurrentGeneration().GetNumber()), To: number(t, d, "to", 0)}}}
@@ -130,12 +135,56 @@ func (n *notebook) command(t *testing.T, d *datadriven.TestData, i uint64) *logv
 			Version: text(d, "version", "0.1.0"), CommandVersion: uint32(number(t, d, "commands", 1))}}}
 	case "open-term":
 		return &logv1.Command{Body: &logv1.Command_OpenTerm{OpenTerm: &logv1.OpenTerm{Term: number(t, d, "term", 0), Leader: text(d, "leader", "")}}}
+	case "assign", "release", "level", "begin-apply", "end-apply", "resume", "swap":
+		return n.redundancyCommand(t, d, first, i)
 	case "tick":
 		return &logv1.Command{Body: &logv1.Command_Tick{Tick: &logv1.Tick{}}}
 	case "pulse":
 		return &logv1.Command{Body: &logv1.Command_Pulse{Pulse: &logv1.Pulse{}}}
 	default:
 		return &logv1.Command{Body: &logv1.Command_MarkDigest{MarkDigest: &logv1.MarkDigest{}}}
+	}
+}
+
+// redundancyCommand builds the commands of serving rights, roll-outs and levels. The generation is the current one where none is given.
+func (n *notebook) redundancyCommand(t *testing.T, d *datadriven.TestData, first string, i uint64) *logv1.Command {
+	generation := number(t, d, "generation", n.state.CurrentGeneration().GetNumber())
+	switch d.Cmd {
+	case "assign":
+		c := &logv1.AssignServing{Server: first, Generation: generation, StandIn: d.HasArg("stand-in")}
+		if arg, ok := d.Arg("lapsed"); ok {
+			c.Lapsed = arg.Vals
+		}
+		return &logv1.Command{Body: &logv1.Command_AssignServing{AssignServing: c}}
+	case "release":
+		return &logv1.Command{Body: &logv1.Command_ReleaseServing{ReleaseServing: &logv1.ReleaseServing{Server: first, Generation: generation}}}
+	case "begin-apply":
+		return &logv1.Command{Body: &logv1.Command_BeginApply{BeginApply: &logv1.BeginApply{Server: first, Generation: generation}}}
+	case "end-apply":
+		return &logv1.Command{Body: &logv1.Command_EndApply{EndApply: &logv1.EndApply{Server: first, Generation: generation,
+			Succeeded: !d.HasArg("failed"), Outcome: text(d, "outcome", ""), Output: text(d, "output", "")}}}
+	case "resume":
+		return &logv1.Command{Body: &logv1.Command_ResumeApply{ResumeApply: &logv1.ResumeApply{Set: first}}}
+	case "swap":
+		return &logv1.Command{Body: &logv1.Command_SwapRoles{SwapRoles: &logv1.SwapRoles{Set: first, To: text(d, "to", ""), Why: text(d, "why", ""),
+			ExpectedGeneration: number(t, d, "expect", n.state.CurrentGeneration().GetNumber())}}}
+	default:
+		change := &quoratev1.LevelChange{Server: first, Number: number(t, d, "number", 0) + i, Before: uint32(number(t, d, "before", 0)),
+			After: uint32(number(t, d, "after", 0)), Band: text(d, "band", ""), Role: text(d, "role", ""), Set: text(d, "set", ""),
+			Generation: generation, At: timestamppb.New(wallStart.Add(n.reading))}
+		if arg, ok := d.Arg("reasons"); ok {
+			change.Reasons = arg.Vals
+		}
+		if d.HasArg("never") {
+			change.At = &timestamppb.Timestamp{Nanos: -1}
+		}
+		c := &logv1.RecordLevels{}
+		for j := range number(t, d, "batch", 1) {
+			again := proto.CloneOf(change)
+			again.Number += j
+			c.Changes = append(c.Changes, again)
+		}
+		return &logv1.Command{Body: &logv1.Command_RecordLevels{RecordLevels: c}}
 	}
 }
 
@@ -248,7 +297,7 @@ func number(t *testing.T, d *datadriven.TestData, key string, otherwise uint64) 
 	return v
 }
 
-// draft reads a topology: "set ID MODE [max=N]", then its servers, "MEMBER ROLE [uri=…] [endpoint=…] [health=…]". "sets N [pad=BYTES]"
+// draft reads a topology: "set ID MODE [max=N] [POLICY=VALUE …] [level=BAND/PRIMARY/BACKUP]", then its servers, "MEMBER ROLE [uri=…] [endpoint=…] [health=…]". "sets N [pad=BYTES]"
 // stands for N sets of one server each, whose health URLs are made longer by so many bytes.
 func draft(t *testing.T, d *datadriven.TestData) *quoratev1.Topology {
 	if strings.TrimSpace(d.Input) == "none" {
@@ -282,9 +331,7 @@ func draft(t *testing.T, d *datadriven.TestData) *quoratev1.Topology {
 		if name == "set" {
 			words = append(words, "", "")
 			set := &quoratev1.RedundantSet{Id: words[0], Mode: words[1]}
-			if limit, err := strconv.ParseUint(value("max", ""), 10, 32); err == nil {
-				set.Policies = &quoratev1.RedundancyPolicies{MaxServers: uint32(limit)}
-			}
+			set.Policies = policies(t, args)
 			top.Sets = append(top.Sets, set)
 			continue
 		}
@@ -297,6 +344,51 @@ func draft(t *testing.T, d *datadriven.TestData) *quoratev1.Topology {
 		})
 	}
 	return top
+}
+
+// policies reads the policies of a set; nil if it says nothing of them.
+func policies(t *testing.T, args []datadriven.CmdArg) *quoratev1.RedundancyPolicies {
+	p := &quoratev1.RedundancyPolicies{}
+	for _, arg := range args {
+		value := strings.Join(arg.Vals, "")
+		n, err := strconv.ParseUint(value, 10, 32)
+		switch arg.Key {
+		case "max":
+			p.MaxServers = uint32(n)
+		case "apply":
+			p.Apply, err = value, nil
+		case "stand-in":
+			p.StandIn = uint32(n)
+		case "quorum-loss":
+			p.QuorumLoss, err = value, nil
+		case "failover":
+			p.Failover, err = value, nil
+		case "failover-after":
+			var after time.Duration
+			after, err = time.ParseDuration(value)
+			p.FailoverAfter = durationpb.New(after)
+		case "evict":
+			p.EvictClients, err = value, nil
+		case "hot-backups-healthy":
+			p.HotBackupsHealthy, err = true, nil
+		case "level":
+			band, levels, _ := strings.Cut(value, "/")
+			primary, backup, _ := strings.Cut(levels, "/")
+			a, bad := strconv.ParseUint(primary, 10, 32)
+			b, worse := strconv.ParseUint(backup, 10, 32)
+			err = errors.Join(bad, worse)
+			p.Levels = append(p.Levels, &quoratev1.BandLevel{Band: band, Primary: uint32(a), Backup: uint32(b)})
+		default:
+			err = nil
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", arg, err)
+		}
+	}
+	if proto.Size(p) == 0 {
+		return nil
+	}
+	return p
 }
 
 func manySets(t *testing.T, count, pad string) (sets []*quoratev1.RedundantSet) {

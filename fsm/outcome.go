@@ -23,6 +23,10 @@ func maintained(m *quoratev1.Maintenance) *logv1.Outcome {
 	return &logv1.Outcome{Result: &logv1.Outcome_Maintenance{Maintenance: m}}
 }
 
+func rolled(r *quoratev1.Rollout) *logv1.Outcome {
+	return &logv1.Outcome{Result: &logv1.Outcome_Rollout{Rollout: r}}
+}
+
 // answer stamps what a command's applier returned with the revision, cluster time and generation after it.
 func (a *application) answer(o *logv1.Outcome, r *Refusal) *logv1.Outcome {
 	if r != nil {

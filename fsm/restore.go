@@ -192,6 +192,12 @@ func (s *State) restoreRecord(record *logv1.SnapshotRecord) error {
 		twice = s.members.byID.Set(b.Member.GetId(), b.Member)
 	case *logv1.SnapshotRecord_Request:
 		return s.requests.restore(b.Request)
+	case *logv1.SnapshotRecord_Serving:
+		twice = s.servings.byServer.Set(b.Serving.GetServer(), b.Serving)
+	case *logv1.SnapshotRecord_Rollout:
+		twice = s.rollouts.bySet.Set(b.Rollout.GetSet(), b.Rollout)
+	case *logv1.SnapshotRecord_Level:
+		twice = s.levels.changes.Set(levelKey{b.Level.GetServer(), b.Level.GetNumber()}, b.Level)
 	default:
 		return fmt.Errorf("%w: it is of a kind that this program does not know", ErrCorrupt)
 	}

@@ -30,6 +30,8 @@ func sayOutcome(o *logv1.Outcome) string {
 		return "lease " + sayLease(o.GetLease())
 	case o.GetMaintenance() != nil:
 		return "maintenance " + sayMaintenance(o.GetMaintenance())
+	case o.GetRollout() != nil:
+		return sayRollout(o.GetRollout())
 	default:
 		return "done"
 	}
@@ -40,6 +42,9 @@ func sayGeneration(g *quoratev1.Generation) string {
 		g.GetPublishRequestId(), g.GetClusterTime().AsDuration())
 	if g.GetRollbackOf() != 0 {
 		out += fmt.Sprintf(", rollback of %d", g.GetRollbackOf())
+	}
+	if g.GetSwappedBy() != "" {
+		out += ", swapped by " + g.GetSwappedBy()
 	}
 	if g.GetTopology() == nil {
 		out += ", digest only"
@@ -61,6 +66,42 @@ func sayLease(l *quoratev1.ApplyLease) string {
 		out += ", for " + l.GetReason()
 	}
 	return out + ", by " + l.GetActor().GetName()
+}
+
+func sayRollout(r *quoratev1.Rollout) string {
+	out := fmt.Sprintf("roll-out of %d in %s, %s %s", r.GetGeneration(), r.GetSet(), r.GetApply(), strings.TrimPrefix(r.GetState().String(), "ROLLOUT_STATE_"))
+	if r.GetHandOverFrom() != "" {
+		out += ", to be handed over from " + r.GetHandOverFrom()
+	}
+	for _, p := range r.GetServers() {
+		out += fmt.Sprintf("; %s %s (%d)", p.GetServer(), strings.TrimPrefix(p.GetState().String(), "APPLY_STATE_"), p.GetAppliedGeneration())
+		if p.GetAttempts() > 0 {
+			out += fmt.Sprintf(" attempt %d from %v", p.GetAttempts(), p.GetBegun().AsDuration())
+		}
+		if p.GetEnded() != nil {
+			out += fmt.Sprintf(" to %v", p.GetEnded().AsDuration())
+		}
+		if p.GetOutcome() != "" {
+			out += ": " + p.GetOutcome()
+		}
+		if p.GetOutput() != "" {
+			out += fmt.Sprintf(" %q", p.GetOutput())
+		}
+	}
+	return out
+}
+
+func sayServing(v *quoratev1.Serving) string {
+	out := fmt.Sprintf("%s of set %s, generation %d, since %v", v.GetServer(), v.GetSet(), v.GetGeneration(), v.GetSince().AsDuration())
+	if v.GetStandIn() {
+		out += ", stands in"
+	}
+	return out
+}
+
+func sayLevel(c *quoratev1.LevelChange) string {
+	return fmt.Sprintf("%s #%d %d → %d %s as %s of %s under %d at %s %q", c.GetServer(), c.GetNumber(), c.GetBefore(), c.GetAfter(), c.GetBand(),
+		c.GetRole(), c.GetSet(), c.GetGeneration(), c.GetAt().AsTime().Format("15:04:05"), c.GetReasons())
 }
 
 func sayMaintenance(m *quoratev1.Maintenance) string {
@@ -94,6 +135,14 @@ func sayEvent(e *quoratev1.Event) string {
 		return out + "member " + b.MemberChanged.GetId() + " " + b.MemberChanged.GetChange()
 	case *quoratev1.Event_GenerationAdopted:
 		return out + fmt.Sprintf("member %s adopted generation %d", b.GenerationAdopted.GetMember(), b.GenerationAdopted.GetGeneration())
+	case *quoratev1.Event_RolloutChanged:
+		return out + sayRollout(b.RolloutChanged)
+	case *quoratev1.Event_ServingAssigned:
+		return out + "serving assigned: " + sayServing(b.ServingAssigned)
+	case *quoratev1.Event_ServingReleased:
+		return out + "serving released: " + sayServing(b.ServingReleased)
+	case *quoratev1.Event_LevelChanged:
+		return out + "level: " + sayLevel(b.LevelChanged)
 	default:
 		return out + "unknown"
 	}

@@ -86,6 +86,15 @@ func (s *State) writeRecords(out *snapshotWriter) {
 			Key: r.key, Fingerprint: r.fingerprint[:], Outcome: r.outcome,
 		}}})
 	}
+	for _, v := range s.servings.byServer.All() {
+		out.record(&logv1.SnapshotRecord{Body: &logv1.SnapshotRecord_Serving{Serving: v}})
+	}
+	for _, r := range s.rollouts.bySet.All() {
+		out.record(&logv1.SnapshotRecord{Body: &logv1.SnapshotRecord_Rollout{Rollout: r}})
+	}
+	for _, c := range s.levels.changes.All() {
+		out.record(&logv1.SnapshotRecord{Body: &logv1.SnapshotRecord_Level{Level: c}})
+	}
 }
 
 func (w *snapshotWriter) record(record *logv1.SnapshotRecord) {

@@ -63,6 +63,10 @@ func sync(ids ...string) *logv1.Command {
 	return &logv1.Command{Body: &logv1.Command_SyncMembers{SyncMembers: c}}
 }
 
+func announce(id string, version uint32) *logv1.Command {
+	return &logv1.Command{Body: &logv1.Command_AnnounceMember{AnnounceMember: &logv1.AnnounceMember{Id: id, GrpcAddress: id + ":7101", CommandVersion: version}}}
+}
+
 func publish(id string, expected uint64, top *quoratev1.Topology) *logv1.Command {
 	return public(id, &logv1.Command{Body: &logv1.Command_PublishTopology{
 		PublishTopology: &logv1.PublishTopology{ExpectedGeneration: expected, Topology: top}}})

@@ -52,7 +52,7 @@ func (a *application) publishTopology(c *logv1.PublishTopology) (*logv1.Outcome,
 	if r := a.CheckExpected(c.GetExpectedGeneration()); r != nil {
 		return nil, r
 	}
-	return a.publish(c.GetTopology(), 0)
+	return a.publish(c.GetTopology(), 0, c.GetForce())
 }
 
 // rollbackTopology publishes the document of an old generation as a new one. The document is validated again, since its
@@ -69,16 +69,23 @@ func (a *application) rollbackTopology(c *logv1.RollbackTopology) (*logv1.Outcom
 		r.Field = "to"
 		return nil, r
 	}
-	return a.publish(g.GetTopology(), g.GetNumber())
+	return a.publish(g.GetTopology(), g.GetNumber(), false)
 }
 
 // publish makes a document the next generation.
-func (a *application) publish(draft *quoratev1.Topology, rollbackOf uint64) (*logv1.Outcome, *Refusal) {
+func (a *application) publish(draft *quoratev1.Topology, rollbackOf uint64, force bool) (*logv1.Outcome, *Refusal) {
 	topology, r := ValidateTopology(a.State, draft)
 	if r != nil {
 		return nil, r
 	}
-	g := &quoratev1.Generation{
+	g := a.nextGeneration(topology)
+	g.RollbackOf = rollbackOf
+	return a.putInForce(g, publishing{force: force}), nil
+}
+
+// nextGeneration makes the generation of a topology in normal form.
+func (a *application) nextGeneration(topology *quoratev1.Topology) *quoratev1.Generation {
+	return &quoratev1.Generation{
 		Number:           a.generationNumber() + 1,
 		Digest:           TopologyDigest(topology),
 		Topology:         topology,
@@ -86,15 +93,20 @@ func (a *application) publish(draft *quoratev1.Topology, rollbackOf uint64) (*lo
 		Actor:            a.actor(),
 		PublishedAt:      a.wallTime(),
 		ClusterTime:      durationpb.New(a.clock.now),
-		RollbackOf:       rollbackOf,
 		Revision:         a.clock.revision,
 	}
+}
+
+// putInForce makes a generation the current one.
+func (a *application) putInForce(g *quoratev1.Generation, p publishing) *logv1.Outcome {
+	p.before = a.CurrentGeneration().GetTopology()
 	a.topology.kept.Set(g.GetNumber(), g)
 	a.topology.setCurrent(g)
 	a.compactGenerations()
 	a.dropDeparted()
 	a.emit(&quoratev1.Event{Body: &quoratev1.Event_TopologyPublished{TopologyPublished: g}})
-	return published(g), nil
+	a.rollOut(p)
+	return published(g)
 }
 
 // compactGenerations takes the document from the one generation that a publish made too old to keep whole, and drops the one
@@ -123,6 +135,7 @@ func digestOnly(g *quoratev1.Generation) *quoratev1.Generation {
 		ClusterTime:      g.GetClusterTime(),
 		RollbackOf:       g.GetRollbackOf(),
 		Revision:         g.GetRevision(),
+		SwappedBy:        g.GetSwappedBy(),
 	}
 }
 

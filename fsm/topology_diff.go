@@ -2,7 +2,6 @@ package fsm
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 
 	"quorate/fsm/tree"
@@ -60,12 +59,9 @@ func (p fieldPath) String() string {
 func fields(t *quoratev1.Topology) tree.Map[fieldPath, string] {
 	m := tree.New[fieldPath, string](fieldPath.compare)
 	for _, set := range t.GetSets() {
-		limit := ""
-		if n := set.GetPolicies().GetMaxServers(); n != 0 {
-			limit = strconv.FormatUint(uint64(n), 10)
-		}
-		for i, f := range [][2]string{{"mode", set.GetMode()}, {"policies.max_servers", limit}} {
-			m.Set(fieldPath{set: set.GetId(), order: i, name: f[0]}, f[1])
+		m.Set(fieldPath{set: set.GetId(), name: "mode"}, set.GetMode())
+		for i, f := range policyFields(set.GetPolicies()) {
+			m.Set(fieldPath{set: set.GetId(), order: i + 1, name: "policies." + f[0]}, f[1])
 		}
 		for _, server := range set.GetServers() {
 			for i, f := range [][2]string{

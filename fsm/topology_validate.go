@@ -113,22 +113,19 @@ func (v *validator) set(field string, index int, set *quoratev1.RedundantSet) (*
 	if r != nil {
 		return nil, r
 	}
-	limit := set.GetPolicies().GetMaxServers()
-	if limit == 0 {
-		limit = DefaultMaxServers
-	}
-	if limit > MaxServers {
-		return nil, invalid(ReasonInvalidMaxServers, field+".policies.max_servers", "%d is more than the %d allowed", limit, MaxServers)
+	policies, r := normalPolicies(field+".policies", mode, set.GetPolicies())
+	if r != nil {
+		return nil, r
 	}
 	n := len(set.GetServers())
 	if n == 0 {
 		return nil, invalid(ReasonNoServers, field+".servers", "set %s has no servers", id)
 	}
-	if n > int(limit) {
+	if limit := policies.GetMaxServers(); n > int(limit) {
 		return nil, invalid(ReasonTooManyServers, field+".servers",
 			"%d servers are more than the %d that the policy max_servers of set %s allows", n, limit, id)
 	}
-	normal := &quoratev1.RedundantSet{Id: id, Mode: mode, Policies: &quoratev1.RedundancyPolicies{MaxServers: limit}}
+	normal := &quoratev1.RedundantSet{Id: id, Mode: mode, Policies: policies}
 	for j, server := range set.GetServers() {
 		s, r := v.server(fmt.Sprintf("%s.servers[%d]", field, j), id, server)
 		if r != nil {

@@ -20,7 +20,7 @@ import (
 // at least once (and, as after every command, brought through a snapshot), each event, each reason of a refusal.
 func TestTranscripts(t *testing.T) {
 	all := newSeen()
-	for _, noun := range []string{"clock", "lease", "maintenance", "member", "request", "topology"} {
+	for _, noun := range []string{"apply", "clock", "lease", "level", "maintenance", "member", "request", "serving", "topology"} {
 		datadriven.Walk(t, "testdata/"+noun, func(t *testing.T, path string) {
 			n := &notebook{state: New(), seen: all}
 			datadriven.RunTest(t, path, n.run)
@@ -159,6 +159,33 @@ func (n *notebook) query(t *testing.T, d *datadriven.TestData) string {
 		for _, l := range s.Leases(text(d, "server", ""), d.HasArg("ended")) {
 			fmt.Fprintf(&out, "%s (mid-apply: %t)\n", sayLease(l), s.MidApply(l.GetKey().GetServer()))
 		}
+	case "serving":
+		for _, v := range s.AllServing() {
+			in, _ := s.ServingIn(v.GetSet())
+			own, _ := s.Serving(v.GetServer())
+			fmt.Fprintf(&out, "%s (found both ways: %t)\n", sayServing(v), in == v && own == v)
+		}
+	case "conflicts":
+		for _, v := range s.ServingConflicts(d.CmdArgs[0].Key) {
+			fmt.Fprintln(&out, sayServing(v))
+		}
+	case "rollouts":
+		sayRollouts(&out, s)
+	case "levels":
+		for _, c := range s.LevelChanges(text(d, "server", ""), int(number(t, d, "limit", 10))) {
+			fmt.Fprintln(&out, sayLevel(c))
+		}
+	case "policies":
+		for _, set := range s.CurrentGeneration().GetTopology().GetSets() {
+			fmt.Fprintf(&out, "%s: %+v\n", set.GetId(), PoliciesOf(set))
+		}
+	case "accepts-publish":
+		c := &logv1.Command{Body: &logv1.Command_PublishTopology{PublishTopology: &logv1.PublishTopology{Force: d.HasArg("force"), Topology: draft(t, d)}}}
+		if r := s.Accepts(c); r != nil {
+			fmt.Fprintf(&out, "%s: %s\n", r.GetReason(), r.Error())
+			break
+		}
+		out.WriteString("accepted\n")
 	case "declared":
 		for _, m := range s.AllMaintenance() {
 			fmt.Fprintln(&out, sayMaintenance(m))
@@ -176,6 +203,33 @@ func (n *notebook) query(t *testing.T, d *datadriven.TestData) string {
 		d.Fatalf(t, "unknown directive %s", d.Cmd)
 	}
 	return out.String()
+}
+
+// sayRollouts says what is rolled out, and of each server whether it is its turn.
+func sayRollouts(out *strings.Builder, s *State) {
+	for _, r := range s.Rollouts() {
+		fmt.Fprintln(out, sayRollout(r))
+		for _, p := range r.GetServers() {
+			generation, waitingFor, ok := s.MayApply(p.GetServer())
+			fmt.Fprintf(out, "  %s has applied %d", p.GetServer(), s.AppliedGeneration(p.GetServer()))
+			switch {
+			case ok:
+				fmt.Fprintf(out, ", may apply %d", generation)
+			case waitingFor != "":
+				fmt.Fprintf(out, ", waits for %s before %d", waitingFor, generation)
+			}
+			if old := s.SupersededApplies(p.GetServer()); len(old) > 0 {
+				fmt.Fprintf(out, ", still holds the lease of %v", old)
+			}
+			out.WriteByte('\n')
+		}
+		if to, generation, ok := s.HandOverDue(r.GetSet()); ok {
+			fmt.Fprintf(out, "  %s is to take over, expecting %d\n", to, generation)
+		}
+		if last, ok := s.LastApplied(r.GetSet()); ok {
+			fmt.Fprintf(out, "  all have applied %d\n", last)
+		}
+	}
 }
 
 func sayChanges(out *strings.Builder, changes []*quoratev1.TopologyChange) {
