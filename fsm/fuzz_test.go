@@ -22,6 +22,9 @@ func FuzzApplyEntry(f *testing.F) {
 		{Body: &logv1.Command_AdoptGeneration{AdoptGeneration: &logv1.AdoptGeneration{Member: "m1", Generation: 1}}},
 		public("f4", &logv1.Command{Body: &logv1.Command_RollbackTopology{RollbackTopology: &logv1.RollbackTopology{ExpectedGeneration: 2, To: 1}}}),
 		public("f5", &logv1.Command{Body: &logv1.Command_SetMaintenance{SetMaintenance: &logv1.SetMaintenance{Server: "m1"}}}),
+		assign("m2", 2), assign("m1", 2, "m2"), beginApply("m1", 2), endApply("m2", 2, true), endApply("m2", 2, false), resumeApply("f7", "line-a"),
+		swapRoles("line-a", "m1", SwapFailover, 2), recordLevels("m1", 2, 4), publish("f8", 2, withPolicies("m1", "m3")),
+		{Body: &logv1.Command_ReleaseServing{ReleaseServing: &logv1.ReleaseServing{Server: "m2", Generation: 2}}},
 		publish("f6", 2, &quoratev1.Topology{Sets: []*quoratev1.RedundantSet{{}, {Id: "x", Mode: "TRANSPARENT"}}}),
 	} {
 		b, err := proto.Marshal(&logv1.Entry{Clock: uint64(11 * time.Minute), LeaderApplied: 3, Commands: []*logv1.Command{c, c, {Body: &logv1.Command_Pulse{Pulse: &logv1.Pulse{}}}}})
@@ -31,12 +34,14 @@ func FuzzApplyEntry(f *testing.F) {
 		f.Add(b)
 	}
 	full := sample(f)
+	authorised := full.Snapshot()
+	apply(f, authorised, time.Minute, sync("m1", "m2", "m3"), publish("f0", 2, withPolicies("m1", "m2")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e := &logv1.Entry{}
 		if proto.Unmarshal(b, e) != nil {
 			return
 		}
-		for _, s := range []*State{New(), full.Snapshot()} {
+		for _, s := range []*State{New(), full.Snapshot(), authorised.Snapshot()} {
 			twin, before, index := s.Snapshot(), s.Digest(), s.Revision()+1
 			outcomes, _, err := s.ApplyEntry(index, e)
 			if err != nil {
@@ -67,6 +72,14 @@ func FuzzApplyEntry(f *testing.F) {
 	})
 }
 
+// withPolicies is a pair whose policies let the group swap its roles.
+func withPolicies(primary, backup string) *quoratev1.Topology {
+	top := pair(primary, backup)
+	top.Sets[0].Policies = &quoratev1.RedundancyPolicies{Apply: ApplyHandover, StandIn: 210, Failover: FailoverAutomatic,
+		Levels: []*quoratev1.BandLevel{{Band: BandRecovering, Primary: 170}}}
+	return top
+}
+
 // FuzzRestore reads anything as a snapshot. The frame is made right, so that the fuzzer reaches the records behind the checksum. What
 // restores keeps every invariant, and can be written again.
 func FuzzRestore(f *testing.F) {
@@ -93,7 +106,8 @@ func FuzzRestore(f *testing.F) {
 			}
 			roundTrip(t, s)
 			if _, _, err := s.ApplyEntry(s.Revision()+1, &logv1.Entry{Clock: uint64(min(s.Now()+time.Hour, MaxClock)), Commands: []*logv1.Command{
-				sync("m1", "m2"), publish("new", s.generationNumber(), pair("m1", "m2")), begin("new2", "m1"), {Body: &logv1.Command_Pulse{}}}}); err != nil {
+				sync("m1", "m2"), announce("m1", CommandVersion), publish("new", s.generationNumber(), pair("m1", "m2")), begin("new2", "m1"),
+				endApply("m2", s.generationNumber()+1, true), assign("m1", s.generationNumber()+1, "m2"), recordLevels("m1", 9), {Body: &logv1.Command_Pulse{}}}}); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.Check(); err != nil {

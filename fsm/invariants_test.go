@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,8 @@ import (
 
 // TestCheckFinds breaks each invariant of a good state in turn: a check that can't fail would hold nothing together.
 func TestCheckFinds(t *testing.T) {
-	// The sample has server m1 in maintenance with an ended lease, server m2 departed with an open one, and generation 2.
+	// The sample has server m1 in maintenance with an ended lease, server m2 departed with an open one, and generation 2, which m1
+	// has applied and m2, which has the serving right, applies.
 	openKey := leaseKey{server: "m2", generation: 2, publish: "p2"}
 	endedKey := endedLease{server: "m1"}
 	open := func(f func(l *quoratev1.ApplyLease)) func(s *State) {
@@ -51,6 +53,22 @@ func TestCheckFinds(t *testing.T) {
 			m, _ := s.members.byID.Get(id)
 			s.members.byID.Set(id, proto.CloneOf(m))
 			f(s)
+		}
+	}
+	serving := func(f func(v *quoratev1.Serving)) func(s *State) {
+		return func(s *State) {
+			v, _ := s.Serving("m2")
+			v = proto.CloneOf(v)
+			f(v)
+			s.servings.byServer.Set("m2", v)
+		}
+	}
+	rollout := func(f func(r *quoratev1.Rollout)) func(s *State) {
+		return func(s *State) {
+			r, _ := s.Rollout("line-a")
+			r = proto.CloneOf(r)
+			f(r)
+			s.rollouts.bySet.Set("line-a", r)
 		}
 	}
 	for want, broken := range map[string][]func(s *State){
@@ -139,6 +157,65 @@ func TestCheckFinds(t *testing.T) {
 			member("m1", func(s *State) { m, _ := s.Member("m1"); m.AdoptedGeneration = 3 }),
 			member("m2", func(s *State) { m, _ := s.Member("m2"); m.Voter = true }),
 			member("m3", func(s *State) { m, _ := s.Member("m3"); m.RaftAddress = "" }),
+		},
+		"invariant of serving": {
+			serving(func(v *quoratev1.Serving) { v.Server = "m1" }),
+			serving(func(v *quoratev1.Serving) { v.Set = "" }),
+			serving(func(v *quoratev1.Serving) { v.Set = "line-b" }),
+			serving(func(v *quoratev1.Serving) { v.StandIn = true }),
+			serving(func(v *quoratev1.Serving) { v.Generation = 0 }),
+			serving(func(v *quoratev1.Serving) { v.Generation = 3 }),
+			serving(func(v *quoratev1.Serving) { v.Since = durationpb.New(time.Hour) }),
+			func(s *State) {
+				s.servings.byServer.Set("m1", &quoratev1.Serving{Server: "m1", Set: "line-a", Generation: 1})
+			},
+			func(s *State) {
+				s.servings.byServer.Set("m1", &quoratev1.Serving{Server: "m1", Set: "line-b", Generation: 1})
+			},
+			func(s *State) {
+				for i := range MaxServing {
+					id := fmt.Sprint("x", i)
+					s.servings.byServer.Set(id, &quoratev1.Serving{Server: id, Set: id, Generation: 1})
+				}
+			},
+		},
+		"invariant of rollout": {
+			rollout(func(r *quoratev1.Rollout) { r.Set = "line-b" }),
+			func(s *State) {
+				s.rollouts.bySet.Set("line-b", &quoratev1.Rollout{Set: "line-b", Generation: 1})
+			},
+			rollout(func(r *quoratev1.Rollout) { r.Generation = 0 }),
+			rollout(func(r *quoratev1.Rollout) { r.Generation = 1 }),
+			rollout(func(r *quoratev1.Rollout) { r.Generation = 3 }),
+			rollout(func(r *quoratev1.Rollout) { r.Apply = ApplyHandover }),
+			rollout(func(r *quoratev1.Rollout) { r.HandOverFrom = "m2" }),
+			rollout(func(r *quoratev1.Rollout) { r.State = rolloutDone }),
+			rollout(func(r *quoratev1.Rollout) { r.Servers = r.GetServers()[1:] }),
+			rollout(func(r *quoratev1.Rollout) { r.Servers[0] = r.GetServers()[1] }),
+			rollout(func(r *quoratev1.Rollout) { r.Servers[0], r.Servers[1] = r.GetServers()[1], r.GetServers()[0] }),
+			rollout(func(r *quoratev1.Rollout) { r.Servers[0].Server = "m3" }),
+			rollout(func(r *quoratev1.Rollout) { r.Servers[0].AppliedGeneration = 3 }),
+			rollout(func(r *quoratev1.Rollout) { r.Servers[0].AppliedGeneration = 1 }),
+			rollout(func(r *quoratev1.Rollout) { r.Servers[0].State = applyApplying }),
+			rollout(func(r *quoratev1.Rollout) { r.Servers[0].State = 9 }),
+			rollout(func(r *quoratev1.Rollout) { r.Servers[0].State, r.State = applyFailed, rolloutStopped }),
+			rollout(func(r *quoratev1.Rollout) { r.Servers[0].Ended = durationpb.New(time.Hour) }),
+			rollout(func(r *quoratev1.Rollout) { r.Servers[0].Begun = durationpb.New(-1) }),
+			func(s *State) { s.leases.open, s.leases.deadlines = newLeases().open, newLeases().deadlines },
+		},
+		"invariant of level": {
+			func(s *State) {
+				s.levels.changes.Set(levelKey{"m1", 2}, &quoratev1.LevelChange{Server: "m1", Number: 3})
+			},
+			func(s *State) {
+				s.levels.changes.Set(levelKey{"m9", 1}, &quoratev1.LevelChange{Server: "m9", Number: 1})
+			},
+			func(s *State) { s.levels.changes.Set(levelKey{"m1", 0}, &quoratev1.LevelChange{Server: "m1"}) },
+			func(s *State) {
+				for n := range uint64(MaxLevelChanges) {
+					s.levels.changes.Set(levelKey{"m1", n + 4}, &quoratev1.LevelChange{Server: "m1", Number: n + 4})
+				}
+			},
 		},
 		"invariant of request": {
 			func(s *State) { s.requests.forgetOldest(); s.requests.byAge.Set(0, &request{}) },

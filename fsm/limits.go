@@ -46,7 +46,7 @@ const (
 	MaxOutputBytes = 4096
 
 	// MaxServing is the most serving rights. Those of servers that have left their sets count until they are released or have lapsed.
-	MaxServing = 512
+	MaxServing = 256
 
 	// MaxLevelChanges is how many changes of level are kept for each server.
 	MaxLevelChanges = 256

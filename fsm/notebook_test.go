@@ -72,6 +72,13 @@ func duration(t *testing.T, d *datadriven.TestData) time.Duration {
 func (n *notebook) entry(t *testing.T, d *datadriven.TestData) *logv1.Entry {
 	e := &logv1.Entry{Clock: uint64(n.reading), LeaderApplied: n.index}
 	times := number(t, d, "times", 1)
+	if d.Cmd == "assign" && d.HasArg("everybody") {
+		for _, set := range n.state.CurrentGeneration().GetTopology().GetSets() {
+			e.Commands = append(e.Commands, &logv1.Command{Body: &logv1.Command_AssignServing{AssignServing: &logv1.AssignServing{
+				Server: primaryOf(set), Generation: n.state.CurrentGeneration().GetNumber()}}})
+		}
+		return e
+	}
 	for i := range times {
 		c := n.command(t, d, i)
 		c.RequestId = text(d, "id", "")
@@ -124,7 +131,7 @@ func (n *notebook) command(t *testing.T, d *datadriven.TestData, i uint64) *logv
 		return &logv1.Command{Body: &logv1.Command_SetMaintenance{SetMaintenance: m}}
 	case "sync":
 		m := &logv1.SyncMembers{}
-		for _, arg := range d.CmdArgs {
+		for _, arg := range expand(t, d.CmdArgs) {
 			m.Members = append(m.Members, &logv1.SyncMembers_Member{Id: arg.Key, Voter: !slices.Contains(arg.Vals, "learner"),
 				RaftAddress: map[bool]string{false: arg.Key + ":7301"}[slices.Contains(arg.Vals, "nowhere")]})
 		}
@@ -144,6 +151,26 @@ func (n *notebook) command(t *testing.T, d *datadriven.TestData, i uint64) *logv
 	default:
 		return &logv1.Command{Body: &logv1.Command_MarkDigest{MarkDigest: &logv1.MarkDigest{}}}
 	}
+}
+
+// expand writes out the ranges of ids: s=0-2 stands for s0 s1 s2.
+func expand(t *testing.T, args []datadriven.CmdArg) (all []datadriven.CmdArg) {
+	for _, arg := range args {
+		first, last, ok := strings.Cut(strings.Join(arg.Vals, ""), "-")
+		if !ok {
+			all = append(all, arg)
+			continue
+		}
+		from, bad := strconv.Atoi(first)
+		to, worse := strconv.Atoi(last)
+		if err := errors.Join(bad, worse); err != nil {
+			t.Fatal(err)
+		}
+		for i := from; i <= to; i++ {
+			all = append(all, datadriven.CmdArg{Key: arg.Key + strconv.Itoa(i)})
+		}
+	}
+	return all
 }
 
 // redundancyCommand builds the commands of serving rights, roll-outs and levels. The generation is the current one where none is given.
@@ -297,8 +324,8 @@ func number(t *testing.T, d *datadriven.TestData, key string, otherwise uint64) 
 	return v
 }
 
-// draft reads a topology: "set ID MODE [max=N] [POLICY=VALUE …] [level=BAND/PRIMARY/BACKUP]", then its servers, "MEMBER ROLE [uri=…] [endpoint=…] [health=…]". "sets N [pad=BYTES]"
-// stands for N sets of one server each, whose health URLs are made longer by so many bytes.
+// draft reads a topology: "set ID MODE [max=N] [POLICY=VALUE …] [level=BAND/PRIMARY/BACKUP]", then its servers, "MEMBER ROLE [uri=…] [endpoint=…] [health=…]". "sets N [pad=BYTES] [first=K]"
+// stands for N sets of one server each, numbered from K, whose URLs are made longer by so many bytes.
 func draft(t *testing.T, d *datadriven.TestData) *quoratev1.Topology {
 	if strings.TrimSpace(d.Input) == "none" {
 		return nil
@@ -325,7 +352,7 @@ func draft(t *testing.T, d *datadriven.TestData) *quoratev1.Topology {
 			return otherwise
 		}
 		if name == "sets" {
-			top.Sets = append(top.Sets, manySets(t, words[0], value("pad", ""))...)
+			top.Sets = append(top.Sets, manySets(t, words[0], value("pad", "0"), value("first", "0"))...)
 			continue
 		}
 		if name == "set" {
@@ -391,13 +418,14 @@ func policies(t *testing.T, args []datadriven.CmdArg) *quoratev1.RedundancyPolic
 	return p
 }
 
-func manySets(t *testing.T, count, pad string) (sets []*quoratev1.RedundantSet) {
+func manySets(t *testing.T, count, pad, first string) (sets []*quoratev1.RedundantSet) {
 	n, err := strconv.Atoi(count)
-	if err != nil {
+	bytes, bad := strconv.Atoi(pad)
+	from, worse := strconv.Atoi(first)
+	if err := errors.Join(err, bad, worse); err != nil {
 		t.Fatal(err)
 	}
-	bytes, _ := strconv.Atoi(pad)
-	for i := range n {
+	for i := from; i < from+n; i++ {
 		sets = append(sets, &quoratev1.RedundantSet{Id: fmt.Sprintf("set-%d", i), Mode: ModeNone, Servers: []*quoratev1.RedundantServer{{
 			Member: fmt.Sprintf("s%d", i), Role: RolePrimary, ApplicationUri: fmt.Sprintf("urn:plant:s%d:%s", i, strings.Repeat("u", bytes)),
 			EndpointUrl: fmt.Sprintf("opc.tcp://s%d:4841/%s", i, strings.Repeat("e", bytes)), HealthUrl: "http://s/" + strings.Repeat("h", bytes),

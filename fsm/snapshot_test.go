@@ -30,12 +30,14 @@ func sample(t testing.TB) *State {
 	t.Helper()
 	s := New()
 	apply(t, s, 0, sync("m1", "m2", "m3"), &logv1.Command{Body: &logv1.Command_OpenTerm{OpenTerm: &logv1.OpenTerm{Term: 3, Leader: "m1"}}},
-		&logv1.Command{Body: &logv1.Command_AnnounceMember{AnnounceMember: &logv1.AnnounceMember{Id: "m1", GrpcAddress: "m1:7101", CommandVersion: 1}}})
-	apply(t, s, time.Second, publish("p1", 0, pair("m1", "m2")), publish("p2", 1, pair("m2", "m1")), publish("p3", 1, pair("m2", "m1")))
+		&logv1.Command{Body: &logv1.Command_AnnounceMember{AnnounceMember: &logv1.AnnounceMember{Id: "m1", GrpcAddress: "m1:7101", CommandVersion: 2}}})
+	apply(t, s, time.Second, publish("p1", 0, pair("m1", "m2")), publish("p2", 1, pair("m2", "m1")), publish("p3", 1, pair("m2", "m1")),
+		endApply("m1", 2, true))
 	apply(t, s, time.Minute, begin("b1", "m1"), begin("b2", "m1"), begin("b3", "m2"), end("b4", "m1"), end("b5", "m1"), begin("b6", "m2"),
 		&logv1.Command{Body: &logv1.Command_AdoptGeneration{AdoptGeneration: &logv1.AdoptGeneration{Member: "m2", Generation: 2}}},
 		public("b7", &logv1.Command{Body: &logv1.Command_SetMaintenance{SetMaintenance: &logv1.SetMaintenance{Server: "m1", Active: true,
-			Reason: "disk", EstimatedReturn: timestamppb.New(wallStart)}}}))
+			Reason: "disk", EstimatedReturn: timestamppb.New(wallStart)}}}),
+		assign("m2", 2), beginApply("m2", 2), recordLevels("m1", 1, 3))
 	apply(t, s, time.Minute, sync("m1", "m3"))
 	return s
 }
@@ -65,6 +67,38 @@ func sync(ids ...string) *logv1.Command {
 
 func announce(id string, version uint32) *logv1.Command {
 	return &logv1.Command{Body: &logv1.Command_AnnounceMember{AnnounceMember: &logv1.AnnounceMember{Id: id, GrpcAddress: id + ":7101", CommandVersion: version}}}
+}
+
+func assign(server string, generation uint64, lapsed ...string) *logv1.Command {
+	return &logv1.Command{Body: &logv1.Command_AssignServing{AssignServing: &logv1.AssignServing{Server: server, Generation: generation, Lapsed: lapsed}}}
+}
+
+func beginApply(server string, generation uint64) *logv1.Command {
+	return &logv1.Command{Body: &logv1.Command_BeginApply{BeginApply: &logv1.BeginApply{Server: server, Generation: generation}}}
+}
+
+func endApply(server string, generation uint64, succeeded bool) *logv1.Command {
+	return &logv1.Command{Body: &logv1.Command_EndApply{EndApply: &logv1.EndApply{Server: server, Generation: generation, Succeeded: succeeded}}}
+}
+
+func resumeApply(id, set string) *logv1.Command {
+	return public(id, &logv1.Command{Body: &logv1.Command_ResumeApply{ResumeApply: &logv1.ResumeApply{Set: set}}})
+}
+
+func swapRoles(set, to, why string, expected uint64) *logv1.Command {
+	return &logv1.Command{Body: &logv1.Command_SwapRoles{SwapRoles: &logv1.SwapRoles{Set: set, To: to, Why: why, ExpectedGeneration: expected}}}
+}
+
+func adopt(member string, generation uint64) *logv1.Command {
+	return &logv1.Command{Body: &logv1.Command_AdoptGeneration{AdoptGeneration: &logv1.AdoptGeneration{Member: member, Generation: generation}}}
+}
+
+func recordLevels(server string, numbers ...uint64) *logv1.Command {
+	c := &logv1.RecordLevels{}
+	for _, n := range numbers {
+		c.Changes = append(c.Changes, &quoratev1.LevelChange{Server: server, Number: n, After: 255, Generation: 1, Reasons: []string{"fit"}})
+	}
+	return &logv1.Command{Body: &logv1.Command_RecordLevels{RecordLevels: c}}
 }
 
 func publish(id string, expected uint64, top *quoratev1.Topology) *logv1.Command {
@@ -186,7 +220,10 @@ func TestRestoreDistrustsRecords(t *testing.T) {
 			Key: key, Fingerprint: make([]byte, print), Outcome: o}}}
 	}
 	answer := &logv1.Outcome{Revision: 1, Result: &logv1.Outcome_Done{Done: &logv1.Done{}}}
-	if _, err := Restore(bytes.NewReader(framed(clock, member, request("3:annx", 32, answer)))); err != nil {
+	serving := &logv1.SnapshotRecord{Body: &logv1.SnapshotRecord_Serving{Serving: &quoratev1.Serving{Server: "m1", Set: "line-a", Generation: 1}}}
+	rollout := &logv1.SnapshotRecord{Body: &logv1.SnapshotRecord_Rollout{Rollout: &quoratev1.Rollout{Set: "line-a", Generation: 1}}}
+	level := &logv1.SnapshotRecord{Body: &logv1.SnapshotRecord_Level{Level: &quoratev1.LevelChange{Server: "m1", Number: 1}}}
+	if _, err := Restore(bytes.NewReader(framed(clock, member, level, request("3:annx", 32, answer)))); err != nil {
 		t.Fatalf("the good records are refused: %v", err)
 	}
 	var many []*logv1.SnapshotRecord
@@ -211,6 +248,12 @@ func TestRestoreDistrustsRecords(t *testing.T) {
 		"lease twice":              {clock, member, lease(open), lease(open)},
 		"too many ended leases":    append([]*logv1.SnapshotRecord{clock, member}, many...),
 		"maintenance of nobody":    {clock, {Body: &logv1.SnapshotRecord_Maintenance{Maintenance: &quoratev1.Maintenance{Server: "x", Active: true}}}},
+		"serving twice":            {clock, serving, serving},
+		"serving of no generation": {clock, serving},
+		"roll-out twice":           {clock, rollout, rollout},
+		"roll-out of no set":       {clock, rollout},
+		"level twice":              {clock, member, level, level},
+		"level of nobody":          {clock, level},
 		"request twice":            {clock, request("k", 32, answer), request("k", 32, answer)},
 		"request, bad fingerprint": {clock, request("k", 31, answer)},
 		"request without answer":   {clock, request("k", 32, nil)},
