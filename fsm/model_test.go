@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
 
@@ -349,7 +350,7 @@ func drawTopology(t *rapid.T) *quoratev1.Topology {
 		if n == 0 {
 			continue
 		}
-		set := &quoratev1.RedundantSet{Id: id, Mode: rapid.SampledFrom([]string{ModeCold, ModeWarm, "WARM_ACTIVE"}).Draw(t, "mode")}
+		set := &quoratev1.RedundantSet{Id: id, Mode: rapid.SampledFrom([]string{ModeCold, ModeWarm, "WARM_ACTIVE"}).Draw(t, "mode"), Policies: drawPolicies(t)}
 		for i, server := range left[:n] {
 			set.Servers = append(set.Servers, &quoratev1.RedundantServer{
 				Member: server, Role: map[bool]string{true: RolePrimary, false: RoleBackup}[i == 0], ApplicationUri: "urn:plant:" + server,
@@ -360,6 +361,25 @@ func drawTopology(t *rapid.T) *quoratev1.Topology {
 		top.Sets = append(top.Sets, set)
 	}
 	return top
+}
+
+// drawPolicies draws policies that do not contradict each other, mostly none.
+func drawPolicies(t *rapid.T) *quoratev1.RedundancyPolicies {
+	if rapid.IntRange(0, 2).Draw(t, "policies") == 0 {
+		return nil
+	}
+	p := &quoratev1.RedundancyPolicies{
+		Apply:    rapid.SampledFrom([]string{"", ApplyInPlace, ApplyHandover}).Draw(t, "apply"),
+		StandIn:  rapid.SampledFrom([]uint32{0, MinStandIn, MaxStandIn}).Draw(t, "stand in"),
+		Failover: rapid.SampledFrom([]string{"", FailoverManual, FailoverAutomatic}).Draw(t, "failover"),
+	}
+	if after := rapid.IntRange(0, 20).Draw(t, "failover after"); after > 0 {
+		p.FailoverAfter = &durationpb.Duration{Seconds: int64(after)}
+	}
+	if primary := rapid.Uint32Range(178, 182).Draw(t, "level"); primary != 178 {
+		p.Levels = append(p.Levels, &quoratev1.BandLevel{Band: BandRecovering, Primary: primary})
+	}
+	return p
 }
 
 // TestModel applies random entries to three states and the model. One state is used as it comes; one goes through a snapshot file
