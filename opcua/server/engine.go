@@ -47,6 +47,8 @@ type engine struct {
 	queued        atomic.Int64 // the sum of the queue sizes of all items
 	eventItems    atomic.Int64
 	links         atomic.Int64 // triggering links of all items
+
+	counts counts
 }
 
 func newEngine(sp *space.Space, limits Limits, wall func() time.Time) *engine {

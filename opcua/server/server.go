@@ -149,18 +149,3 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.running.Wait()
 	return err
 }
-
-// Stats are numbers of what the server has at the moment.
-type Stats struct {
-	Sessions, Subscriptions, MonitoredItems int
-}
-
-// Stats returns what the server has at the moment.
-func (s *Server) Stats() Stats {
-	e := s.services.engine
-	return Stats{
-		Sessions:       s.services.sessions.count(),
-		Subscriptions:  int(e.subscriptions.Load()),
-		MonitoredItems: int(e.items.Load()),
-	}
-}

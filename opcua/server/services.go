@@ -89,6 +89,7 @@ func (v *services) serve(ch secureChannel, requestID uint32, req ua.Request) {
 	default:
 		resp, status = v.inSession(ch, h, req)
 	}
+	v.engine.counts.answered(serviceOf(req), status)
 	if status != ua.StatusOK {
 		resp = &ua.ServiceFault{}
 	}
