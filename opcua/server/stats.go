@@ -19,8 +19,10 @@ type Stats struct {
 }
 
 // Stats returns what the server has at the moment.
-func (s *Server) Stats() Stats {
-	e := s.services.engine
+func (s *Server) Stats() Stats { return s.services.stats() }
+
+func (v *services) stats() Stats {
+	e := v.engine
 	stats := Stats{
 		Subscriptions:         int(e.subscriptions.Load()),
 		MonitoredItems:        int(e.items.Load()),
@@ -29,7 +31,7 @@ func (s *Server) Stats() Stats {
 		QueuePlaces:           int(e.queued.Load()),
 	}
 	// Who asks pays, not who publishes: nothing counts what is parked.
-	for _, session := range s.services.sessions.all() {
+	for _, session := range v.sessions.all() {
 		stats.Sessions++
 		stats.ParkedPublishes += session.pub.countParked()
 	}
@@ -53,8 +55,9 @@ type RequestCount struct {
 }
 
 // Counts returns what has happened since the start.
-func (s *Server) Counts() Counts {
-	c := &s.services.engine.counts
+func (s *Server) Counts() Counts { return s.services.engine.counts.read() }
+
+func (c *counts) read() Counts {
 	counts := Counts{LostValues: c.lostValues.Load(), LostEvents: c.lostEvents.Load()}
 	for service := range serviceCount {
 		for class := range classCount {
