@@ -34,6 +34,7 @@ import (
 	"quorate/opcua/server"
 	"quorate/opcua/space"
 	"quorate/redundancy"
+	"quorate/telemetry"
 )
 
 // StateNamespace is the URI of the namespace with the replicated state. Its index is stateIndex on every member.
@@ -97,8 +98,9 @@ type Config struct {
 	Limits        server.Limits
 	ChannelLimits channel.Limits
 	ChannelEvents channel.Events
-	Logger        *slog.Logger     // nil means slog.Default
-	Now           func() time.Time // nil means time.Now
+	Metrics       *telemetry.Metrics // get what the endpoint measures; nil means that nobody asks
+	Logger        *slog.Logger       // nil means slog.Default
+	Now           func() time.Time   // nil means time.Now
 }
 
 func (c *Config) check() error {
@@ -204,6 +206,9 @@ func New(cfg Config) (*Endpoint, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opcua: %w", err)
+	}
+	if err := e.measure(cfg.Metrics); err != nil {
+		return nil, errors.Join(err, e.server.Shutdown(context.Background()))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
