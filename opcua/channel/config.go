@@ -132,6 +132,9 @@ type Limits struct {
 	Decoding wire.Limits
 }
 
+// DefaultLimits are the limits of a server that sets none.
+var DefaultLimits = Limits{Decoding: wire.DefaultLimits}.withDefaults()
+
 func orDefault[T int | time.Duration](v, d T) T {
 	if v == 0 {
 		return d
