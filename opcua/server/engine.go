@@ -25,6 +25,7 @@ type secureChannel interface {
 	LocalAddr() net.Addr
 	EndpointURL() string
 	SetInUse(inUse bool)
+	Yield()
 	Send(requestID uint32, resp ua.Response) error
 }
 

@@ -59,6 +59,8 @@ type Config struct {
 	// UserTokens are the kinds of user token that every endpoint takes. Nil is anonymous only. Where one names no security policy,
 	// the channel's protects its secret, and on an endpoint without security Basic256Sha256 does.
 	UserTokens []*ua.UserTokenPolicy
+	// AnonymousNeedsSecurity leaves anonymous out of the tokens of an endpoint without security, on which a client proves nothing.
+	AnonymousNeedsSecurity bool
 
 	// Authenticate judges a user. Its status is what ActivateSession answers, unless it is Good. Nil lets in anonymous
 	// users, and then UserTokens may offer no other kind. It is called on the goroutine of the connection.
