@@ -26,13 +26,26 @@ func gopcuaServices(t *testing.T, table *compatibility, endpoint string) {
 	c := gopcuaConnect(ctx, t, endpoint)
 	// Once a call was answered with a ServiceFault, gopcua's client no longer publishes for subscriptions of its own, so the
 	// steps that want faults come last.
-	for _, s := range slices.Concat(gopcuaItems, gopcuaSubscriptions, gopcuaCalls) {
+	own := gopcuaConnect(ctx, t, endpoint)
+	take := func(s gopcuaStep, c *opcua.Client) {
 		ok := t.Run(s.Service+"/"+s.What, func(t *testing.T) { s.do(ctx, t, c) })
 		if ok {
 			table.ran(gopcua, s.step)
 		}
 	}
+	for _, s := range slices.Concat(gopcuaReads, gopcuaItems, gopcuaSubscriptions, gopcuaCalls) {
+		take(s, c)
+	}
+	for _, s := range gopcuaByHand {
+		take(s, own)
+	}
+	for _, s := range gopcuaSessions {
+		single := gopcuaDial(ctx, t, endpoint)
+		take(s, single)
+		_ = single.Close(ctx) // The session may have ended already.
+	}
 	t.Run("TransferSubscriptions", func(t *testing.T) { gopcuaTransfer(ctx, t, table, endpoint, c) })
+	t.Run("ActivateSession", func(t *testing.T) { gopcuaResume(ctx, t, table, endpoint) })
 }
 
 func serverNode(node uint32) *ua.NodeID { return ua.NewNumericNodeID(0, node) }
