@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
@@ -128,6 +129,10 @@ type Limits struct {
 	// handled at one time; others wait for their turn. It bounds the memory that
 	// they take once decoded, see wire.Limits.
 	MaxLargeRequests int
+	// MaxTurns is how many connections that are always at work, or at a large or costly request, may be so at one time; the
+	// others of them wait for their turn, in the order of coming. It keeps a processor free for all else that the process
+	// does. The default is one less than the processors that the runtime uses, and at least one.
+	MaxTurns int
 	// Decoding bounds what one request may contain.
 	Decoding wire.Limits
 }
@@ -160,6 +165,7 @@ func (l Limits) withDefaults() Limits {
 		MaxTokenLifetime:      orDefault(l.MaxTokenLifetime, DefaultMaxTokenLifetime),
 		MaxHandshakes:         orDefault(l.MaxHandshakes, DefaultMaxHandshakes),
 		MaxLargeRequests:      orDefault(l.MaxLargeRequests, DefaultMaxLargeRequests),
+		MaxTurns:              orDefault(l.MaxTurns, max(1, runtime.GOMAXPROCS(0)-1)),
 		Decoding:              l.Decoding,
 	}
 }
@@ -182,6 +188,7 @@ func (l Limits) check() error {
 		"MaxTokenLifetime":      int64(l.MaxTokenLifetime),
 		"MaxHandshakes":         int64(l.MaxHandshakes),
 		"MaxLargeRequests":      int64(l.MaxLargeRequests),
+		"MaxTurns":              int64(l.MaxTurns),
 	} {
 		if v < 0 {
 			return fmt.Errorf("channel: Limits.%s is negative", name)
