@@ -65,6 +65,7 @@ const (
 	DefaultMaxChunkCount         = 256
 	DefaultMaxPartialBytes       = 64 << 20
 	DefaultMaxQueueBytes         = 8 << 20
+	DefaultMaxQueuedBytes        = 64 << 20
 	DefaultMaxQueueMessages      = 4_096
 	DefaultHandshakeTimeout      = 10 * time.Second
 	DefaultMessageTimeout        = 30 * time.Second
@@ -104,6 +105,9 @@ type Limits struct {
 	// MaxQueueBytes bounds what is queued for one slow client, in bytes; one
 	// response may have half of it. A client that exceeds it is disconnected.
 	MaxQueueBytes int
+	// MaxQueuedBytes bounds what is queued for all slow clients together, in bytes. When it is reached, those of them that
+	// have more than 256 KiB queued, and ask for more, are disconnected.
+	MaxQueuedBytes int
 	// MaxQueueMessages bounds the number of messages that are queued for one
 	// slow client.
 	MaxQueueMessages int
@@ -156,6 +160,7 @@ func (l Limits) withDefaults() Limits {
 		MaxChunkCount:         orDefault(l.MaxChunkCount, DefaultMaxChunkCount),
 		MaxPartialBytes:       orDefault(l.MaxPartialBytes, DefaultMaxPartialBytes),
 		MaxQueueBytes:         orDefault(l.MaxQueueBytes, DefaultMaxQueueBytes),
+		MaxQueuedBytes:        orDefault(l.MaxQueuedBytes, DefaultMaxQueuedBytes),
 		MaxQueueMessages:      orDefault(l.MaxQueueMessages, DefaultMaxQueueMessages),
 		HandshakeTimeout:      orDefault(l.HandshakeTimeout, DefaultHandshakeTimeout),
 		MessageTimeout:        orDefault(l.MessageTimeout, DefaultMessageTimeout),
@@ -180,6 +185,7 @@ func (l Limits) check() error {
 		"MaxPartialBytes":       int64(l.MaxPartialBytes),
 		"MaxQueueBytes":         int64(l.MaxQueueBytes),
 		"MaxQueueMessages":      int64(l.MaxQueueMessages),
+		"MaxQueuedBytes":        int64(l.MaxQueuedBytes),
 		"HandshakeTimeout":      int64(l.HandshakeTimeout),
 		"MessageTimeout":        int64(l.MessageTimeout),
 		"IdleTimeout":           int64(l.IdleTimeout),

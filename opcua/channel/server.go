@@ -36,6 +36,7 @@ type Server struct {
 	large        chan struct{} // a place for each concurrent large request
 	turns        chan struct{} // a place for each busy connection that may be at work
 	partialBytes atomic.Int64
+	queuedBytes  atomic.Int64
 	channelID    atomic.Uint32
 	counts       counts
 
