@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
 	"quorate/opcua/wire"
@@ -31,6 +32,17 @@ type visitor struct {
 	net.Conn
 	channelID, tokenID, sequence uint32
 	auth                         *ua.NodeID
+}
+
+func newVisitor(t *testing.T, s *served) *visitor {
+	t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "opc.tcp://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	return &visitor{Conn: conn}
 }
 
 func words(values ...uint32) (b []byte) {
@@ -112,6 +124,9 @@ func (v *visitor) call(req ua.Request, resp ua.Response) error {
 	rest, err := v.receive()
 	if err != nil {
 		return err
+	}
+	if binary.LittleEndian.Uint16(rest[16+2:]) == id.ServiceFault_Encoding_DefaultBinary {
+		resp = &ua.ServiceFault{}
 	}
 	if err := wire.Decode(rest[16+4:], resp, wire.DefaultLimits); err != nil {
 		return fmt.Errorf("%T: %w", resp, err)
