@@ -19,7 +19,7 @@ import (
 )
 
 // limitedMember runs one member in this process with settings of the test, until the test ends.
-func limitedMember(t *testing.T, ctx context.Context, set ...string) *settings {
+func limitedMember(ctx context.Context, t *testing.T, set ...string) *settings {
 	t.Helper()
 	base, err := freePorts()
 	if err != nil {
@@ -61,7 +61,7 @@ func applicationOf(t *testing.T, name string) (certificate []byte, key *rsa.Priv
 func TestLimitsTakeEffect(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	s := limitedMember(t, ctx, "opcua.limits.sessionsPerClient=2", "opcua.limits.operations=16", "opcua.limits.messageSize=65536",
+	s := limitedMember(ctx, t, "opcua.limits.sessionsPerClient=2", "opcua.limits.operations=16", "opcua.limits.messageSize=65536",
 		"opcua.limits.subscriptionsPerSession=1", "opcua.limits.minPublishingInterval=200ms", "opcua.limits.maxSessionTimeout=20s",
 		"opcua.limits.queueSize=5", "opcua.limits.sessions=77", "opcua.limits.methodsPerCall=3", "opcua.limits.stringLength=2000")
 	certificate, key := applicationOf(t, "one")
@@ -140,8 +140,8 @@ func TestLimitsTakeEffect(t *testing.T) {
 	if err == nil {
 		t.Error("a request of 76 KB was answered")
 	}
-	eventually(t, ctx, "the connection is counted", func() bool {
-		now := scrapeMember(t, ctx, s)
+	eventually(ctx, t, "the connection is counted", func() bool {
+		now := scrapeMember(ctx, t, s)
 		return now.values[`quorate_opcua_connections_rejected_total{reason="too_large"}`] == 1 &&
 			now.values[`quorate_opcua_requests_total{result="limited",service="CreateSession"}`] == 1 && now.values[`quorate_opcua_limit{of="sessions"}`] == 77
 	})

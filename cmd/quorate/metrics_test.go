@@ -39,7 +39,7 @@ type scraped struct {
 	labels map[string][]string // by name of the metric
 }
 
-func scrapeMember(t *testing.T, ctx context.Context, s *settings) scraped {
+func scrapeMember(ctx context.Context, t *testing.T, s *settings) scraped {
 	t.Helper()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.HTTP.Address+"/metrics", nil)
 	if err != nil {
@@ -104,7 +104,7 @@ func (s scraped) table() string {
 }
 
 // eventually waits for what nothing announces.
-func eventually(t *testing.T, ctx context.Context, what string, ok func() bool) {
+func eventually(ctx context.Context, t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for !ok() {
 		if !sleep(ctx, readyPoll) {
@@ -114,7 +114,7 @@ func eventually(t *testing.T, ctx context.Context, what string, ok func() bool) 
 }
 
 // demoGroup runs two members in this process, with the demo topology.
-func demoGroup(t *testing.T, ctx context.Context) *localGroup {
+func demoGroup(ctx context.Context, t *testing.T) *localGroup {
 	t.Helper()
 	base, err := freePorts()
 	if err != nil {
@@ -147,9 +147,9 @@ func demoGroup(t *testing.T, ctx context.Context) *localGroup {
 func TestMetricsOfARunningMember(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	group := demoGroup(t, ctx)
+	group := demoGroup(ctx, t)
 	m, s := group.members[0], group.plan.members[0].settings
-	before := scrapeMember(t, ctx, s)
+	before := scrapeMember(ctx, t, s)
 	for _, known := range m.metrics.Known() {
 		if before.kinds[known.Name] != string(known.Kind) || !slices.Equal(slices.Sorted(slices.Values(before.labels[known.Name])), slices.Sorted(slices.Values(known.Labels))) {
 			t.Errorf("%s is registered as a %s by %v, and shown as a %q by %v",
@@ -184,11 +184,11 @@ func TestMetricsOfARunningMember(t *testing.T) {
 			t.Errorf("%s is %v", series, before.values[series])
 		}
 	}
-	metricsMove(t, ctx, m, s, before)
+	metricsMove(ctx, t, m, s, before)
 }
 
 // metricsMove does one of each and looks for it.
-func metricsMove(t *testing.T, ctx context.Context, m *member, s *settings, before scraped) {
+func metricsMove(ctx context.Context, t *testing.T, m *member, s *settings, before scraped) {
 	t.Helper()
 	client, err := session.Open(ctx, s.OPCUA.EndpointURL, session.Options{})
 	if err != nil {
@@ -214,8 +214,8 @@ func metricsMove(t *testing.T, ctx context.Context, m *member, s *settings, befo
 		t.Fatal(outcome, err)
 	}
 	var now scraped
-	eventually(t, ctx, "the stranger is rejected", func() bool {
-		now = scrapeMember(t, ctx, s)
+	eventually(ctx, t, "the stranger is rejected", func() bool {
+		now = scrapeMember(ctx, t, s)
 		const malformed, tooLarge = `quorate_opcua_connections_rejected_total{reason="malformed"}`, `quorate_opcua_connections_rejected_total{reason="too_large"}`
 		return now.values[malformed]+now.values[tooLarge] > before.values[malformed]+before.values[tooLarge]
 	})
@@ -233,8 +233,8 @@ func metricsMove(t *testing.T, ctx context.Context, m *member, s *settings, befo
 		t.Errorf("the level of the server that is mid-apply is shown as %v", level)
 	}
 	client.Close()
-	eventually(t, ctx, "the session is gone", func() bool {
-		now = scrapeMember(t, ctx, s)
+	eventually(ctx, t, "the session is gone", func() bool {
+		now = scrapeMember(ctx, t, s)
 		return now.values["quorate_opcua_sessions"] == before.values["quorate_opcua_sessions"]
 	})
 }
