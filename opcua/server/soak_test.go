@@ -153,10 +153,10 @@ func (v *visitor) enter(activate bool) error {
 		&ua.ActivateSessionResponse{})
 }
 
-// watch makes a subscription with an item, a Publish request that waits, and a place where a Browse stopped.
+// watch makes a subscription, whose lifetime is a second, with an item, a Publish request that waits, and a place where a Browse stopped.
 func (v *visitor) watch() error {
 	var sub ua.CreateSubscriptionResponse
-	if err := v.call(&ua.CreateSubscriptionRequest{RequestedPublishingInterval: 10, RequestedMaxKeepAliveCount: 1}, &sub); err != nil {
+	if err := v.call(&ua.CreateSubscriptionRequest{RequestedPublishingInterval: 10, RequestedMaxKeepAliveCount: 33}, &sub); err != nil {
 		return err
 	}
 	items := &ua.CreateMonitoredItemsRequest{SubscriptionID: sub.SubscriptionID}
