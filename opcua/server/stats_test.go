@@ -73,6 +73,18 @@ func TestRequestsAreCountedByResult(t *testing.T) {
 	})
 }
 
+// TestCountingCostsNoMemory holds the path that every read takes to what it was.
+func TestCountingCostsNoMemory(t *testing.T) {
+	var c counts
+	var req ua.Request = &ua.ReadRequest{}
+	if n := testing.AllocsPerRun(100, func() { c.answered(serviceOf(req), ua.StatusOK) }); n != 0 {
+		t.Errorf("%v allocations for each request", n)
+	}
+	if n := c.requests[serviceRead][classGood].Load(); n != 101 { // One run more, to warm up.
+		t.Errorf("counted %d", n)
+	}
+}
+
 func TestLossesAreCounted(t *testing.T) {
 	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
 		sub := r.subscribe().SubscriptionID
