@@ -1,6 +1,6 @@
 // One try after another to get in, as somebody, and to do what not everyone may: each is asked for by a line of JSON.
+import { X509Certificate } from "node:crypto";
 import fs from "node:fs";
-import { convertPEMtoDER } from "node-opcua-crypto";
 import { AttributeIds, CallMethodRequest, DataType, UserTokenType, Variant } from "node-opcua-client";
 
 const ids = { server: "i=2253", serviceLevel: "i=2267", requestServerStateChange: "i=12886" };
@@ -12,7 +12,7 @@ function identity({ user, password, userCertificate, userKey }) {
   if (!userCertificate) return { type: UserTokenType.Anonymous };
   return {
     type: UserTokenType.Certificate,
-    certificateData: convertPEMtoDER(fs.readFileSync(userCertificate, "utf8")),
+    certificateData: new X509Certificate(fs.readFileSync(userCertificate)).raw,
     privateKey: fs.readFileSync(userKey, "utf8"),
   };
 }

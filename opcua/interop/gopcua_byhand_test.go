@@ -113,6 +113,48 @@ var gopcuaByHand = []gopcuaStep{
 			t.Errorf("message %d is acknowledged and still there: %v", first, r.AvailableSequenceNumbers)
 		}
 	}},
+	{step{"MonitoredItem", "CreateMonitoredItems", "dead-bands that a value can't have are refused"}, func(ctx context.Context, t *testing.T, c *opcua.Client) {
+		sub := byHand(ctx, t, c, flowInterval)
+		defer drop(ctx, t, c, sub)
+		for _, d := range []struct {
+			node  uint32
+			kind  ua.DeadbandType
+			value float64
+			want  ua.StatusCode
+		}{
+			{id.Server_ServiceLevel, ua.DeadbandTypeAbsolute, -1, ua.StatusBadDeadbandFilterInvalid},
+			{id.Server_NamespaceArray, ua.DeadbandTypeAbsolute, 1, ua.StatusBadFilterNotAllowed},             // Not a number.
+			{id.Server_ServiceLevel, ua.DeadbandTypePercent, 10, ua.StatusBadMonitoredItemFilterUnsupported}, // It has no EURange.
+		} {
+			asked := opcua.NewMonitoredItemCreateRequestWithDefaults(serverNode(d.node), ua.AttributeIDValue, 1)
+			asked.RequestedParameters.Filter = ua.NewExtensionObject(&ua.DataChangeFilter{Trigger: ua.DataChangeTriggerStatusValue, DeadbandType: uint32(d.kind), DeadbandValue: d.value})
+			r := mustCall[*ua.CreateMonitoredItemsResponse](ctx, t, c, &ua.CreateMonitoredItemsRequest{
+				SubscriptionID: sub, TimestampsToReturn: ua.TimestampsToReturnBoth, ItemsToCreate: []*ua.MonitoredItemCreateRequest{asked},
+			})
+			wantStatus(t, []ua.StatusCode{r.Results[0].StatusCode}, d.want)
+		}
+	}},
+	{step{"Subscription", "Publish", "BadTimeout for a subscription that nobody has asked about for its life-time"}, func(ctx context.Context, t *testing.T, c *opcua.Client) {
+		r := mustCall[*ua.CreateSubscriptionResponse](ctx, t, c, &ua.CreateSubscriptionRequest{
+			RequestedPublishingInterval: float64(flowInterval.Milliseconds()), RequestedLifetimeCount: 3, RequestedMaxKeepAliveCount: 1, PublishingEnabled: true,
+		})
+		again := time.NewTicker(20 * time.Millisecond)
+		defer again.Stop()
+		for there := true; there; <-again.C {
+			answer, err := c.Call(ctx, &ua.CallMethodRequest{
+				ObjectID: serverNode(id.Server), MethodID: serverNode(id.Server_GetMonitoredItems), InputArguments: []*ua.Variant{ua.MustVariant(r.SubscriptionID)},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			there = answer.StatusCode != ua.StatusBadSubscriptionIDInvalid
+		}
+		last := publish(ctx, t, c)
+		change, ok := last.NotificationMessage.NotificationData[0].Value.(*ua.StatusChangeNotification)
+		if !ok || change.Status != ua.StatusBadTimeout || last.SubscriptionID != r.SubscriptionID {
+			t.Errorf("the last message of subscription %d is %+v", r.SubscriptionID, last)
+		}
+	}},
 	{step{"MonitoredItem", "CreateMonitoredItems", "an unknown node is refused, and the others are made"}, func(ctx context.Context, t *testing.T, c *opcua.Client) {
 		sub := byHand(ctx, t, c, flowInterval)
 		defer drop(ctx, t, c, sub)
