@@ -16,7 +16,7 @@ const (
 	// freeShare is the part of one processor that a connection may take without waiting for turns: one in freeShare.
 	freeShare = 16
 	// freeBurst is what it may take at once on top of that.
-	freeBurst = 2 * time.Millisecond
+	freeBurst = 4 * time.Millisecond
 	// longestDebt bounds what counts against a connection, so that all is forgiven after freeShare times as long.
 	longestDebt = 50 * time.Millisecond
 	// chunkCost and byteCost are about what a chunk costs a processor. It is not measured, because what a clock shows is much
