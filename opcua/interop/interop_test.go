@@ -223,10 +223,12 @@ func TestInterop(t *testing.T) {
 		})
 		t.Run("follow", func(t *testing.T) {
 			t.Parallel()
-			followAll(t, conn, options)
-			table.ran(nodeOPCUA, step{"Subscription", "Publish", "every change of ServiceLevel, in order"})
-			table.ran(nodeOPCUA, step{"MonitoredItem", "CreateMonitoredItems", "events of the Server object, by fields and a where clause"})
-			table.ran(nodeOPCUA, step{"Subscription", "Publish", "an event for every change of ServiceLevel, in order"})
+			followAll(t, conn, primary.OPCUA, options)
+			for _, client := range []string{nodeOPCUA, gopcua} {
+				table.ran(client, step{"Subscription", "Publish", "every change of ServiceLevel, in order"})
+				table.ran(client, step{"MonitoredItem", "CreateMonitoredItems", "events of the Server object, by fields and a where clause"})
+				table.ran(client, step{"Subscription", "Publish", "an event for every change of ServiceLevel, in order"})
+			}
 		})
 	})
 	t.Run("compatibility", table.check)
