@@ -30,7 +30,7 @@ var soakVisits = flag.Int("soak", 2000, "visits of TestSoak")
 const soakHeap = 2 << 20
 
 // soakTimeout is that of everything. Visitors that a busy machine makes slower than that are turned out, as they should be.
-const soakTimeout = 2 * time.Second
+const soakTimeout = 1500 * time.Millisecond
 
 // turnedOut are what such a visitor is told.
 var turnedOut = []ua.StatusCode{ua.StatusBadTimeout, ua.StatusBadTCPServerTooBusy, ua.StatusBadSessionIDInvalid, ua.StatusBadSubscriptionIDInvalid}
@@ -161,10 +161,10 @@ func (v *visitor) enter(activate bool) error {
 		&ua.ActivateSessionResponse{})
 }
 
-// watch makes a subscription, whose lifetime is two seconds, with an item, a Publish request that waits, and a place where a Browse stopped.
+// watch makes a subscription, whose lifetime is about that long, with an item, a Publish request that waits, and a place where a Browse stopped.
 func (v *visitor) watch() error {
 	var sub ua.CreateSubscriptionResponse
-	if err := v.call(&ua.CreateSubscriptionRequest{RequestedPublishingInterval: 10, RequestedMaxKeepAliveCount: 67}, &sub); err != nil {
+	if err := v.call(&ua.CreateSubscriptionRequest{RequestedPublishingInterval: 10, RequestedMaxKeepAliveCount: 50}, &sub); err != nil {
 		return err
 	}
 	items := &ua.CreateMonitoredItemsRequest{SubscriptionID: sub.SubscriptionID}
