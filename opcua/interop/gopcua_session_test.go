@@ -3,6 +3,7 @@ package interop
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -108,4 +109,23 @@ func gopcuaResume(ctx context.Context, t *testing.T, table *compatibility, endpo
 	r := mustCall[*ua.DeleteSubscriptionsResponse](ctx, t, next, &ua.DeleteSubscriptionsRequest{SubscriptionIDs: []uint32{sub}})
 	wantStatus(t, r.Results, ua.StatusOK)
 	table.ran(gopcua, step{"Session", "ActivateSession", "on another channel after a broken connection"})
+}
+
+// gopcuaTransfer breaks a client's connection and hands its subscription to another's session.
+func gopcuaTransfer(ctx context.Context, t *testing.T, table *compatibility, endpoint string, c *opcua.Client) {
+	cable := newCable(t, strings.TrimPrefix(endpoint, "opc.tcp://"))
+	lost := gopcuaDial(ctx, t, "opc.tcp://"+cable.Addr().String())
+	sub, message := published(ctx, t, lost)
+	cable.cut()
+	r := mustCall[*ua.TransferSubscriptionsResponse](ctx, t, c, &ua.TransferSubscriptionsRequest{SubscriptionIDs: []uint32{sub}, SendInitialValues: true})
+	if got := r.Results[0]; got.StatusCode != ua.StatusOK || !slices.Equal(got.AvailableSequenceNumbers, []uint32{message.SequenceNumber}) {
+		t.Fatalf("%v with messages %v, want message %d", got.StatusCode, got.AvailableSequenceNumbers, message.SequenceNumber)
+	}
+	initial := mustCall[*ua.PublishResponse](ctx, t, c, &ua.PublishRequest{})
+	if initial.SubscriptionID != sub || len(initial.NotificationMessage.NotificationData) == 0 {
+		t.Errorf("the initial values did not come: %+v", initial)
+	}
+	// What the session of a client that is cut off can still tell is of no interest.
+	_ = lost.Close(ctx)
+	table.ran(gopcua, step{"Subscription", "TransferSubscriptions", "after a broken connection, to another session"})
 }
