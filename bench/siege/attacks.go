@@ -161,7 +161,7 @@ func writeOf(variant []byte) []byte {
 	return append(b[:len(b)-2], variant...)
 }
 
-// nestedVariants is a value in a value in a value…, 30,000 times.
+// nestedVariants is a value in a value in a value…, 12,000 times.
 func nestedVariants() []byte {
 	const variantOfVariants = 24 | 0x80
 	var b []byte

@@ -18,7 +18,7 @@ const (
 	// spareFiles are files that a member may have more than before an attack: probes of its peers come and go.
 	spareFiles = 12
 	// noise is by how much a bound moves where the control run says that the machine itself does not keep it.
-	noise = 2
+	noise = 3
 )
 
 // broken says which bounds did not hold. Where the machine does not keep one while nobody attacks, what it keeps then, times noise,

@@ -46,8 +46,8 @@ func main() {
 	flag.StringVar(&o.quorate, "quorate", "bin/quorate", "the binary to attack")
 	flag.StringVar(&o.data, "data", "bin", "a folder; each run makes a folder of its own inside and removes it")
 	flag.IntVar(&o.port, "base-port", 17400, "where the group's ports begin")
-	flag.DurationVar(&o.duration, "duration", 1500*time.Millisecond, "how long each attack on each member is measured")
-	flag.DurationVar(&o.control, "control", 500*time.Millisecond, "how long each control run is")
+	flag.DurationVar(&o.duration, "duration", time.Second, "how long each attack on each member is measured")
+	flag.DurationVar(&o.control, "control", 300*time.Millisecond, "how long each control run is")
 	flag.StringVar(&o.only, "only", "", "run only the attacks whose names begin so")
 	flag.StringVar(&o.role, "role", "", "attack only the leader or the follower")
 	flag.Parse()
@@ -99,7 +99,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer output.Close()
+	defer func() { err = errors.Join(err, output.Close()) }()
 	s, err := newSiege(ctx, o.quorate, filepath.Join(dir, "group"), o.port, output)
 	if err != nil {
 		return err

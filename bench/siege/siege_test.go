@@ -15,7 +15,7 @@ import (
 const (
 	siegePort = 17500
 	// shortRun is how long an attack of the short form is measured, and its control run.
-	shortRun  = time.Second
+	shortRun  = 700 * time.Millisecond
 	testLimit = 3 * time.Minute
 )
 
@@ -96,7 +96,7 @@ func TestBounds(t *testing.T) {
 		"nothing":                  {func(*outcome) {}, 0},
 		"slow reads":               {func(o *outcome) { o.during.reads = steady(readBound + 1) }, 1},
 		"slow reads, slow machine": {func(o *outcome) { o.during.reads, o.during.reference = steady(3*readBound), steady(2*readBound) }, 0},
-		"slower than the machine":  {func(o *outcome) { o.during.reads, o.control.reads = steady(5*readBound), steady(2*readBound) }, 1},
+		"slower than the machine":  {func(o *outcome) { o.during.reads, o.control.reads = steady(7*readBound), steady(2*readBound) }, 1},
 		"nobody new":               {func(o *outcome) { o.during.plain.all = nil }, 1},
 		"a newcomer refused":       {func(o *outcome) { o.during.secure.failures = 1 }, 1},
 		"newcomers wait":           {func(o *outcome) { o.during.secure.latencies = steady(newcomerBound + 1) }, 1},

@@ -85,7 +85,9 @@ func beReference(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(out, l.Addr())
+	if _, err := fmt.Fprintln(out, l.Addr()); err != nil {
+		return err
+	}
 	nc, err := l.Accept()
 	if err != nil {
 		return err
