@@ -23,7 +23,7 @@ const (
 	// nodeURI is the ApplicationUri of node-opcua's client in these tests.
 	nodeURI = "urn:quorate:interop:node-opcua"
 	// scenarioLimit bounds one run of the client.
-	scenarioLimit = time.Minute
+	scenarioLimit = 2 * time.Minute
 	// changes is how many times the level is made to change, changeInterval apart.
 	changes        = 100
 	changeInterval = 200 * time.Millisecond
@@ -31,7 +31,7 @@ const (
 	tokenLife = 4 * time.Second
 	// sideBySide is how many scenarios run at once: all of the long ones.
 	sideBySide = 6
-	renewFor   = 30 * time.Second
+	renewFor   = time.Minute
 )
 
 // nodeBinary is the Node.js that npm installed beside the client: Debian's is older than node-opcua needs.
