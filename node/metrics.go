@@ -90,6 +90,11 @@ func (n *Node) measure(m *telemetry.Metrics) (err error) {
 	if err != nil {
 		return err
 	}
+	return errors.Join(n.measureGroup(m), n.measureUse(m))
+}
+
+// measureGroup registers where this member stands in its group.
+func (n *Node) measureGroup(m *telemetry.Metrics) error {
 	type from = *Node
 	return telemetry.Register(m, func() from { return n },
 		telemetry.Gauge("quorate_raft_term", "Current term of raft.", func(n from) uint64 { return n.raft.CurrentTerm() }),
@@ -124,6 +129,13 @@ func (n *Node) measure(m *telemetry.Metrics) (err error) {
 		telemetry.Gauge("quorate_state_revision", "Revision of the replicated state here.", func(n from) uint64 { return n.machine.latest.Load().state.Revision() }),
 		telemetry.Gauge("quorate_state_generation", "Current generation of the topology here.",
 			func(n from) uint64 { return n.machine.latest.Load().state.CurrentGeneration().GetNumber() }),
+	)
+}
+
+// measureUse registers what is done with this member.
+func (n *Node) measureUse(m *telemetry.Metrics) error {
+	type from = *Node
+	return telemetry.Register(m, func() from { return n },
 		telemetry.CounterBy("quorate_proposals_total",
 			"Proposals at this member, by result: accepted; refused by the state machine; failed before anything changed; unknown, when they may still take effect.",
 			[]string{"result"}, func(n from, report telemetry.Report) {

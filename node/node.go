@@ -53,7 +53,6 @@ type Node struct {
 	machine  *machine
 	proposer *proposer
 	reads    *reads
-	counts   counts
 	asksMu   sync.Mutex
 	asks     map[raft.ServerID]int
 	session  atomic.Pointer[session]
@@ -89,6 +88,8 @@ type Node struct {
 	background sync.WaitGroup
 	// futures counts the goroutines that wait for raft's futures other than entries.
 	futures sync.WaitGroup
+	// counts change with every call, so they are apart from what every call only reads.
+	counts counts
 }
 
 // session is one leadership whose OpenTerm was applied here. Cluster time goes on from its base (platform.md §2).

@@ -178,3 +178,52 @@ func TestLeasesBetweenTwoLooks(t *testing.T) {
 		t.Fatalf("%d news, want two beginnings, two ends and two servers", n)
 	}
 }
+
+// TestWatchdogIsNews has the watchdog close an apply: seen as it happens, and between two looks.
+func TestWatchdogIsNews(t *testing.T) {
+	g := newGroup(t, "m1", "m2")
+	g.publish("WARM", serverNamed("m1", redundancy.Primary), serverNamed("m2", redundancy.Backup))
+	begin := func(id, member string) {
+		g.apply(&logv1.Command{RequestId: id, Body: &logv1.Command_BeginLease{BeginLease: &logv1.BeginLease{Server: member}}})
+	}
+	var s seen
+	s.look(g.Local().State)
+	begin("b1", "m1")
+	if n := len(s.look(g.Local().State)); n != 1 {
+		t.Fatalf("%d news of a beginning", n)
+	}
+	g.pass(fsm.ApplyMaxDuration - time.Second)
+	if n := len(s.look(g.Local().State)); n != 0 {
+		t.Fatalf("%d news before the deadline", n)
+	}
+	g.pass(time.Second)
+	if list := s.look(g.Local().State); len(list) != 1 {
+		t.Fatalf("%d news of the watchdog, want one", len(list))
+	}
+	begin("b2", "m2")
+	g.pass(fsm.ApplyMaxDuration)
+	if list := s.look(g.Local().State); len(list) != 2 || list[1].at-list[0].at < fsm.ApplyMaxDuration {
+		t.Fatalf("%d news, want a beginning and an end in their order", len(list))
+	}
+	if n := len(s.look(g.Local().State)); n != 0 {
+		t.Fatalf("%d news of nothing", n)
+	}
+}
+
+func TestAbandonedApplyIsTold(t *testing.T) {
+	g := newGroup(t, "m1", "m2")
+	g.publish("WARM", serverNamed("m1", redundancy.Primary), serverNamed("m2", redundancy.Backup))
+	f := &fitness{}
+	f.move(healthyPrimary)
+	_, cfg := serve(t, listen(t), "m1", g, f)
+	everything := listenTo(t, cfg.Endpoint)
+	abandoned := listenTo(t, cfg.Endpoint, &ua.ContentFilterElement{FilterOperator: ua.FilterOperatorOfType, FilterOperands: []*ua.ExtensionObject{
+		ua.NewExtensionObject(&ua.LiteralOperand{Value: ua.MustVariant(applyAbandoned.key.NodeID())}),
+	}})
+	g.apply(&logv1.Command{RequestId: "b", Body: &logv1.Command_BeginLease{BeginLease: &logv1.BeginLease{Server: "m2"}}})
+	expectEvents(t, everything, told{Type: "types/ApplyBegunEventType", Source: "m2", Severity: severityNotice, Generation: uint64(1), Outcome: "", Message: "m2 began to apply generation 1."})
+	g.pass(fsm.ApplyMaxDuration)
+	want := told{Type: "types/ApplyAbandonedEventType", Source: "m2", Severity: severityFailure, Generation: uint64(1), Outcome: "", Message: "The watchdog closed the apply of generation 1 by m2."}
+	expectEvents(t, everything, want)
+	expectEvents(t, abandoned, want)
+}

@@ -62,6 +62,7 @@ type group struct {
 	mu      sync.Mutex
 	state   *fsm.State
 	index   uint64
+	passed  time.Duration // of cluster time, beyond a millisecond for each command
 	changed chan struct{}
 }
 
@@ -74,6 +75,15 @@ func newGroup(t *testing.T, members ...string) *group {
 	g.apply(&logv1.Command{Body: &logv1.Command_OpenTerm{OpenTerm: &logv1.OpenTerm{Term: 1, Leader: members[0]}}})
 	g.apply(&logv1.Command{Body: &logv1.Command_SyncMembers{SyncMembers: list}})
 	return g
+}
+
+// pass lets cluster time pass, and what is due happen.
+func (g *group) pass(d time.Duration) {
+	g.t.Helper()
+	g.mu.Lock()
+	g.passed += d
+	g.mu.Unlock()
+	g.apply(&logv1.Command{Body: &logv1.Command_Pulse{Pulse: &logv1.Pulse{}}})
 }
 
 // apply applies a command that must be accepted.
@@ -91,7 +101,7 @@ func (g *group) Propose(_ context.Context, c *logv1.Command) (*logv1.Outcome, er
 	defer g.mu.Unlock()
 	g.index++
 	outcomes, _, err := g.state.ApplyEntry(g.index, &logv1.Entry{
-		Clock: g.index * uint64(time.Millisecond), Term: 1, Commands: []*logv1.Command{c},
+		Clock: g.index*uint64(time.Millisecond) + uint64(g.passed), Term: 1, Commands: []*logv1.Command{c},
 	})
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/gopcua/opcua/ua"
 
+	"quorate/opcua/certstore"
 	quoratev1 "quorate/proto/quorate/v1"
 	"quorate/redundancy"
 )
@@ -200,22 +201,30 @@ func TestHealthIsTheFastHalfOfAProbe(t *testing.T) {
 	m1.await(t, 255, redundancy.Authoritative)
 }
 
-func TestProbesEncryptWhereAPeerDoesNotOfferNone(t *testing.T) {
-	g := newGroup(t, "m1", "m2")
-	var policies atomic.Int32
-	closed := func(c *Config) {
-		c.AllowNone, c.AllowAnonymous = false, false
-		c.ChannelEvents.Opened = func(_ net.Addr, policyURI string, mode ua.MessageSecurityMode, _ bool) {
-			if policyURI != ua.SecurityPolicyURINone && mode == ua.MessageSecurityModeSignAndEncrypt {
-				policies.Add(1)
+func TestProbesEncryptWhereAPeerTakesMembersOnly(t *testing.T) {
+	for name, allowNone := range map[string]bool{"no endpoint without security": false, "one that takes no anonymous users": true} {
+		t.Run(name, func(t *testing.T) {
+			g := newGroup(t, "m1", "m2")
+			applications, err := certstore.Open(t.TempDir(), certstore.Options{})
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-	}
-	m1, m2 := newMember(t, "m1", g), newMember(t, "m2", g, closed)
-	g.publish("WARM", m1.server(redundancy.Primary), m2.server(redundancy.Backup))
-	m1.awaitPeer(t, "m2", 100)
-	if policies.Load() == 0 {
-		t.Error("no channel was encrypted")
+			trust(t, applications, certificateOf(t, uriOf("m1")))
+			var encrypted atomic.Int32
+			m1, m2 := newMember(t, "m1", g), newMember(t, "m2", g, func(c *Config) {
+				c.AllowNone, c.AllowAnonymous, c.Applications = allowNone, false, applications
+				c.ChannelEvents.Opened = func(_ net.Addr, _ string, mode ua.MessageSecurityMode, _ bool) {
+					if mode == ua.MessageSecurityModeSignAndEncrypt {
+						encrypted.Add(1)
+					}
+				}
+			})
+			g.publish("WARM", m1.server(redundancy.Primary), m2.server(redundancy.Backup))
+			m1.awaitPeer(t, "m2", 100)
+			if encrypted.Load() == 0 {
+				t.Error("no channel was encrypted")
+			}
+		})
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"quorate/opcua/channel"
 	"quorate/opcua/login"
 	"quorate/opcua/server"
+	quoratev1 "quorate/proto/quorate/v1"
 )
 
 // offers are the endpoints. The strongest is offered first, since some clients take the first.
@@ -29,7 +30,36 @@ func (c *Config) offers() []channel.SecurityOffer {
 	return offers
 }
 
-// userTokens are the ways to log in.
+// isMember reports whether an application is this one, or a server of the topology: one whose certificate is trusted, and
+// has the ApplicationUri of a server as its only one. Both are needed. By the topology alone, whoever makes a certificate of that
+// name would be one; by trust alone, or by the authority that signed it, every client that an administrator trusts, or gives
+// a certificate, would be (docs/decisions/0004). The topology is the current one and the one that this member has adopted, so
+// that a member which comes or goes is known for as long as it probes.
+func (c *Config) isMember(application []byte) bool {
+	certificate, err := x509.ParseCertificate(application)
+	if err != nil || len(certificate.URIs) != 1 {
+		return false
+	}
+	if chain, _ := c.Certificate(); bytes.HasPrefix(chain, application) {
+		return true
+	}
+	if c.Applications == nil {
+		return false // Nobody has looked at the certificate.
+	}
+	uri, state := certificate.URIs[0].String(), c.Group.Local().State
+	for _, g := range []*quoratev1.Generation{state.CurrentGeneration(), adopted(state, c.Member)} {
+		for _, set := range g.GetTopology().GetSets() {
+			for _, s := range set.GetServers() {
+				if s.GetApplicationUri() == uri {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// userTokens are the ways to log in. Anonymous is among them even if only members may: see authenticate.
 func (c *Config) userTokens() []*ua.UserTokenPolicy {
 	tokens := []*ua.UserTokenPolicy{{PolicyID: "anonymous", TokenType: ua.UserTokenTypeAnonymous}}
 	if c.Users != nil {
@@ -53,14 +83,18 @@ func (c *Config) verify(chain []byte) ua.StatusCode {
 	return certstore.OnWire(c.Applications.Verify(chain))
 }
 
-// authenticate finds out who a user is. Who is anonymous may look, where the settings allow it.
+// authenticate finds out who a user is. Who is anonymous may look, where the settings allow it. Where they don't, the group's other
+// members still read, and do nothing else: they probe this one, and no user is at hand when they do.
 func (c *Config) authenticate(given server.Credentials) (server.Identity, ua.StatusCode) {
 	switch given.Kind {
 	case ua.UserTokenTypeAnonymous:
-		if !c.AllowAnonymous && given.PolicyURI == ua.SecurityPolicyURINone {
-			return server.Identity{}, ua.StatusBadIdentityTokenRejected
+		switch {
+		case c.AllowAnonymous:
+			return server.Identity{}, ua.StatusOK
+		case c.isMember(given.Application):
+			return server.Identity{OnlyRead: true}, ua.StatusOK
 		}
-		return server.Identity{}, ua.StatusOK
+		return server.Identity{}, ua.StatusBadIdentityTokenRejected
 	case ua.UserTokenTypeUserName:
 		user, err := c.Users.Password(given.UserName, given.Password, given.RemoteAddr)
 		switch {

@@ -32,17 +32,18 @@ import (
 // guarded is a member's endpoint that trusts nobody yet.
 type guarded struct {
 	url                 string
+	group               *group
 	applications, users *certstore.Store
 	list                string // the file of users
 }
 
 func guard(t *testing.T, change ...func(*Config)) *guarded {
 	t.Helper()
-	g := newGroup(t, "m1")
+	g := newGroup(t, "m1", "m2", "m3")
 	f := &fitness{}
 	f.move(redundancy.Inputs{})
 	dir := t.TempDir()
-	s := &guarded{list: filepath.Join(dir, "users", "list")}
+	s := &guarded{group: g, list: filepath.Join(dir, "users", "list")}
 	var err error
 	if s.applications, err = certstore.Open(dir, certstore.Options{}); err != nil {
 		t.Fatal(err)
@@ -191,7 +192,7 @@ const (
 )
 
 func TestApplicationsMustBeTrusted(t *testing.T) {
-	s := guard(t)
+	s := guard(t, func(c *Config) { c.AllowAnonymous = true })
 	app := certificateOf(t, "urn:demo:client")
 	anonymous := func(c certificate, opts ...gopcua.Option) error {
 		return s.connect(t, c, basic, encrypt, ua.UserTokenTypeAnonymous, opts...)
@@ -235,7 +236,7 @@ func TestApplicationsMustBeTrusted(t *testing.T) {
 }
 
 func TestPolicyDowngradeIsRefused(t *testing.T) {
-	s := guard(t)
+	s := guard(t, func(c *Config) { c.AllowAnonymous = true })
 	app := certificateOf(t, "urn:demo:client")
 	trust(t, s.applications, app)
 	for _, x := range []struct {
@@ -330,7 +331,7 @@ func TestIdentities(t *testing.T) {
 		"password":                   {server.Credentials{Kind: ua.UserTokenTypeUserName, UserName: "ada", Password: []byte("lovelace"), RemoteAddr: from}, server.Identity{Name: "ada", Role: server.RoleAdministrator}, ua.StatusOK},
 		"certificate":                {server.Credentials{Kind: ua.UserTokenTypeCertificate, Certificate: ada.der}, server.Identity{Name: "ada", Role: server.RoleOperator}, ua.StatusOK},
 		"certificate without a role": {server.Credentials{Kind: ua.UserTokenTypeCertificate, Certificate: bob.der}, server.Identity{Name: "Quorate", Role: server.RoleViewer}, ua.StatusOK},
-		"anonymous":                  {server.Credentials{Kind: ua.UserTokenTypeAnonymous, PolicyURI: basic}, server.Identity{}, ua.StatusOK},
+		"anonymous":                  {server.Credentials{Kind: ua.UserTokenTypeAnonymous, PolicyURI: basic}, server.Identity{}, ua.StatusBadIdentityTokenRejected},
 		"anonymous without security": {server.Credentials{Kind: ua.UserTokenTypeAnonymous, PolicyURI: ua.SecurityPolicyURINone}, server.Identity{}, ua.StatusBadIdentityTokenRejected},
 		"issued token":               {server.Credentials{Kind: ua.UserTokenTypeIssuedToken}, server.Identity{}, ua.StatusBadIdentityTokenRejected},
 	} {

@@ -34,6 +34,7 @@ import (
 	"quorate/opcua/server"
 	"quorate/opcua/space"
 	"quorate/redundancy"
+	"quorate/telemetry"
 )
 
 // StateNamespace is the URI of the namespace with the replicated state. Its index is stateIndex on every member.
@@ -74,8 +75,9 @@ type Config struct {
 
 	// AllowNone offers an endpoint without security.
 	AllowNone bool
-	// AllowAnonymous takes sessions without a user on every endpoint. Without it they are taken only where the
-	// application proved who it is by its certificate, that is, not on an endpoint without security.
+	// AllowAnonymous takes sessions without a user on every endpoint. Without it they are taken only of this member's own
+	// application and of the servers of the topology, which probe each other, and may read and nothing else. These are told from
+	// others by trusted certificates, so it needs Applications then.
 	AllowAnonymous bool
 	// Applications are the client applications that are trusted; nil trusts whoever has a certificate that can be used. This
 	// member's own certificate is trusted in any case.
@@ -97,8 +99,9 @@ type Config struct {
 	Limits        server.Limits
 	ChannelLimits channel.Limits
 	ChannelEvents channel.Events
-	Logger        *slog.Logger     // nil means slog.Default
-	Now           func() time.Time // nil means time.Now
+	Metrics       *telemetry.Metrics // get what the endpoint measures; nil means that nobody asks
+	Logger        *slog.Logger       // nil means slog.Default
+	Now           func() time.Time   // nil means time.Now
 }
 
 func (c *Config) check() error {
@@ -113,6 +116,8 @@ func (c *Config) check() error {
 		return errors.New("redundancy is missing")
 	case c.Certificate == nil:
 		return errors.New("certificate is missing")
+	case !c.AllowAnonymous && c.Applications == nil:
+		return errors.New("allowAnonymous is off, and all applications are trusted: the members' probes, which have no user, could not be told from others")
 	case c.ShutdownNotice < 0 || c.ShutdownNotice > MaxShutdownNotice:
 		return fmt.Errorf("shutdownNotice: %v is not within 0 and %v", c.ShutdownNotice, MaxShutdownNotice)
 	}
@@ -196,14 +201,19 @@ func New(cfg Config) (*Endpoint, error) {
 		Verify:          cfg.verify,
 		UserTokens:      cfg.userTokens(),
 		Authenticate:    cfg.authenticate,
-		Limits:          cfg.Limits,
-		ChannelLimits:   cfg.ChannelLimits,
-		ChannelEvents:   cfg.ChannelEvents,
-		Logger:          cfg.Logger,
-		Now:             cfg.Now,
+		// Without allowAnonymous it takes a certificate to be without a user.
+		AnonymousNeedsSecurity: !cfg.AllowAnonymous,
+		Limits:                 cfg.Limits,
+		ChannelLimits:          cfg.ChannelLimits,
+		ChannelEvents:          cfg.ChannelEvents,
+		Logger:                 cfg.Logger,
+		Now:                    cfg.Now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opcua: %w", err)
+	}
+	if err := e.measure(cfg.Metrics); err != nil {
+		return nil, errors.Join(err, e.server.Shutdown(context.Background()))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel

@@ -11,6 +11,7 @@ import (
 	"github.com/gopcua/opcua/ua"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"quorate/opcua/certstore"
 	"quorate/opcua/session"
 	logv1 "quorate/proto/quorate/log/v1"
 	"quorate/redundancy"
@@ -298,8 +299,13 @@ func TestSecurityIsAsTheSettingsSay(t *testing.T) {
 	f := &fitness{}
 	f.move(redundancy.Inputs{})
 	client := certificateOf(t, "urn:demo:client")
-	_, closed := serve(t, listen(t), "m1", g, f, func(c *Config) { c.AllowNone, c.AllowAnonymous = false, false })
-	_, named := serve(t, listen(t), "m1", g, f, func(c *Config) { c.AllowAnonymous = false })
+	store, err := certstore.Open(t.TempDir(), certstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust(t, store, client)
+	_, closed := serve(t, listen(t), "m1", g, f, func(c *Config) { c.AllowNone = false })
+	_, named := serve(t, listen(t), "m1", g, f, func(c *Config) { c.AllowAnonymous, c.Applications = false, store })
 	for _, c := range []struct {
 		name    string
 		cfg     ClientConfig
@@ -310,7 +316,7 @@ func TestSecurityIsAsTheSettingsSay(t *testing.T) {
 		{"encrypted", closed, session.Options{Certificate: client.der, Key: client.key}, false},
 		{"encrypted without a certificate", closed, session.Options{}, true},
 		{"nobody without security", named, session.Options{Policy: session.None}, true},
-		{"an application that proved itself", named, session.Options{Policy: session.Basic256Sha256, Certificate: client.der, Key: client.key}, false},
+		{"nobody, by an application that proved itself", named, session.Options{Policy: session.Basic256Sha256, Certificate: client.der, Key: client.key}, true},
 		{"a user", named, session.Options{User: "ada", Password: "secret"}, true},
 	} {
 		c.cfg.Options = c.options
@@ -323,14 +329,17 @@ func TestSecurityIsAsTheSettingsSay(t *testing.T) {
 func TestNewRefusesWhatIsMissingByName(t *testing.T) {
 	g := newGroup(t, "m1")
 	for want, change := range map[string]func(*Config){
-		"opcua: member is empty":                               func(c *Config) { c.Member = "" },
-		"opcua: applicationUri is empty":                       func(c *Config) { c.ApplicationURI = "" },
-		"opcua: group is missing":                              func(c *Config) { c.Group = nil },
-		"opcua: redundancy is missing":                         func(c *Config) { c.Redundancy = nil },
-		"opcua: certificate is missing":                        func(c *Config) { c.Certificate = nil },
+		"opcua: member is empty":         func(c *Config) { c.Member = "" },
+		"opcua: applicationUri is empty": func(c *Config) { c.ApplicationURI = "" },
+		"opcua: group is missing":        func(c *Config) { c.Group = nil },
+		"opcua: redundancy is missing":   func(c *Config) { c.Redundancy = nil },
+		"opcua: certificate is missing":  func(c *Config) { c.Certificate = nil },
+		"opcua: allowAnonymous is off, and all applications are trusted: the members' probes, which have no user, could not be told from others": func(c *Config) {
+			c.AllowAnonymous = false
+		},
 		"opcua: shutdownNotice: 2m0s is not within 0 and 1m0s": func(c *Config) { c.ShutdownNotice = 2 * time.Minute },
 	} {
-		cfg := Config{Member: "m1", ApplicationURI: "urn:demo:m1", Group: g, Redundancy: &fitness{}, Certificate: certificateOf(t, "urn:demo:m1").give}
+		cfg := Config{Member: "m1", AllowAnonymous: true, ApplicationURI: "urn:demo:m1", Group: g, Redundancy: &fitness{}, Certificate: certificateOf(t, "urn:demo:m1").give}
 		change(&cfg)
 		if _, err := New(cfg); err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)

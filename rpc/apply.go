@@ -120,14 +120,14 @@ const (
 )
 
 func noRollout(set string) error {
-	return refusal(logv1.Kind_KIND_NOT_FOUND, ReasonUnknownSet, "set", "the current topology has no set %q", set)
+	return refuse(logv1.Kind_KIND_NOT_FOUND, ReasonUnknownSet, "set", "the current topology has no set %q", set)
 }
 
 func precondition(reason, field, format string, args ...any) error {
-	return refusal(logv1.Kind_KIND_PRECONDITION, reason, field, format, args...)
+	return refuse(logv1.Kind_KIND_PRECONDITION, reason, field, format, args...)
 }
 
-// refusal is one that is found before anything is proposed, and looks as if the state machine had found it.
-func refusal(kind logv1.Kind, reason, field, format string, args ...any) error {
+// refuse returns a refusal that is found before anything is proposed, and looks as if the state machine had found it.
+func refuse(kind logv1.Kind, reason, field, format string, args ...any) error {
 	return &fsm.Refusal{Refusal: &logv1.Refusal{Kind: kind, Reason: reason, Field: field, Message: fmt.Sprintf(format, args...)}}
 }

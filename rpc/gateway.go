@@ -107,6 +107,9 @@ func (s *Server) openGateway() error {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, `{"status":"alive"}`) })
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, string(document)) })
+	if s.config.Metrics != nil {
+		mux.Handle("GET "+metricsPath, s.scrape(rest))
+	}
 	mux.Handle("/", s.rest(rest))
 	s.http = &http.Server{
 		// A browser that holds a certificate, or that runs beside dev, would otherwise lend it to any page that it shows.
@@ -185,9 +188,7 @@ func (s *Server) rest(gateway *runtime.ServeMux) http.Handler {
 			err = checkRequestID(r)
 		}
 		if err != nil {
-			st, _ := toStatus(err)
-			_, marshaler := runtime.MarshalerForRequest(gateway, r)
-			runtime.HTTPError(r.Context(), gateway, marshaler, w, r, st.Err())
+			refuseREST(gateway, w, r, err)
 			return
 		}
 		if r.ContentLength > s.config.Limits.MaxBodyBytes {
@@ -205,6 +206,13 @@ func (s *Server) rest(gateway *runtime.ServeMux) http.Handler {
 		}
 		gateway.ServeHTTP(w, r.WithContext(withCaller(r.Context(), who)))
 	})
+}
+
+// refuseREST answers with an error as the gateway does.
+func refuseREST(gateway *runtime.ServeMux, w http.ResponseWriter, r *http.Request, err error) {
+	st, _ := toStatus(err)
+	_, marshaler := runtime.MarshalerForRequest(gateway, r)
+	runtime.HTTPError(r.Context(), gateway, marshaler, w, r, st.Err())
 }
 
 // readyz says whether the member should be asked.

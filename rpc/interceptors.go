@@ -125,7 +125,7 @@ func (s *Server) recover(c *call, err *error) {
 	if cause == nil {
 		return
 	}
-	s.config.OnPanic(c.method)
+	s.panics.Add(1)
 	s.config.Logger.Error("a call panicked", slog.String("method", c.method), slog.String("requestId", c.requestID),
 		slog.Any("cause", cause), slog.String("stack", string(debug.Stack())))
 	*err = newStatus(failure{code: codes.Internal, reason: ReasonInternal}, "internal error; the member's log has more", nil).Err()

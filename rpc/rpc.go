@@ -24,6 +24,7 @@ import (
 	"quorate/pki"
 	logv1 "quorate/proto/quorate/log/v1"
 	quoratev1 "quorate/proto/quorate/v1"
+	"quorate/telemetry"
 )
 
 // Node is the member of the group that this package serves, as *node.Node gives it.
@@ -62,8 +63,8 @@ type Config struct {
 	// Audit is told of each change that was asked for, accepted or not. It is called from many goroutines, and the caller
 	// waits for it. Nil means that the Logger gets a line for each.
 	Audit func(AuditRecord)
-	// OnPanic is told of each panic that a call was recovered from; for metrics.
-	OnPanic func(method string)
+	// Metrics are served at /metrics to viewers, and get what this package measures. Nil means that there are none.
+	Metrics *telemetry.Metrics
 	// Version goes into the OpenAPI document.
 	Version string
 	// Now is the wall clock; nil means time.Now.
@@ -133,9 +134,6 @@ func (c *Config) complete() error {
 	}
 	if c.Audit == nil {
 		c.Audit = auditTo(c.Logger)
-	}
-	if c.OnPanic == nil {
-		c.OnPanic = func(string) {}
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -58,6 +58,7 @@ type Server struct {
 	running   sync.WaitGroup
 
 	calls, watches atomic.Int64
+	panics         atomic.Uint64
 
 	// stopping ends the streams.
 	stopping context.Context
@@ -82,6 +83,9 @@ func New(config Config) (*Server, error) {
 	}
 	if err := s.openGateway(); err != nil {
 		return nil, err
+	}
+	if err := s.measure(); err != nil {
+		return nil, errors.Join(err, s.gateway.Close())
 	}
 	s.running.Go(func() {
 		if err := s.grpc.Serve(s.inProcess); err != nil {

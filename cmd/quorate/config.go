@@ -26,7 +26,8 @@ func newConfigCheck(o *options) *cobra.Command {
 		Use:   "check FILE",
 		Short: "Check a configuration file as serve would, and start nothing",
 		Long: `Check reads the file, the environment and --set as "quorate serve" does, and reports everything that is wrong, each
-with its key. Then it loads the certificates that the file names. It does not look at the data directory or the ports.
+with its key. Then it loads the certificates that the file names, and shows all settings as they take effect, defaults included. It does
+not look at the data directory or the ports.
 The file may be named as for serve too, by --config.`,
 		Args: cobra.MaximumNArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -51,8 +52,14 @@ The file may be named as for serve too, by --config.`,
 		if _, err := s.loadCredentials(); err != nil {
 			return err
 		}
-		answer := map[string]any{"file": file, "member": s.Member, "valid": true}
-		return o.showPlain(answer, func(p *printer) { p.line("%s is valid: member %s of site %s", file, s.Member, s.Site) })
+		effective := s.effective()
+		answer := map[string]any{"file": file, "member": s.Member, "settings": effective, "valid": true}
+		return o.showPlain(answer, func(p *printer) {
+			p.line("%s is valid: member %s of site %s", file, s.Member, s.Site)
+			for _, key := range sortedKeys(effective) {
+				p.line("%s: %v", key, effective[key])
+			}
+		})
 	}
 	return cmd
 }

@@ -24,6 +24,7 @@ import (
 	quoratev1 "quorate/proto/quorate/v1"
 	"quorate/redundancy"
 	"quorate/rpc"
+	"quorate/telemetry"
 )
 
 // member is one running member of a group: the node, and around it the manager of its level and its three endpoints. What
@@ -36,6 +37,7 @@ type member struct {
 	manager atomic.Pointer[redundancy.Manager]
 	rpc     *rpc.Server
 	opcua   *opcua.Endpoint
+	metrics *telemetry.Metrics
 
 	// stopManager ends the manager's loop.
 	stopManager context.CancelFunc
@@ -84,6 +86,10 @@ func (p *parts) close() error {
 func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 	s := p.settings
 	m := &member{logger: p.logger, failures: make(chan error, failureKinds)}
+	var err error
+	if m.metrics, err = telemetry.NewMetrics(s.Site, s.Member); err != nil {
+		return nil, err
+	}
 	credentials, err := p.credentials()
 	if err != nil {
 		return nil, err
@@ -95,7 +101,7 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.node, err = p.openNode(nodeLogger, m.status); err != nil {
+	if m.node, err = p.openNode(nodeLogger, m.metrics, m.status); err != nil {
 		return nil, err
 	}
 	var health *tls.Config
@@ -104,7 +110,7 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 		health = credentials.MemberClientTLS("")
 	}
 	manager, err := redundancy.New(redundancy.Config{
-		Member: s.Member, Group: m.node, ApplicationURI: s.OPCUA.ApplicationURI, EndpointURL: s.OPCUA.EndpointURL, Logger: p.logger,
+		Member: s.Member, Group: m.node, ApplicationURI: s.OPCUA.ApplicationURI, EndpointURL: s.OPCUA.EndpointURL, Logger: p.logger, Metrics: m.metrics,
 		Prober: redundancy.NewProber(redundancy.ProberConfig{Certificate: application.certificate, TLS: health}),
 		Settings: redundancy.Settings{
 			ProbeInterval: s.Redundancy.ProbeInterval, ProbeTimeout: s.Redundancy.ProbeTimeout,
@@ -116,16 +122,18 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 		return nil, err
 	}
 	m.manager.Store(manager)
-	m.rpc, err = rpc.New(rpc.Config{Node: m.node, Credentials: credentials, Logger: p.logger, Version: buildVersion()})
+	m.rpc, err = rpc.New(rpc.Config{Node: m.node, Credentials: credentials, Logger: p.logger, Metrics: m.metrics, Version: buildVersion()})
 	if err != nil {
 		return nil, err
 	}
 	p.undo = append(p.undo, func() error { return m.rpc.Shutdown(context.Background()) })
+	channelLimits, limits := s.OPCUA.Limits.runtime()
 	m.opcua, err = opcua.New(opcua.Config{
 		Member: s.Member, ApplicationURI: s.OPCUA.ApplicationURI, Group: m.node, Redundancy: manager,
 		Certificate: application.certificate, AllowNone: s.OPCUA.AllowNone, AllowAnonymous: s.OPCUA.AllowAnonymous,
 		Applications: application.trusted, Users: application.users, UserCertificates: application.userCertificates,
 		SetMaintenance: maintenanceBy(m.rpc), Version: buildVersion(), ShutdownNotice: s.shutdownNotice(), Logger: p.logger,
+		Metrics: m.metrics, Limits: limits, ChannelLimits: channelLimits,
 	})
 	if err != nil {
 		return nil, err
@@ -228,7 +236,7 @@ func (p *parts) listen(credentials *pki.Credentials) error {
 	return nil
 }
 
-func (p *parts) openNode(logger *slog.Logger, status func() *quoratev1.Member) (*node.Node, error) {
+func (p *parts) openNode(logger *slog.Logger, metrics *telemetry.Metrics, status func() *quoratev1.Member) (*node.Node, error) {
 	s := p.settings
 	timing, err := node.TimingProfile(s.Raft.Timing)
 	if err != nil {
@@ -240,7 +248,7 @@ func (p *parts) openNode(logger *slog.Logger, status func() *quoratev1.Member) (
 	}
 	opened, err := node.Open(node.Config{
 		ID: s.Member, DataDir: filepath.Join(s.DataDir, "raft"), LogStore: s.Storage.LogStore, Bootstrap: bootstrap,
-		Timing: timing, Transport: p.raft, Logger: logger, SelfStatus: status,
+		Timing: timing, Transport: p.raft, Logger: logger, Metrics: metrics, SelfStatus: status,
 		Announce: &logv1.AnnounceMember{
 			GrpcAddress: s.GRPC.Advertise, HttpAddress: s.HTTP.Advertise, OpcuaUrl: s.OPCUA.EndpointURL,
 			Version: buildVersion(), CommandVersion: fsm.CommandVersion,
@@ -303,7 +311,7 @@ func (m *member) stop(ctx context.Context) error {
 		named("rpc", m.rpc.Shutdown(ctx)),
 	}
 	m.stopManager()
-	errs = append(errs, named("node", m.node.Shutdown(ctx)))
+	errs = append(errs, named("node", m.node.Shutdown(ctx)), named("metrics", m.metrics.Shutdown(ctx)))
 	m.running.Wait()
 	return errors.Join(errs...)
 }

@@ -75,6 +75,8 @@ type opcuaSettings struct {
 	// Cert and Key are this member's application certificate; without them it makes one that is self-signed.
 	Cert string `koanf:"cert"`
 	Key  string `koanf:"key"`
+	// Limits bound what clients can make this member keep and do.
+	Limits opcuaLimits `koanf:"limits"`
 }
 
 type tlsSettings struct {
@@ -110,7 +112,7 @@ func defaultSettings(dev bool) settings {
 		Dev:     dev,
 		Raft:    raftSettings{Timing: "lan"},
 		Storage: storageSettings{LogStore: "bolt"},
-		OPCUA:   opcuaSettings{AllowNone: dev, AllowAnonymous: dev, TrustAll: dev},
+		OPCUA:   opcuaSettings{AllowNone: dev, AllowAnonymous: dev, TrustAll: dev, Limits: defaultOPCUALimits()},
 		Redundancy: redundancySettings{
 			ProbeInterval: 2 * time.Second, ProbeTimeout: time.Second, FailedSamples: 3, GoodSamples: 1,
 			RecoverDwell: time.Minute, WitnessNode: "i=2258",

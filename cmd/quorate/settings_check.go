@@ -127,6 +127,7 @@ func (s *settings) checkOPCUA(f *findings) {
 	case s.OPCUA.Cert == "" && s.OPCUA.Key != "":
 		f.add("opcua.cert", "is missing: opcua.key is given")
 	}
+	s.OPCUA.Limits.check(f)
 }
 
 func (s *settings) checkTLS(f *findings) {

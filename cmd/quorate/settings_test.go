@@ -52,7 +52,8 @@ func TestFlagsOverEnvironmentOverFile(t *testing.T) {
 	want.Storage.LogStore = "wal"
 	want.GRPC = listenSettings{Address: "10.0.0.1:7101", Advertise: "10.0.0.1:7101"}
 	want.HTTP = listenSettings{Address: "10.0.0.1:7201", Advertise: "10.0.0.1:7201"}
-	want.OPCUA = opcuaSettings{Address: "10.0.0.1:4841", EndpointURL: "opc.tcp://10.0.0.1:4841", ApplicationURI: "urn:quorate:plant.example:m1", AllowNone: true}
+	want.OPCUA = opcuaSettings{Address: "10.0.0.1:4841", EndpointURL: "opc.tcp://10.0.0.1:4841", ApplicationURI: "urn:quorate:plant.example:m1", AllowNone: true,
+		Limits: defaultOPCUALimits()}
 	want.TLS = tlsSettings{CA: "ca.pem", Cert: "m1.pem", Key: "m1.key"}
 	want.Bootstrap = []bootstrapMember{{"m1", "10.0.0.1:7301"}, {"m3", "10.0.0.3:7301"}}
 	want.Redundancy.ProbeInterval, want.Redundancy.FailedSamples, want.Redundancy.RecoverDwell = time.Second, 5, 2*time.Minute

@@ -91,6 +91,7 @@ type Channel struct {
 	partial      partial
 	deadline     time.Time
 	corkedHere   bool
+	work         work
 
 	out outgoing
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
@@ -64,6 +65,7 @@ const (
 	DefaultMaxChunkCount         = 256
 	DefaultMaxPartialBytes       = 64 << 20
 	DefaultMaxQueueBytes         = 8 << 20
+	DefaultMaxQueuedBytes        = 64 << 20
 	DefaultMaxQueueMessages      = 4_096
 	DefaultHandshakeTimeout      = 10 * time.Second
 	DefaultMessageTimeout        = 30 * time.Second
@@ -103,6 +105,9 @@ type Limits struct {
 	// MaxQueueBytes bounds what is queued for one slow client, in bytes; one
 	// response may have half of it. A client that exceeds it is disconnected.
 	MaxQueueBytes int
+	// MaxQueuedBytes bounds what is queued for all slow clients together, in bytes. When it is reached, those of them that
+	// have more than 256 KiB queued, and ask for more, are disconnected.
+	MaxQueuedBytes int
 	// MaxQueueMessages bounds the number of messages that are queued for one
 	// slow client.
 	MaxQueueMessages int
@@ -128,9 +133,16 @@ type Limits struct {
 	// handled at one time; others wait for their turn. It bounds the memory that
 	// they take once decoded, see wire.Limits.
 	MaxLargeRequests int
+	// MaxTurns is how many connections that are always at work, or at a large or costly request, may be so at one time; the
+	// others of them wait for their turn, in the order of coming. It keeps a processor free for all else that the process
+	// does. The default is one less than the processors that the runtime uses, and at least one.
+	MaxTurns int
 	// Decoding bounds what one request may contain.
 	Decoding wire.Limits
 }
+
+// DefaultLimits are the limits of a server that sets none.
+var DefaultLimits = Limits{Decoding: wire.DefaultLimits}.withDefaults()
 
 func orDefault[T int | time.Duration](v, d T) T {
 	if v == 0 {
@@ -148,6 +160,7 @@ func (l Limits) withDefaults() Limits {
 		MaxChunkCount:         orDefault(l.MaxChunkCount, DefaultMaxChunkCount),
 		MaxPartialBytes:       orDefault(l.MaxPartialBytes, DefaultMaxPartialBytes),
 		MaxQueueBytes:         orDefault(l.MaxQueueBytes, DefaultMaxQueueBytes),
+		MaxQueuedBytes:        orDefault(l.MaxQueuedBytes, DefaultMaxQueuedBytes),
 		MaxQueueMessages:      orDefault(l.MaxQueueMessages, DefaultMaxQueueMessages),
 		HandshakeTimeout:      orDefault(l.HandshakeTimeout, DefaultHandshakeTimeout),
 		MessageTimeout:        orDefault(l.MessageTimeout, DefaultMessageTimeout),
@@ -157,6 +170,7 @@ func (l Limits) withDefaults() Limits {
 		MaxTokenLifetime:      orDefault(l.MaxTokenLifetime, DefaultMaxTokenLifetime),
 		MaxHandshakes:         orDefault(l.MaxHandshakes, DefaultMaxHandshakes),
 		MaxLargeRequests:      orDefault(l.MaxLargeRequests, DefaultMaxLargeRequests),
+		MaxTurns:              orDefault(l.MaxTurns, max(1, runtime.GOMAXPROCS(0)-1)),
 		Decoding:              l.Decoding,
 	}
 }
@@ -171,6 +185,7 @@ func (l Limits) check() error {
 		"MaxPartialBytes":       int64(l.MaxPartialBytes),
 		"MaxQueueBytes":         int64(l.MaxQueueBytes),
 		"MaxQueueMessages":      int64(l.MaxQueueMessages),
+		"MaxQueuedBytes":        int64(l.MaxQueuedBytes),
 		"HandshakeTimeout":      int64(l.HandshakeTimeout),
 		"MessageTimeout":        int64(l.MessageTimeout),
 		"IdleTimeout":           int64(l.IdleTimeout),
@@ -179,6 +194,7 @@ func (l Limits) check() error {
 		"MaxTokenLifetime":      int64(l.MaxTokenLifetime),
 		"MaxHandshakes":         int64(l.MaxHandshakes),
 		"MaxLargeRequests":      int64(l.MaxLargeRequests),
+		"MaxTurns":              int64(l.MaxTurns),
 	} {
 		if v < 0 {
 			return fmt.Errorf("channel: Limits.%s is negative", name)

@@ -45,6 +45,7 @@ type partial struct {
 // run lives as long as the connection.
 func (c *Channel) run() {
 	err := c.protect(c.talk)
+	c.rest()
 	c.dropPartial()
 	c.end(c.judge(err))
 	c.out.mu.Lock()
@@ -111,6 +112,9 @@ func (c *Channel) talk() error {
 	for {
 		chunk, err := c.readChunk()
 		if err != nil {
+			return err
+		}
+		if err := c.takeTurn(len(chunk)); err != nil {
 			return err
 		}
 		c.cork()
@@ -184,6 +188,7 @@ func (c *Channel) peekSize() (int, error) {
 // answered leaves, and a client that does not read it is not read either.
 func (c *Channel) pause() {
 	c.flush()
+	c.rest()
 	c.waitForRoom()
 }
 
@@ -348,6 +353,11 @@ func (c *Channel) handleRequest(requestID uint32, body []byte) error {
 	switch req.(type) {
 	case *ua.OpenSecureChannelRequest, *ua.CloseSecureChannelRequest:
 		err = &wire.Error{Status: ua.StatusBadServiceUnsupported, Header: req.Header(), Reason: "has a message type of its own"}
+	}
+	if err == nil && costly(req) {
+		if err := c.needTurn(); err != nil {
+			return err
+		}
 	}
 	if err == nil {
 		c.server.handler.Serve(c, requestID, req)

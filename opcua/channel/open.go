@@ -69,6 +69,7 @@ func (c *Channel) handleOpen(chunk []byte) error {
 	if c.policy.secure {
 		// Cryptography with RSA costs milliseconds; whoever waits for its turn
 		// does so until the handshake has to be over.
+		c.Yield()
 		release, err := c.server.enterHandshake()
 		if err != nil {
 			return err

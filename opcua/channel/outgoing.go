@@ -20,6 +20,8 @@ const (
 	corkBytes = 32 << 10
 	// drainPiece is what has to be taken by a slow client within WriteTimeout.
 	drainPiece = 64 << 10
+	// fairQueue is what may be queued for a client however much there is for others, in bytes.
+	fairQueue = 256 << 10
 	// keepBuffer is the largest buffer that an idle connection keeps.
 	keepBuffer = 4 << 10
 	// lastSequence is the highest sequence number before the next starts below
@@ -40,6 +42,8 @@ type outgoing struct {
 	inflightMessages int
 	room             chan struct{} // signalled as it makes progress
 	drainer          sync.WaitGroup
+
+	counted int // what of the server's queued bytes is this client's
 
 	corked bool // the reading goroutine will flush
 	closed bool
@@ -85,7 +89,7 @@ func (c *Channel) Send(requestID uint32, resp ua.Response) error {
 		}
 	}
 	if o.draining && (o.inflight+len(o.buf) > c.server.limits.MaxQueueBytes ||
-		o.inflightMessages+o.messages > c.server.limits.MaxQueueMessages) {
+		o.inflightMessages+o.messages > c.server.limits.MaxQueueMessages || c.countLocked()) {
 		c.breakLocked(ending{ua.StatusOK, RejectSlow, "client does not read what is sent to it"})
 		return ErrSlow
 	}
@@ -230,7 +234,24 @@ func (c *Channel) flushLocked() {
 	}
 	o.buf = o.buf[:copy(o.buf, o.buf[n:])]
 	o.draining = true
+	if c.countLocked() {
+		o.draining = false
+		c.breakLocked(ending{ua.StatusOK, RejectSlow, "too much waits for clients that do not read"})
+		return
+	}
 	o.drainer.Go(c.drain)
+}
+
+// countLocked counts what is queued for this client in with all others. It says whether that is too much, and this client has
+// more than the little that everybody may have.
+func (c *Channel) countLocked() (tooMuch bool) {
+	o, n := &c.out, 0
+	if o.draining {
+		n = o.inflight + len(o.buf)
+	}
+	all := c.server.queuedBytes.Add(int64(n - o.counted))
+	o.counted = n
+	return all > int64(c.server.limits.MaxQueuedBytes) && n > fairQueue
 }
 
 // drain writes what the client did not take at once, until nothing is left.
@@ -245,6 +266,7 @@ func (c *Channel) drain() {
 			o.draining = false
 			_ = c.nc.SetWriteDeadline(time.Time{})
 		}
+		c.countLocked()
 		o.mu.Unlock()
 		o.signal()
 		if len(buf) == 0 {
@@ -256,6 +278,7 @@ func (c *Channel) drain() {
 			buf = buf[n:]
 			o.mu.Lock()
 			o.inflight = len(buf)
+			c.countLocked()
 			if err != nil {
 				o.draining = false
 				e := ending{text: err.Error()}
@@ -335,6 +358,7 @@ func (c *Channel) breakLocked(e ending) {
 		o.closed, o.cause = true, e
 	}
 	o.buf, o.messages = nil, 0
+	c.countLocked()
 	_ = c.nc.Close()
 }
 

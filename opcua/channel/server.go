@@ -34,7 +34,9 @@ type Server struct {
 	done         chan struct{} // closed by Shutdown
 	handshakes   chan struct{} // a place for each concurrent handshake
 	large        chan struct{} // a place for each concurrent large request
+	turns        chan struct{} // a place for each busy connection that may be at work
 	partialBytes atomic.Int64
+	queuedBytes  atomic.Int64
 	channelID    atomic.Uint32
 	counts       counts
 
@@ -74,6 +76,7 @@ func NewServer(cfg Config, h Handler) (*Server, error) {
 		done:       make(chan struct{}),
 		handshakes: make(chan struct{}, limits.MaxHandshakes),
 		large:      make(chan struct{}, limits.MaxLargeRequests),
+		turns:      make(chan struct{}, limits.MaxTurns),
 		listeners:  map[net.Listener]struct{}{},
 		channels:   map[*Channel]struct{}{},
 		perHost:    map[string]int{},

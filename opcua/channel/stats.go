@@ -19,15 +19,15 @@ type Stats struct {
 	// Rejected counts connections that the server refused or ended, by reason: every one of RejectReasons is there.
 	Rejected map[RejectReason]uint64
 	// Channels counts secure channels, in the order of Policies.
-	Channels []ChannelStats
+	Channels []PolicyStats
 	// Panics counts those that were confined to their connection.
 	Panics uint64
 	// PartialBytes is what requests of which not all chunks have come hold now, in bytes.
 	PartialBytes int64
 }
 
-// ChannelStats counts the secure channels of one policy.
-type ChannelStats struct {
+// PolicyStats counts the secure channels of one policy.
+type PolicyStats struct {
 	PolicyURI       string
 	Opened, Renewed uint64
 }
@@ -73,7 +73,7 @@ func (s *Server) Stats() Stats {
 		stats.Rejected[reason] = s.counts.rejected[i].Load()
 	}
 	for i, p := range policies {
-		stats.Channels = append(stats.Channels, ChannelStats{p.uri, s.counts.channels[i][0].Load(), s.counts.channels[i][1].Load()})
+		stats.Channels = append(stats.Channels, PolicyStats{p.uri, s.counts.channels[i][0].Load(), s.counts.channels[i][1].Load()})
 	}
 	return stats
 }

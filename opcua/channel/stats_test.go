@@ -48,7 +48,7 @@ func TestStats(t *testing.T) {
 		}
 	}
 	for i, c := range got.Channels {
-		want := ChannelStats{PolicyURI: Policies()[i]}
+		want := PolicyStats{PolicyURI: Policies()[i]}
 		if i == 0 {
 			want.Opened, want.Renewed = 2, 1
 		}

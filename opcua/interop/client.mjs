@@ -19,6 +19,7 @@ import {
   TimestampsToReturn,
 } from "node-opcua-client";
 
+import { attempt } from "./attempt.mjs";
 import { steps } from "./services.mjs";
 
 const [, , scenario, json] = process.argv;
@@ -29,15 +30,17 @@ console.log = console.error;
 
 const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 
-async function client(extra = {}) {
-  const certificates = new OPCUACertificateManager({ rootFolder: options.pki ?? path.join(os.tmpdir(), "quorate-interop-pki"), automaticallyAcceptUnknownCertificate: true });
+// client makes a client; the PKI folder in its options may hold its certificate, and is where one is made otherwise.
+async function client(extra = {}, from = options) {
+  const certificates = new OPCUACertificateManager({ rootFolder: from.pki ?? path.join(os.tmpdir(), "quorate-interop-pki"), automaticallyAcceptUnknownCertificate: true });
   await certificates.initialize();
   return OPCUAClient.create({
     applicationName: "interop",
+    applicationUri: from.applicationUri,
     clientCertificateManager: certificates,
-    securityMode: MessageSecurityMode[options.mode ?? "None"],
-    securityPolicy: SecurityPolicy[options.policy ?? "None"],
-    connectionStrategy: { initialDelay: 100, maxDelay: 500, maxRetry: options.maxRetry ?? 3 },
+    securityMode: MessageSecurityMode[from.mode ?? "None"],
+    securityPolicy: SecurityPolicy[from.policy ?? "None"],
+    connectionStrategy: { initialDelay: 100, maxDelay: 500, maxRetry: from.maxRetry ?? 3 },
     endpointMustExist: false,
     keepSessionAlive: true,
     requestedSessionTimeout: 20000,
@@ -232,6 +235,14 @@ const scenarios = {
         await new Promise((resolve) => setTimeout(resolve, 100));
       }
       c.disconnect().catch(() => {});
+    }
+  },
+
+  // Makes an attempt for each line of standard input, and says what came of it.
+  async attempts() {
+    for await (const line of readline.createInterface({ input: process.stdin })) {
+      const wanted = { ...options, ...JSON.parse(line) };
+      say(await attempt(wanted, () => client({ connectionStrategy: { initialDelay: 100, maxDelay: 100, maxRetry: 0 } }, wanted)));
     }
   },
 

@@ -5,12 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"testing"
 	"time"
 
+	"github.com/gopcua/opcua"
+	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
 	"google.golang.org/grpc"
 
 	quoratev1 "quorate/proto/quorate/v1"
@@ -19,9 +20,9 @@ import (
 // follower is a client that follows the Primary's ServiceLevel by a subscription, to its value or to the events that tell of it.
 type follower struct {
 	name   string
-	cmd    *exec.Cmd
-	in     io.Closer
 	levels chan int
+	// hangUp has the client end, and so levels; ended says how that went.
+	hangUp, ended func() error
 }
 
 func follow(ctx context.Context, t *testing.T, scenario, name string, options map[string]any) *follower {
@@ -39,7 +40,7 @@ func follow(ctx context.Context, t *testing.T, scenario, name string, options ma
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	f := &follower{name: name, cmd: cmd, in: in, levels: make(chan int, changes+1)}
+	f := &follower{name: name, levels: make(chan int, changes+1), hangUp: in.Close, ended: cmd.Wait}
 	go func() {
 		defer close(f.levels)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
@@ -56,6 +57,89 @@ func follow(ctx context.Context, t *testing.T, scenario, name string, options ma
 		}
 	}()
 	return f
+}
+
+// gopcuaFollow follows as follow does, with gopcua's client: the values, or the events that tell of them.
+func gopcuaFollow(ctx context.Context, t *testing.T, endpoint string, events bool) *follower {
+	t.Helper()
+	c := gopcuaConnect(ctx, t, endpoint)
+	flow, done := newFlow(ctx, t, c), make(chan struct{})
+	f := &follower{name: gopcua, levels: make(chan int, changes+1), ended: func() error { return nil }}
+	f.hangUp = func() error {
+		defer close(done)
+		return flow.Cancel(ctx)
+	}
+	if events {
+		f.name = "gopcua, events"
+		flow.monitor(ctx, t, id.Server, func(r *ua.MonitoredItemCreateRequest) {
+			r.ItemToMonitor.AttributeID = ua.AttributeIDEventNotifier
+			r.RequestedParameters.QueueSize, r.RequestedParameters.Filter = 1000, ua.NewExtensionObject(levelEvents())
+		})
+		level, _ := readValue(ctx, t, c, id.Server_ServiceLevel).(byte)
+		f.levels <- int(level)
+	} else {
+		flow.monitor(ctx, t, id.Server_ServiceLevel, nil)
+	}
+	go func() {
+		defer close(f.levels)
+		for {
+			select {
+			case n := <-flow.notes:
+				for _, level := range levelsOf(n) {
+					if level < 0 {
+						t.Errorf("%s: the client said %+v", f.name, n)
+						continue
+					}
+					f.levels <- level
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return f
+}
+
+// levelEvents asks for what levelsOf reads of the events that tell of a changed ServiceLevel.
+func levelEvents() *ua.EventFilter {
+	filter := &ua.EventFilter{WhereClause: &ua.ContentFilter{Elements: []*ua.ContentFilterElement{{
+		FilterOperator: ua.FilterOperatorOfType,
+		FilterOperands: []*ua.ExtensionObject{ua.NewExtensionObject(&ua.LiteralOperand{Value: ua.MustVariant(ua.NewStringNodeID(2, "types/LevelChangedEventType"))})},
+	}}}}
+	for _, name := range []*ua.QualifiedName{{Name: "SourceName"}, {NamespaceIndex: 2, Name: "Level"}} {
+		filter.SelectClauses = append(filter.SelectClauses, &ua.SimpleAttributeOperand{
+			TypeDefinitionID: serverNode(id.BaseEventType), BrowsePath: []*ua.QualifiedName{name}, AttributeID: ua.AttributeIDValue,
+		})
+	}
+	return filter
+}
+
+// levelsOf are the levels that a notification tells of; one that is not as it should be is -1.
+func levelsOf(n *opcua.PublishNotificationData) []int {
+	var levels []int
+	switch data := n.Value.(type) {
+	case *ua.DataChangeNotification:
+		for _, item := range data.MonitoredItems {
+			level, ok := item.Value.Value.Value().(byte)
+			if !ok || item.Value.Status != ua.StatusOK {
+				return []int{-1}
+			}
+			levels = append(levels, int(level))
+		}
+	case *ua.EventNotificationList:
+		for _, event := range data.Events {
+			level, ok := event.EventFields[1].Value().(byte)
+			if !ok || event.EventFields[0].Value() != "m1" {
+				return []int{-1}
+			}
+			levels = append(levels, int(level))
+		}
+	default:
+		if n.Error != nil {
+			return []int{-1}
+		}
+	}
+	return levels
 }
 
 // next wants the next notification to have a certain value.
@@ -77,26 +161,26 @@ func (f *follower) next(ctx context.Context, t *testing.T, want int, why string)
 // end wants no notification beyond those that were asked for.
 func (f *follower) end(t *testing.T) {
 	t.Helper()
-	if err := f.in.Close(); err != nil {
+	if err := f.hangUp(); err != nil {
 		t.Fatal(err)
 	}
 	for extra := range f.levels {
 		t.Errorf("%s: the client saw %d, which no change made", f.name, extra)
 	}
-	if err := f.cmd.Wait(); err != nil {
+	if err := f.ended(); err != nil {
 		t.Errorf("%s: the client: %v", f.name, err)
 	}
 }
 
 // followAll makes the Primary's level change again and again and wants every subscribed client to see each change.
-func followAll(t *testing.T, conn *grpc.ClientConn, options func(security) map[string]any) {
+func followAll(t *testing.T, conn *grpc.ClientConn, endpoint string, options func(security) map[string]any) {
 	ctx, cancel := context.WithTimeout(t.Context(), scenarioLimit)
 	defer cancel()
 	var followers []*follower
 	for _, s := range securities {
 		followers = append(followers, follow(ctx, t, "follow", s.Mode, options(s)))
 	}
-	followers = append(followers, follow(ctx, t, "events", "events", options(securities[0])))
+	followers = append(followers, follow(ctx, t, "events", "events", options(securities[0])), gopcuaFollow(ctx, t, endpoint, false), gopcuaFollow(ctx, t, endpoint, true))
 	for _, f := range followers {
 		f.next(ctx, t, 255, "where it begins")
 	}
@@ -105,12 +189,12 @@ func followAll(t *testing.T, conn *grpc.ClientConn, options func(security) map[s
 	defer tick.Stop()
 	for i := range changes {
 		<-tick.C
-		id := fmt.Sprintf("interop-%d", i)
+		request := fmt.Sprintf("interop-%d", i)
 		var err error
 		if i%2 == 0 {
-			_, err = leases.BeginLease(ctx, &quoratev1.BeginLeaseRequest{RequestId: id, Server: "m1"})
+			_, err = leases.BeginLease(ctx, &quoratev1.BeginLeaseRequest{RequestId: request, Server: "m1"})
 		} else {
-			_, err = leases.EndLease(ctx, &quoratev1.EndLeaseRequest{RequestId: id, Server: "m1"})
+			_, err = leases.EndLease(ctx, &quoratev1.EndLeaseRequest{RequestId: request, Server: "m1"})
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -26,13 +25,26 @@ func gopcuaServices(t *testing.T, table *compatibility, endpoint string) {
 	c := gopcuaConnect(ctx, t, endpoint)
 	// Once a call was answered with a ServiceFault, gopcua's client no longer publishes for subscriptions of its own, so the
 	// steps that want faults come last.
-	for _, s := range slices.Concat(gopcuaItems, gopcuaSubscriptions, gopcuaCalls) {
+	own := gopcuaConnect(ctx, t, endpoint)
+	take := func(s gopcuaStep, c *opcua.Client) {
 		ok := t.Run(s.Service+"/"+s.What, func(t *testing.T) { s.do(ctx, t, c) })
 		if ok {
 			table.ran(gopcua, s.step)
 		}
 	}
+	for _, s := range slices.Concat(gopcuaReads, gopcuaItems, gopcuaSubscriptions, gopcuaCalls) {
+		take(s, c)
+	}
+	for _, s := range gopcuaByHand {
+		take(s, own)
+	}
+	for _, s := range gopcuaSessions {
+		single := gopcuaDial(ctx, t, endpoint)
+		take(s, single)
+		_ = single.Close(ctx) // The session may have ended already.
+	}
 	t.Run("TransferSubscriptions", func(t *testing.T) { gopcuaTransfer(ctx, t, table, endpoint, c) })
+	t.Run("ActivateSession", func(t *testing.T) { gopcuaResume(ctx, t, table, endpoint) })
 }
 
 func serverNode(node uint32) *ua.NodeID { return ua.NewNumericNodeID(0, node) }
@@ -372,23 +384,4 @@ func published(ctx context.Context, t *testing.T, c *opcua.Client) (sub uint32, 
 			return created.SubscriptionID, r.NotificationMessage
 		}
 	}
-}
-
-// gopcuaTransfer breaks a client's connection and hands its subscription to another's session.
-func gopcuaTransfer(ctx context.Context, t *testing.T, table *compatibility, endpoint string, c *opcua.Client) {
-	cable := newCable(t, strings.TrimPrefix(endpoint, "opc.tcp://"))
-	lost := gopcuaDial(ctx, t, "opc.tcp://"+cable.Addr().String())
-	sub, message := published(ctx, t, lost)
-	cable.cut()
-	r := mustCall[*ua.TransferSubscriptionsResponse](ctx, t, c, &ua.TransferSubscriptionsRequest{SubscriptionIDs: []uint32{sub}, SendInitialValues: true})
-	if got := r.Results[0]; got.StatusCode != ua.StatusOK || !slices.Equal(got.AvailableSequenceNumbers, []uint32{message.SequenceNumber}) {
-		t.Fatalf("%v with messages %v, want message %d", got.StatusCode, got.AvailableSequenceNumbers, message.SequenceNumber)
-	}
-	initial := mustCall[*ua.PublishResponse](ctx, t, c, &ua.PublishRequest{})
-	if initial.SubscriptionID != sub || len(initial.NotificationMessage.NotificationData) == 0 {
-		t.Errorf("the initial values did not come: %+v", initial)
-	}
-	// What the session of a client that is cut off can still tell is of no interest.
-	_ = lost.Close(ctx)
-	table.ran(gopcua, step{"Subscription", "TransferSubscriptions", "after a broken connection, to another session"})
 }

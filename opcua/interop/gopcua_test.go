@@ -2,7 +2,7 @@ package interop
 
 import (
 	"context"
-	"crypto/rsa"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,22 +16,10 @@ import (
 	"github.com/gopcua/opcua"
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
-
-	"quorate/pki"
 )
 
 // gopcuaURI is the ApplicationUri of gopcua's client in these tests.
 const gopcuaURI = "urn:quorate:interop:gopcua"
-
-// gopcuaIdentity makes the client's application certificate.
-func gopcuaIdentity(t *testing.T) (*rsa.PrivateKey, []byte) {
-	t.Helper()
-	der, key, err := pki.EnsureApplicationCertificate(t.TempDir(), gopcuaURI, []string{"localhost"}, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key, der
-}
 
 // gopcuaDial connects as an anonymous user.
 func gopcuaDial(ctx context.Context, t *testing.T, endpoint string, options ...opcua.Option) *opcua.Client {
@@ -61,21 +49,20 @@ func gopcuaConnect(ctx context.Context, t *testing.T, endpoint string, options .
 }
 
 // gopcuaMatrix connects in every way that the server offers, reads, and waits for the first value of a subscription.
-func gopcuaMatrix(t *testing.T, table *compatibility, endpoint string) {
+func gopcuaMatrix(t *testing.T, table *compatibility, endpoint string, application identity) {
 	ctx, cancel := context.WithTimeout(t.Context(), scenarioLimit)
 	defer cancel()
 	endpoints, err := opcua.GetEndpoints(ctx, endpoint)
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, certificate := gopcuaIdentity(t)
 	var offered []security
 	for _, e := range endpoints {
-		s := security{Mode: strings.TrimPrefix(e.SecurityMode.String(), "MessageSecurityMode"), Policy: e.SecurityPolicyURI[strings.LastIndex(e.SecurityPolicyURI, "#")+1:]}
+		s := securityOf(e)
 		offered = append(offered, s)
 		t.Run(s.Policy+"/"+s.Mode, func(t *testing.T) {
 			c := gopcuaConnect(ctx, t, endpoint,
-				opcua.PrivateKey(key), opcua.Certificate(certificate), opcua.SecurityFromEndpoint(e, ua.UserTokenTypeAnonymous))
+				opcua.PrivateKey(application.key), opcua.Certificate(application.der), opcua.SecurityFromEndpoint(e, ua.UserTokenTypeAnonymous))
 			if got := readValue(ctx, t, c, id.Server_ServiceLevel); got != byte(255) {
 				t.Errorf("ServiceLevel is %v, want 255", got)
 			}
@@ -88,6 +75,13 @@ func gopcuaMatrix(t *testing.T, table *compatibility, endpoint string) {
 		})
 	}
 	wantOffered(t, offered)
+	if !slices.ContainsFunc(endpoints, func(e *ua.EndpointDescription) bool { return strings.TrimSuffix(e.EndpointURL, "/") != endpoint }) && !t.Failed() {
+		table.ran(gopcua, step{"Discovery", "GetEndpoints", "every policy and mode, at the address that the client used"})
+	}
+}
+
+func securityOf(e *ua.EndpointDescription) security {
+	return security{Mode: strings.TrimPrefix(e.SecurityMode.String(), "MessageSecurityMode"), Policy: e.SecurityPolicyURI[strings.LastIndex(e.SecurityPolicyURI, "#")+1:]}
 }
 
 func readValue(ctx context.Context, t *testing.T, c *opcua.Client, node uint32) any {
@@ -195,11 +189,14 @@ func wantStatus(t *testing.T, got []ua.StatusCode, want ...ua.StatusCode) {
 	}
 }
 
-// cable stands between a client and a server until somebody cuts it.
+// cable stands between a client and a server until somebody cuts it. It hears with which status the server ends a connection: a
+// client that others wrote may drop it.
 type cable struct {
 	net.Listener
 	mu    sync.Mutex
 	conns []net.Conn
+	last  ua.StatusCode
+	opens int
 }
 
 func newCable(t *testing.T, server string) *cable {
@@ -224,9 +221,9 @@ func newCable(t *testing.T, server string) *cable {
 			c.mu.Lock()
 			c.conns = append(c.conns, near, far)
 			c.mu.Unlock()
-			// How a copy ends is of no interest: it is cut.
-			running.Go(func() { _, _ = io.Copy(near, far) })
-			running.Go(func() { _, _ = io.Copy(far, near) })
+			// How a copy ends is of no interest: one end or the other is gone, or it is cut.
+			running.Go(func() { _, _ = io.Copy(io.MultiWriter(&ear{cable: c}, near), far); near.Close() })
+			running.Go(func() { _, _ = io.Copy(far, near); far.Close() })
 		}
 	})
 	t.Cleanup(func() {
@@ -234,6 +231,52 @@ func newCable(t *testing.T, server string) *cable {
 		running.Wait()
 	})
 	return c
+}
+
+func (c *cable) url() string { return "opc.tcp://" + c.Addr().String() }
+
+// ended is the status of the last error message (Part 6 §7.1.2.5) that the server sent.
+func (c *cable) ended() ua.StatusCode {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
+// opened is how often the server answered that a channel is open, or its token renewed.
+func (c *cable) opened() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.opens
+}
+
+// ear hears one connection.
+type ear struct {
+	cable *cable
+	rest  []byte // of a message that is not complete
+}
+
+func (e *ear) Write(heard []byte) (int, error) {
+	const header = 8
+	e.rest = append(e.rest, heard...)
+	for len(e.rest) >= header {
+		size := int(binary.LittleEndian.Uint32(e.rest[4:]))
+		if size < header {
+			return 0, fmt.Errorf("a message of %d bytes", size)
+		}
+		if len(e.rest) < size {
+			break
+		}
+		e.cable.mu.Lock()
+		switch kind := string(e.rest[:3]); {
+		case kind == "OPN":
+			e.cable.opens++
+		case kind == "ERR" && size >= header+4:
+			e.cable.last = ua.StatusCode(binary.LittleEndian.Uint32(e.rest[header:]))
+		}
+		e.cable.mu.Unlock()
+		e.rest = e.rest[size:]
+	}
+	return len(heard), nil
 }
 
 // cut ends all connections at once, and lets no new one through.

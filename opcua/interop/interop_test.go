@@ -20,14 +20,18 @@ import (
 
 const (
 	basePort = 18100
+	// nodeURI is the ApplicationUri of node-opcua's client in these tests.
+	nodeURI = "urn:quorate:interop:node-opcua"
 	// scenarioLimit bounds one run of the client.
-	scenarioLimit = time.Minute
+	scenarioLimit = 2 * time.Minute
 	// changes is how many times the level is made to change, changeInterval apart.
 	changes        = 100
 	changeInterval = 200 * time.Millisecond
 	// tokenLife is the secure channel's, and renewFor how long it is read through renewals.
 	tokenLife = 4 * time.Second
-	renewFor  = 30 * time.Second
+	// sideBySide is how many scenarios run at once: all of the long ones.
+	sideBySide = 6
+	renewFor   = time.Minute
 )
 
 // nodeBinary is the Node.js that npm installed beside the client: Debian's is older than node-opcua needs.
@@ -38,6 +42,15 @@ type security struct{ Mode, Policy string }
 // offeredPolicies are the policies that a member offers beside None.
 var offeredPolicies = []string{"Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"}
 
+// offers are the ways to connect that a member with an endpoint without security offers.
+func offers() []security {
+	all := []security{{"None", "None"}}
+	for _, policy := range offeredPolicies {
+		all = append(all, security{"Sign", policy}, security{"SignAndEncrypt", policy})
+	}
+	return all
+}
+
 // securities are the ways in which the client connects for the scenarios that are not about policies.
 var securities = []security{
 	{"None", "None"},
@@ -47,7 +60,7 @@ var securities = []security{
 func TestMain(m *testing.M) {
 	flag.Parse()
 	// The clients mostly wait, so more of them than there are cores go side by side.
-	if err := flag.Set("test.parallel", strconv.Itoa(2*len(securities))); err != nil {
+	if err := flag.Set("test.parallel", strconv.Itoa(sideBySide)); err != nil {
 		panic(err)
 	}
 	os.Exit(m.Run())
@@ -66,7 +79,15 @@ func requireClient(t *testing.T) {
 // client prepares one run of the JavaScript client.
 func client(ctx context.Context, t *testing.T, scenario string, options map[string]any) *exec.Cmd {
 	t.Helper()
-	options["pki"] = filepath.Join(t.TempDir(), "pki")
+	options = maps.Clone(options)
+	// A folder of its own for each run, since the client keeps what it learns in it.
+	folder := filepath.Join(t.TempDir(), "pki")
+	if application, ok := options["pki"].(string); ok {
+		if err := os.CopyFS(folder, os.DirFS(application)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	options["pki"] = folder
 	b, err := json.Marshal(options)
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +137,9 @@ func TestInterop(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	g, err := devgroup.Start(t.Context(), devgroup.Options{Binary: binary, Data: filepath.Join(dir, "group"), BasePort: basePort, Log: &log})
+	// Applications are to be trusted, as in a plant.
+	data := filepath.Join(dir, "group")
+	g, err := devgroup.Start(t.Context(), devgroup.Options{Binary: binary, Data: data, BasePort: basePort, Set: []string{"opcua.trustAll=false"}, Log: &log})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log.Bytes())
 	}
@@ -132,26 +155,35 @@ func TestInterop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	backup, err := g.Member("m2")
+	if err != nil {
+		t.Fatal(err)
+	}
 	conn, err := devgroup.Dial(primary)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 
+	key := newKey(t, 2048)
+	nodeApplication, gopcuaApplication := newIdentity(t, nodeURI, key, nil), newIdentity(t, gopcuaURI, key, nil)
+	for _, m := range []devgroup.Member{primary, backup} {
+		administrator{binary, filepath.Join(data, m.ID)}.trust(t, nodeApplication.cert, gopcuaApplication.cert)
+	}
 	options := func(s security) map[string]any {
-		return map[string]any{"endpoint": primary.OPCUA, "mode": s.Mode, "policy": s.Policy}
+		return map[string]any{"endpoint": primary.OPCUA, "mode": s.Mode, "policy": s.Policy, "pki": nodeApplication.pki, "applicationUri": nodeURI}
 	}
 	table := newCompatibility()
 	for _, s := range securities {
 		t.Run("inspect/"+s.Mode, func(t *testing.T) { inspect(t, options(s)) })
 	}
-	t.Run("discover", func(t *testing.T) { discover(t, table, g, primary) })
+	t.Run("discover", func(t *testing.T) { discover(t, table, g, primary, options(securities[0])) })
 	// These want a ServiceLevel that stays as it is.
 	t.Run("services", func(t *testing.T) {
 		for name, scenario := range map[string]func(t *testing.T){
 			"node-opcua/matrix":   func(t *testing.T) { matrix(t, table, options(securities[0])) },
 			"node-opcua/services": func(t *testing.T) { services(t, table, options(securities[1])) },
-			"gopcua/matrix":       func(t *testing.T) { gopcuaMatrix(t, table, primary.OPCUA) },
+			"gopcua/matrix":       func(t *testing.T) { gopcuaMatrix(t, table, primary.OPCUA, gopcuaApplication) },
 			"gopcua/services":     func(t *testing.T) { gopcuaServices(t, table, primary.OPCUA) },
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -168,13 +200,35 @@ func TestInterop(t *testing.T) {
 				renew(t, options(s))
 				table.ran(nodeOPCUA, step{"SecureChannel", "OpenSecureChannel", "reads go on through renewals of the token, " + s.Mode})
 			})
+			t.Run("gopcua/renew/"+s.Mode, func(t *testing.T) {
+				t.Parallel()
+				gopcuaRenew(t, table, primary.OPCUA, s, gopcuaApplication)
+			})
 		}
+		// The Backup is guessed at and sent into maintenance, so that nobody at the Primary is disturbed.
+		t.Run("security", func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), scenarioLimit)
+			defer cancel()
+			g := guarded{table: table, endpoint: backup.OPCUA, member: administrator{binary, filepath.Join(data, backup.ID)}}
+			t.Run(nodeOPCUA, func(t *testing.T) {
+				g.contender, g.known = nodeContender(ctx, t, g.endpoint), nodeApplication
+				g.run(ctx, t)
+			})
+			t.Run(gopcua, func(t *testing.T) {
+				g.contender, g.known = gopcuaContender(g.endpoint, "127.0.0.2"), gopcuaApplication
+				g.run(ctx, t)
+				guessFromOneAddress(ctx, t, g)
+			})
+		})
 		t.Run("follow", func(t *testing.T) {
 			t.Parallel()
-			followAll(t, conn, options)
-			table.ran(nodeOPCUA, step{"Subscription", "Publish", "every change of ServiceLevel, in order"})
-			table.ran(nodeOPCUA, step{"MonitoredItem", "CreateMonitoredItems", "events of the Server object, by fields and a where clause"})
-			table.ran(nodeOPCUA, step{"Subscription", "Publish", "an event for every change of ServiceLevel, in order"})
+			followAll(t, conn, primary.OPCUA, options)
+			for _, client := range []string{nodeOPCUA, gopcua} {
+				table.ran(client, step{"Subscription", "Publish", "every change of ServiceLevel, in order"})
+				table.ran(client, step{"MonitoredItem", "CreateMonitoredItems", "events of the Server object, by fields and a where clause"})
+				table.ran(client, step{"Subscription", "Publish", "an event for every change of ServiceLevel, in order"})
+			}
 		})
 	})
 	t.Run("compatibility", table.check)
@@ -198,9 +252,9 @@ func matrix(t *testing.T, table *compatibility, options map[string]any) {
 // wantOffered wants the endpoints to be what a member with an endpoint without security offers.
 func wantOffered(t *testing.T, offered []security) {
 	t.Helper()
-	want := map[security]bool{{"None", "None"}: true}
-	for _, policy := range offeredPolicies {
-		want[security{"Sign", policy}], want[security{"SignAndEncrypt", policy}] = true, true
+	want := make(map[security]bool)
+	for _, s := range offers() {
+		want[s] = true
 	}
 	got := make(map[security]bool)
 	for _, s := range offered {
@@ -290,14 +344,14 @@ func renew(t *testing.T, options map[string]any) {
 	}
 }
 
-func discover(t *testing.T, table *compatibility, g *devgroup.Group, primary devgroup.Member) {
+func discover(t *testing.T, table *compatibility, g *devgroup.Group, primary devgroup.Member, options map[string]any) {
 	got := run[struct {
 		Servers []struct {
 			URI  string
 			URLs []string
 		}
 		Endpoints []struct{ URL, Policy, Mode, URI string }
-	}](t, "discover", map[string]any{"endpoint": primary.OPCUA})
+	}](t, "discover", options)
 	urls := make(map[string]bool)
 	for _, s := range got.Servers {
 		for _, u := range s.URLs {

@@ -16,9 +16,11 @@ import {
   MonitoringMode,
   PublishRequest,
   QueryFirstRequest,
+  RegisterServer2Request,
   ReadRawModifiedDetails,
   ReadRequest,
   RepublishRequest,
+  StatusChangeNotification,
   TimestampsToReturn,
   Variant,
 } from "node-opcua-client";
@@ -98,6 +100,17 @@ const values = (response) =>
 // drop ends a subscription and waits for what that tells the Publish requests that are left.
 const drop = (session, subscriptionId) => session.deleteSubscriptions({ subscriptionIds: [subscriptionId] });
 
+// ended waits until a subscription is no longer there.
+async function ended(session, subscriptionId) {
+  for (;;) {
+    const r = await session.call({
+      objectId: ids.server, methodId: ids.getMonitoredItems, inputArguments: [new Variant({ dataType: DataType.UInt32, value: subscriptionId })],
+    });
+    if (status(r.statusCode) === "BadSubscriptionIdInvalid") return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
 // breakable stands between a client and a server, and breaks all connections on demand, as a cable does.
 async function breakable(endpoint) {
   const { hostname, port } = new URL(endpoint.replace("opc.tcp", "http"));
@@ -117,6 +130,9 @@ async function breakable(endpoint) {
 
 // steps are run one after the other in one session; connect makes another client with a session, for those that need one.
 export const steps = [
+  ["Discovery", "RegisterServer2", "refused as not supported", async ({ session }) => {
+    await fault("BadServiceUnsupported", () => send(session, new RegisterServer2Request({ server: { serverUri: "urn:quorate:interop" } })));
+  }],
   ["Attribute", "Read", "several values in one call", async ({ session }) => {
     const v = await session.read([ids.serviceLevel, ids.currentTime, ids.serverArray].map((nodeId) => ({ nodeId, attributeId: AttributeIds.Value })));
     assert.deepEqual(v.map((x) => DataType[x.value.dataType]), ["Byte", "DateTime", "String"]);
@@ -297,6 +313,19 @@ export const steps = [
     assert.deepEqual(values(await publish(session)).map((v) => v.value), [255]);
     await drop(session, sub);
   }],
+  ["MonitoredItem", "CreateMonitoredItems", "dead-bands that a value can't have are refused", async ({ session }) => {
+    const sub = await subscribe(session);
+    const refused = async (nodeId, deadbandType, deadbandValue) => {
+      const filter = new DataChangeFilter({ trigger: DataChangeTrigger.StatusValue, deadbandType, deadbandValue });
+      const item = { itemToMonitor: { nodeId, attributeId: AttributeIds.Value }, monitoringMode: MonitoringMode.Reporting, requestedParameters: { clientHandle: 1, samplingInterval: 100, queueSize: 1, filter } };
+      const r = await session.createMonitoredItems({ subscriptionId: sub, timestampsToReturn: TimestampsToReturn.Both, itemsToCreate: [item] });
+      return status(r.results[0].statusCode);
+    };
+    assert.equal(await refused(ids.serviceLevel, DeadbandType.Absolute, -1), "BadDeadbandFilterInvalid");
+    assert.equal(await refused(ids.namespaceArray, DeadbandType.Absolute, 1), "BadFilterNotAllowed"); // Not a number.
+    assert.equal(await refused(ids.serviceLevel, DeadbandType.Percent, 10), "BadMonitoredItemFilterUnsupported"); // It has no EURange.
+    await drop(session, sub);
+  }],
   ["MonitoredItem", "CreateMonitoredItems", "an unknown node is refused, and the others are made", async ({ session }) => {
     const sub = await subscribe(session);
     const item = (nodeId) => ({ itemToMonitor: { nodeId, attributeId: AttributeIds.Value }, monitoringMode: MonitoringMode.Reporting, requestedParameters: { clientHandle: 1, samplingInterval: 100, queueSize: 1 } });
@@ -372,6 +401,28 @@ export const steps = [
     assert.deepEqual(acknowledged.results.map(status), ["Good", "BadSequenceNumberUnknown"]);
     assert.ok(!acknowledged.availableSequenceNumbers.includes(sequenceNumber));
     await drop(session, sub);
+  }],
+  ["Subscription", "Publish", "a value at every sampling interval", async ({ session }) => {
+    const sub = await subscribe(session);
+    await monitor(session, sub, ids.currentTime, { samplingInterval: 100 });
+    let last = new Date(0);
+    for (let seen = 0; seen < 10; ) {
+      for (const { value } of values(await publish(session))) {
+        assert.ok(value > last);
+        last = value;
+        seen++;
+      }
+    }
+    await drop(session, sub);
+  }],
+  ["Subscription", "Publish", "BadTimeout for a subscription that nobody has asked about for its life-time", async ({ session }) => {
+    const sub = await subscribe(session, { requestedLifetimeCount: 3, requestedMaxKeepAliveCount: 1 });
+    await ended(session, sub);
+    const { subscriptionId, notificationMessage } = await publish(session);
+    const [change] = notificationMessage.notificationData;
+    assert.equal(subscriptionId, sub);
+    assert.ok(change instanceof StatusChangeNotification);
+    assert.equal(status(change.status), "BadTimeout");
   }],
   ["Subscription", "ModifySubscription", "another publishing interval", async ({ session }) => {
     const sub = await subscribe(session, { requestedPublishingInterval: 60000 });

@@ -25,6 +25,7 @@ type secureChannel interface {
 	LocalAddr() net.Addr
 	EndpointURL() string
 	SetInUse(inUse bool)
+	Yield()
 	Send(requestID uint32, resp ua.Response) error
 }
 
@@ -47,6 +48,8 @@ type engine struct {
 	queued        atomic.Int64 // the sum of the queue sizes of all items
 	eventItems    atomic.Int64
 	links         atomic.Int64 // triggering links of all items
+
+	counts counts
 }
 
 func newEngine(sp *space.Space, limits Limits, wall func() time.Time) *engine {

@@ -141,7 +141,9 @@ func (it *item) tell(h *happening) {
 	if it.mode == ua.MonitoringModeDisabled {
 		return
 	}
-	it.happenings.push(h, it.queue.size, it.queue.discardOldest)
+	if it.happenings.push(h, it.queue.size, it.queue.discardOldest) {
+		s.engine.counts.lostEvents.Add(1)
+	}
 	it.enlist()
 	it.pull()
 }
@@ -153,16 +155,18 @@ type eventQueue struct {
 	lost bool
 }
 
-func (q *eventQueue) push(h *happening, size int, discardOldest bool) {
+// push adds an event, and says whether one is lost for want of room.
+func (q *eventQueue) push(h *happening, size int, discardOldest bool) (lost bool) {
 	if len(q.list) < size {
 		q.list = append(q.list, h)
-		return
+		return false
 	}
 	q.lost = true
 	if discardOldest {
 		copy(q.list, q.list[1:])
 	}
 	q.list[len(q.list)-1] = h
+	return true
 }
 
 func (q *eventQueue) length() int {

@@ -100,6 +100,44 @@ func TestEventFields(t *testing.T) {
 	})
 }
 
+func TestPartsOfEventFields(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		part := func(o *ua.SimpleAttributeOperand, indexRange string) *ua.SimpleAttributeOperand {
+			o.IndexRange = indexRange
+			return o
+		}
+		list, matrix := ua.QualifiedName{NamespaceIndex: 1, Name: "List"}, ua.QualifiedName{NamespaceIndex: 1, Name: "Matrix"}
+		sub := r.subscribe().SubscriptionID
+		res := r.events(sub, 10, nil, part(field(0, "SourceName"), "1:2"), part(field(1, "List"), "1:9"), part(field(1, "List"), "7"), part(field(1, "Matrix"), "0:1,1"),
+			part(field(0, "Severity"), "0"), part(field(0, "EventId"), "0:3"), part(field(1, "Nothing"), "0"))
+		if res.StatusCode != ua.StatusOK || res.FilterResult != nil {
+			t.Fatalf("%+v", res)
+		}
+		err := r.v.engine.emit(Event{Type: alarmKey, Severity: 1, Message: "smoke", SourceName: "demo", Source: levelKey, Fields: map[ua.QualifiedName]*ua.Variant{
+			list: ua.MustVariant([]string{"a", "b", "c"}), matrix: ua.MustVariant([][]int32{{1, 2}, {3, 4}}),
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.publish()
+		f := told(t, r.after(105 * time.Millisecond)[0].resp)[0].EventFields
+		if f[1].Value() != "em" || !slices.Equal(f[2].Value().([]string), []string{"b", "c"}) {
+			t.Errorf("%v, %v", f[1].Value(), f[2].Value())
+		}
+		if m := f[4].Value().([][]int32); len(m) != 2 || m[0][0] != 2 || m[1][0] != 4 {
+			t.Errorf("%v", m)
+		}
+		for _, i := range []int{3, 5} {
+			if f[i].Value() != ua.StatusBadIndexRangeNoData {
+				t.Errorf("%d: %v, want the status in place of the value", i, f[i].Value())
+			}
+		}
+		if b := f[6].Value().([]byte); len(b) != 4 || f[7].Value() != nil {
+			t.Errorf("%v, %v", b, f[7].Value())
+		}
+	})
+}
+
 func TestEventQueueOverflow(t *testing.T) {
 	for _, c := range []struct {
 		discardOldest bool
@@ -196,7 +234,7 @@ func TestEventFilterRefusals(t *testing.T) {
 		unknownType, wrongAttribute, ranged := field(0, "Message"), field(0, "Message"), field(0, "Message")
 		unknownType.TypeDefinitionID = objectsKey.NodeID()
 		wrongAttribute.AttributeID = ua.AttributeIDDisplayName
-		ranged.IndexRange = "0:1"
+		ranged.IndexRange = "1:0"
 		for name, c := range map[string]struct {
 			got  *ua.MonitoredItemCreateResult
 			want ua.StatusCode
@@ -228,17 +266,20 @@ func TestEventFilterRefusals(t *testing.T) {
 			el   *ua.ContentFilterElement
 			want ua.StatusCode
 		}{
-			"unknown operator":     {clause(99, "a"), ua.StatusBadFilterOperatorInvalid},
-			"unsupported operator": {clause(ua.FilterOperatorLike, field(0, "Message"), "a%"), ua.StatusBadFilterOperatorUnsupported},
-			"too few":              {clause(ua.FilterOperatorEquals, "a"), ua.StatusBadFilterOperandCountMismatch},
-			"too many":             {clause(ua.FilterOperatorNot, true, false), ua.StatusBadFilterOperandCountMismatch},
-			"empty list":           {clause(ua.FilterOperatorInList, "a"), ua.StatusBadFilterOperandCountMismatch},
-			"itself":               {clause(ua.FilterOperatorNot, self), ua.StatusBadFilterOperandInvalid},
-			"beyond the end":       {clause(ua.FilterOperatorNot, &ua.ElementOperand{Index: 1 << 31}), ua.StatusBadFilterOperandInvalid},
-			"attribute operand":    {clause(ua.FilterOperatorNot, &ua.AttributeOperand{NodeID: ua.NewTwoByteNodeID(0), BrowsePath: &ua.RelativePath{}}), ua.StatusBadFilterOperandInvalid},
-			"no type":              {clause(ua.FilterOperatorOfType, "a"), ua.StatusBadFilterOperandInvalid},
-			"type of no event":     {clause(ua.FilterOperatorOfType, objectsKey.NodeID()), ua.StatusBadFilterOperandInvalid},
-			"type by a field":      {clause(ua.FilterOperatorOfType, field(0, "EventType")), ua.StatusBadFilterOperandInvalid},
+			"unknown operator":  {clause(99, "a"), ua.StatusBadFilterOperatorInvalid},
+			"views":             {clause(ua.FilterOperatorInView, objectsKey.NodeID()), ua.StatusBadFilterOperatorUnsupported},
+			"relations":         {clause(ua.FilterOperatorRelatedTo, objectsKey.NodeID(), objectsKey.NodeID()), ua.StatusBadFilterOperatorUnsupported},
+			"a long literal":    {clause(ua.FilterOperatorLike, field(0, "Message"), strings.Repeat("%", maxLiteralBytes)), ua.StatusBadFilterOperandInvalid},
+			"a pattern too few": {clause(ua.FilterOperatorLike, "a"), ua.StatusBadFilterOperandCountMismatch},
+			"too few":           {clause(ua.FilterOperatorEquals, "a"), ua.StatusBadFilterOperandCountMismatch},
+			"too many":          {clause(ua.FilterOperatorNot, true, false), ua.StatusBadFilterOperandCountMismatch},
+			"empty list":        {clause(ua.FilterOperatorInList, "a"), ua.StatusBadFilterOperandCountMismatch},
+			"itself":            {clause(ua.FilterOperatorNot, self), ua.StatusBadFilterOperandInvalid},
+			"beyond the end":    {clause(ua.FilterOperatorNot, &ua.ElementOperand{Index: 1 << 31}), ua.StatusBadFilterOperandInvalid},
+			"attribute operand": {clause(ua.FilterOperatorNot, &ua.AttributeOperand{NodeID: ua.NewTwoByteNodeID(0), BrowsePath: &ua.RelativePath{}}), ua.StatusBadFilterOperandInvalid},
+			"no type":           {clause(ua.FilterOperatorOfType, "a"), ua.StatusBadFilterOperandInvalid},
+			"type of no event":  {clause(ua.FilterOperatorOfType, objectsKey.NodeID()), ua.StatusBadFilterOperandInvalid},
+			"type by a field":   {clause(ua.FilterOperatorOfType, field(0, "EventType")), ua.StatusBadFilterOperandInvalid},
 		} {
 			res := r.events(sub, 1, []*ua.ContentFilterElement{c.el})
 			if res.StatusCode != ua.StatusBadEventFilterInvalid || res.FilterResult == nil {

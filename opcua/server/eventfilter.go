@@ -17,7 +17,8 @@ type eventFilter struct {
 type selection struct {
 	typ   space.Key // the field is of events of this type only
 	field ua.QualifiedName
-	null  bool // it can never have a value
+	part  space.Range // of the field; nil is the whole
+	null  bool        // it can never have a value
 }
 
 var nullVariant = &ua.Variant{}
@@ -77,8 +78,6 @@ func (e *engine) parseSelection(o *ua.SimpleAttributeOperand) (selection, ua.Sta
 	switch {
 	case !e.space.IsSubtype(s.typ, baseEventType):
 		return s, ua.StatusBadTypeDefinitionInvalid
-	case o.IndexRange != "":
-		return s, ua.StatusBadIndexRangeInvalid // No field is an array.
 	case o.AttributeID == ua.AttributeIDNodeID && len(o.BrowsePath) == 0:
 		return s, ua.StatusOK // The id of a condition: no event here is one.
 	case o.AttributeID != ua.AttributeIDValue:
@@ -91,20 +90,30 @@ func (e *engine) parseSelection(o *ua.SimpleAttributeOperand) (selection, ua.Sta
 			return s, ua.StatusBadBrowseNameInvalid
 		}
 	}
+	if o.IndexRange != "" {
+		var ok bool
+		if s.part, ok = space.ParseRange(o.IndexRange); !ok {
+			return s, ua.StatusBadIndexRangeInvalid
+		}
+	}
 	s.field = *o.BrowsePath[0]
 	s.null = len(o.BrowsePath) > 1 // No field has fields.
 	return s, ua.StatusOK
 }
 
-// of returns the field of an event.
-func (s *selection) of(h *happening, types typeTests, sp *space.Space) *ua.Variant {
+// of returns the field of an event. What the event does not have is null; a status says why it can't be given otherwise.
+func (s *selection) of(h *happening, types typeTests, sp *space.Space) (*ua.Variant, ua.StatusCode) {
 	if s.null || !types.is(sp, h.typ, s.typ) {
-		return nullVariant
+		return nullVariant, ua.StatusOK
 	}
-	if v := h.fields[s.field]; v != nil {
-		return v
+	v := h.fields[s.field]
+	switch {
+	case v == nil:
+		return nullVariant, ua.StatusOK
+	case s.part != nil:
+		return s.part.Slice(v)
 	}
-	return nullVariant
+	return v, ua.StatusOK
 }
 
 // list returns what is sent of an event.
@@ -112,7 +121,11 @@ func (f *eventFilter) list(h *happening, handle uint32, sp *space.Space) *ua.Eve
 	fields := make([]*ua.Variant, len(f.selects))
 	types := make(typeTests)
 	for i := range f.selects {
-		fields[i] = f.selects[i].of(h, types, sp)
+		v, status := f.selects[i].of(h, types, sp)
+		if status != ua.StatusOK {
+			v = ua.MustVariant(status) // In place of the value (Part 4 §7.22.3).
+		}
+		fields[i] = v
 	}
 	return &ua.EventFieldList{ClientHandle: handle, EventFields: fields}
 }

@@ -53,6 +53,7 @@ func (c *fakeChannel) SecurityMode() ua.MessageSecurityMode {
 	}
 	return c.mode
 }
+func (c *fakeChannel) Yield()                    {}
 func (c *fakeChannel) DiscoveryOnly() bool       { return c.discovery }
 func (c *fakeChannel) ClientCertificate() []byte { return c.client }
 func (c *fakeChannel) ServerCertificate() ([]byte, *rsa.PrivateKey) {

@@ -105,7 +105,10 @@ func (e *engine) parseFilter(x *ua.ExtensionObject, key watchKey) (dataFilter, u
 		return filter, ua.StatusOK
 	}
 	f, ok := x.Value.(*ua.DataChangeFilter)
+	_, ofEvents := x.Value.(*ua.EventFilter)
 	switch {
+	case ofEvents: // A filter that there is, for another attribute.
+		return filter, ua.StatusBadFilterNotAllowed
 	case !ok:
 		return filter, ua.StatusBadMonitoredItemFilterUnsupported
 	case key.attribute != ua.AttributeIDValue:

@@ -45,7 +45,9 @@ func (it *item) push(dv *ua.DataValue) {
 	if it.mode == ua.MonitoringModeDisabled {
 		return
 	}
-	it.queue.push(dv)
+	if it.queue.push(dv) {
+		s.engine.counts.lostValues.Add(1)
+	}
 	it.enlist()
 	it.pull()
 }

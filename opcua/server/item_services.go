@@ -29,6 +29,7 @@ func (p *publisher) createItems(r *ua.CreateMonitoredItemsRequest) (ua.Response,
 	}
 	block := make([]ua.MonitoredItemCreateResult, len(r.ItemsToCreate))
 	results := make([]*ua.MonitoredItemCreateResult, len(block))
+	watches := joined{}
 	for i, c := range r.ItemsToCreate {
 		results[i] = &block[i]
 		it, result, status := e.newItem(s, c, r.TimestampsToReturn, interval)
@@ -40,9 +41,10 @@ func (p *publisher) createItems(r *ua.CreateMonitoredItemsRequest) (ua.Response,
 		block[i] = p.add(it)
 		block[i].FilterResult = result
 		if block[i].StatusCode == ua.StatusOK && c.MonitoringMode != ua.MonitoringModeDisabled {
-			e.hub.join(it, key)
+			e.hub.join(it, key, watches)
 		}
 	}
+	watches.sample()
 	return &ua.CreateMonitoredItemsResponse{Results: results}, ua.StatusOK
 }
 
@@ -132,20 +134,22 @@ func (p *publisher) modifyItems(r *ua.ModifyMonitoredItemsRequest) (ua.Response,
 		return nil, ua.StatusBadSubscriptionIDInvalid
 	}
 	s.alive()
+	watches := joined{}
 	results := make([]*ua.MonitoredItemModifyResult, len(r.ItemsToModify))
 	for i, m := range r.ItemsToModify {
 		results[i] = &ua.MonitoredItemModifyResult{StatusCode: ua.StatusBadMonitoredItemIDInvalid}
 		if it := s.items[m.MonitoredItemID]; it != nil {
-			results[i].StatusCode, results[i].FilterResult = s.modify(it, m.RequestedParameters, r.TimestampsToReturn)
+			results[i].StatusCode, results[i].FilterResult = s.modify(it, m.RequestedParameters, r.TimestampsToReturn, watches)
 			results[i].RevisedSamplingInterval = milliseconds(it.read.interval)
 			results[i].RevisedQueueSize = uint32(it.queue.size)
 		}
 	}
+	watches.sample()
 	return &ua.ModifyMonitoredItemsResponse{Results: results}, ua.StatusOK
 }
 
 // modify changes one item. owner.mu is held.
-func (s *subscription) modify(it *item, params *ua.MonitoringParameters, ts ua.TimestampsToReturn) (status ua.StatusCode, result *ua.ExtensionObject) {
+func (s *subscription) modify(it *item, params *ua.MonitoringParameters, ts ua.TimestampsToReturn, watches joined) (status ua.StatusCode, result *ua.ExtensionObject) {
 	e := s.engine
 	var filter dataFilter
 	var events *eventFilter
@@ -181,7 +185,7 @@ func (s *subscription) modify(it *item, params *ua.MonitoringParameters, ts ua.T
 	e.hub.leave(it, false)
 	it.read, it.filter = key, filter
 	if !disabled {
-		e.hub.join(it, key)
+		e.hub.join(it, key, watches)
 	}
 	return ua.StatusOK, nil
 }
@@ -201,14 +205,16 @@ func (p *publisher) setMode(r *ua.SetMonitoringModeRequest) (ua.Response, ua.Sta
 		return nil, ua.StatusBadSubscriptionIDInvalid
 	}
 	s.alive()
-	results := each(r.MonitoredItemIDs, s.items, ua.StatusBadMonitoredItemIDInvalid, func(it *item) { s.setMode(it, r.MonitoringMode) })
+	watches := joined{}
+	results := each(r.MonitoredItemIDs, s.items, ua.StatusBadMonitoredItemIDInvalid, func(it *item) { s.setMode(it, r.MonitoringMode, watches) })
+	watches.sample()
 	s.queueMu.Lock()
 	s.prune()
 	s.queueMu.Unlock()
 	return &ua.SetMonitoringModeResponse{Results: results}, ua.StatusOK
 }
 
-func (s *subscription) setMode(it *item, mode ua.MonitoringMode) {
+func (s *subscription) setMode(it *item, mode ua.MonitoringMode, watches joined) {
 	hub := s.engine.hub
 	s.queueMu.Lock()
 	it.mode, it.released = mode, 0
@@ -221,7 +227,7 @@ func (s *subscription) setMode(it *item, mode ua.MonitoringMode) {
 	if mode == ua.MonitoringModeDisabled {
 		hub.leave(it, false)
 	} else {
-		hub.join(it, it.read) // Does nothing if the item was not disabled.
+		hub.join(it, it.read, watches) // Does nothing if the item was not disabled.
 	}
 }
 
@@ -240,7 +246,7 @@ func (p *publisher) deleteItems(r *ua.DeleteMonitoredItemsRequest) (ua.Response,
 	s.alive()
 	results := each(r.MonitoredItemIDs, s.items, ua.StatusBadMonitoredItemIDInvalid, func(it *item) {
 		delete(s.items, it.id)
-		s.setMode(it, ua.MonitoringModeDisabled)
+		s.setMode(it, ua.MonitoringModeDisabled, nil)
 		s.queueMu.Lock()
 		it.unlinkAll()
 		s.queueMu.Unlock()

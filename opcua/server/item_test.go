@@ -102,7 +102,8 @@ func TestCreateItemRefusals(t *testing.T) {
 			{"attribute of another class", func(c m) { c.ItemToMonitor.AttributeID = ua.AttributeIDExecutable }, ua.StatusBadAttributeIDInvalid},
 			{"index range", func(c m) { c.ItemToMonitor.IndexRange = "2:1" }, ua.StatusBadIndexRangeInvalid},
 			{"mode", func(c m) { c.MonitoringMode = 3 }, ua.StatusBadMonitoringModeInvalid},
-			{"event filter", func(c m) { c.RequestedParameters.Filter = filter(&ua.EventFilter{}) }, ua.StatusBadMonitoredItemFilterUnsupported},
+			{"event filter", func(c m) { c.RequestedParameters.Filter = filter(&ua.EventFilter{}) }, ua.StatusBadFilterNotAllowed},
+			{"filter that is not supported", func(c m) { c.RequestedParameters.Filter = filter(&ua.AggregateFilter{}) }, ua.StatusBadMonitoredItemFilterUnsupported},
 			{"trigger", func(c m) { c.RequestedParameters.Filter = filter(&ua.DataChangeFilter{Trigger: 3}) }, ua.StatusBadMonitoredItemFilterInvalid},
 			{"filter of no value", func(c m) {
 				c.ItemToMonitor.AttributeID = ua.AttributeIDBrowseName
@@ -224,7 +225,7 @@ func TestModifyItem(t *testing.T) {
 		if got := r.after(500 * time.Millisecond); len(got) != 0 {
 			t.Fatalf("%+v", got)
 		}
-		if res := modify(&ua.MonitoringParameters{Filter: extension(ua.NewFourByteExpandedNodeID(0, 727), &ua.EventFilter{})}); res.StatusCode != ua.StatusBadMonitoredItemFilterUnsupported {
+		if res := modify(&ua.MonitoringParameters{Filter: extension(ua.NewFourByteExpandedNodeID(0, 727), &ua.EventFilter{})}); res.StatusCode != ua.StatusBadFilterNotAllowed {
 			t.Fatalf("%+v", res)
 		}
 	})

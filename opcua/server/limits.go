@@ -72,6 +72,7 @@ type Limits struct {
 	MaxMethodsPerCall    int           // methods in one Call
 	MethodTimeout        time.Duration // for all methods of one Call together
 	MaxReferencesPerNode int           // references in one Browse result
+	MaxScanPerCall       int           // references that one Browse, BrowseNext or TranslateBrowsePaths looks at for all its nodes together
 	MaxEndpointURLLength int           // bytes
 }
 
@@ -121,6 +122,7 @@ var DefaultLimits = Limits{
 	MaxMethodsPerCall:    100,
 	MethodTimeout:        10 * time.Second,
 	MaxReferencesPerNode: 1000,
+	MaxScanPerCall:       50_000,
 	MaxEndpointURLLength: 4 << 10,
 }
 

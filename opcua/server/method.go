@@ -37,6 +37,7 @@ func (v *services) allMethods() map[space.Key]method {
 			if bound == nil {
 				return nil, ua.StatusBadSessionNotActivated
 			}
+			bound.ch.Yield() // It may wait for a group.
 			return fn(ctx, bound.identity, args)
 		}
 	}

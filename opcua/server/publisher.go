@@ -132,6 +132,7 @@ func (p *publisher) refuseIfNone() {
 // answer sends a message with the oldest parked request.
 func (p *publisher) answer(sub uint32, available []uint32, msg *ua.NotificationMessage, more bool) {
 	r := p.unpark()
+	p.engine.counts.answered(servicePublish, ua.StatusOK)
 	// A client that can't be sent to is being disconnected by its channel; the message stays there for Republish.
 	_ = r.ch.Send(r.id, &ua.PublishResponse{
 		ResponseHeader:           p.engine.header(r.handle, ua.StatusOK),
@@ -143,6 +144,12 @@ func (p *publisher) answer(sub uint32, available []uint32, msg *ua.NotificationM
 	})
 }
 
+func (p *publisher) countParked() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.parked)
+}
+
 func (p *publisher) unpark() parkedPublish {
 	r := p.parked[0]
 	p.parked = slices.Delete(p.parked, 0, 1)
@@ -150,6 +157,7 @@ func (p *publisher) unpark() parkedPublish {
 }
 
 func (p *publisher) refuse(r parkedPublish, status ua.StatusCode) {
+	p.engine.counts.answered(servicePublish, status)
 	_ = r.ch.Send(r.id, &ua.ServiceFault{ResponseHeader: p.engine.header(r.handle, status)})
 }
 

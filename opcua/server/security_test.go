@@ -89,7 +89,7 @@ func TestSecuredSessionMovesToANewChannel(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if st := s.Stats(); st != (Stats{Sessions: 1, Subscriptions: 1, MonitoredItems: 1}) {
+	if st := s.Stats(); st != (Stats{Sessions: 1, Subscriptions: 1, MonitoredItems: 1, QueuePlaces: 10}) {
 		t.Errorf("%+v", st)
 	}
 }

@@ -59,6 +59,8 @@ type Config struct {
 	// UserTokens are the kinds of user token that every endpoint takes. Nil is anonymous only. Where one names no security policy,
 	// the channel's protects its secret, and on an endpoint without security Basic256Sha256 does.
 	UserTokens []*ua.UserTokenPolicy
+	// AnonymousNeedsSecurity leaves anonymous out of the tokens of an endpoint without security, on which a client proves nothing.
+	AnonymousNeedsSecurity bool
 
 	// Authenticate judges a user. Its status is what ActivateSession answers, unless it is Good. Nil lets in anonymous
 	// users, and then UserTokens may offer no other kind. It is called on the goroutine of the connection.
@@ -148,19 +150,4 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.cancel()
 	s.running.Wait()
 	return err
-}
-
-// Stats are numbers of what the server has at the moment.
-type Stats struct {
-	Sessions, Subscriptions, MonitoredItems int
-}
-
-// Stats returns what the server has at the moment.
-func (s *Server) Stats() Stats {
-	e := s.services.engine
-	return Stats{
-		Sessions:       s.services.sessions.count(),
-		Subscriptions:  int(e.subscriptions.Load()),
-		MonitoredItems: int(e.items.Load()),
-	}
 }

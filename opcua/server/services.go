@@ -83,12 +83,16 @@ func (v *services) serve(ch secureChannel, requestID uint32, req ua.Request) {
 	case *ua.PublishRequest:
 		var s *session
 		if s, status = v.session(ch, h); status == ua.StatusOK {
-			s.pub.publish(ch, requestID, r)
-			return
+			if s.bound.Load().identity.allows(r) {
+				s.pub.publish(ch, requestID, r)
+				return
+			}
+			status = ua.StatusBadUserAccessDenied
 		}
 	default:
 		resp, status = v.inSession(ch, h, req)
 	}
+	v.engine.counts.answered(serviceOf(req), status)
 	if status != ua.StatusOK {
 		resp = &ua.ServiceFault{}
 	}
@@ -104,6 +108,9 @@ func (v *services) inSession(ch secureChannel, h *ua.RequestHeader, req ua.Reque
 	}
 	if status != ua.StatusOK {
 		return nil, status
+	}
+	if !s.bound.Load().identity.allows(req) {
+		return nil, ua.StatusBadUserAccessDenied
 	}
 	switch r := req.(type) {
 	case *ua.ReadRequest:

@@ -33,6 +33,7 @@ func (v *services) createSession(ch secureChannel, r *ua.CreateSessionRequest) (
 	leaf := leafOf(chain)
 	signature := &ua.SignatureData{}
 	if secured {
+		ch.Yield()
 		v.signing <- struct{}{}
 		var err error
 		signature, err = channel.Sign(ch.SecurityPolicyURI(), key, slices.Concat(leafOf(r.ClientCertificate), r.ClientNonce))
@@ -137,6 +138,7 @@ func (v *services) activateSession(ch secureChannel, r *ua.ActivateSessionReques
 	if s == nil {
 		return nil, ua.StatusBadSessionIDInvalid
 	}
+	ch.Yield() // What follows may wait for a signature, or for the user to be judged.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.bound.Load()

@@ -29,6 +29,12 @@ func (r *registry) add(s *subscription) {
 	r.subs[s.id] = s
 }
 
+func (r *registry) countDetached() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.detached)
+}
+
 func (r *registry) find(id uint32) *subscription {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -60,6 +60,20 @@ func ParseRole(name string) (Role, error) {
 type Identity struct {
 	Name string
 	Role Role
+	// OnlyRead lets a session use the Read service, and no other than those that end things.
+	OnlyRead bool
+}
+
+// allows reports whether a session of that identity may make a request at all.
+func (i Identity) allows(req ua.Request) bool {
+	if !i.OnlyRead {
+		return true
+	}
+	switch req.(type) {
+	case *ua.ReadRequest, *ua.CancelRequest, *ua.CloseSessionRequest:
+		return true
+	}
+	return false
 }
 
 // Credentials are what a client gave in ActivateSession to say who its user is.
@@ -72,6 +86,9 @@ type Credentials struct {
 	// Certificate is the user's (DER); the client has proven that it has the key. Whether it is trusted is for
 	// Config.Authenticate to say.
 	Certificate []byte
+	// Application is the certificate (DER) of the client application, which has passed Config.Verify and proven that it has the key.
+	// Nil on channels without security.
+	Application []byte
 	// PolicyURI is the channel's security policy.
 	PolicyURI string
 	// RemoteAddr is where the client is: HOST:PORT.
@@ -86,6 +103,9 @@ func (v *services) userTokens(policyURI string) []*ua.UserTokenPolicy {
 	}
 	var tokens []*ua.UserTokenPolicy
 	for _, p := range v.cfg.UserTokens {
+		if p.TokenType == ua.UserTokenTypeAnonymous && v.cfg.AnonymousNeedsSecurity {
+			continue
+		}
 		if p.TokenType != ua.UserTokenTypeAnonymous && p.SecurityPolicyURI == "" {
 			if v.cfg.Certificate == nil {
 				continue // Nothing to encrypt with.
@@ -127,6 +147,9 @@ func (v *services) authenticate(s *session, ch secureChannel, r *ua.ActivateSess
 		policyURI = s.policy
 	}
 	given := Credentials{Kind: kind, PolicyURI: s.policy, RemoteAddr: ch.RemoteAddr().String()}
+	if s.policy != ua.SecurityPolicyURINone {
+		given.Application = leafOf(ch.ClientCertificate())
+	}
 	var status ua.StatusCode
 	switch t := token.(type) {
 	case *ua.UserNameIdentityToken:

@@ -32,7 +32,7 @@ func withUsers(ada identity) func(*Config) {
 		}
 		c.Authenticate = func(given Credentials) (Identity, ua.StatusCode) {
 			if given.UserName == "ada" && string(given.Password) == "lovelace" || bytes.Equal(given.Certificate, ada.der) {
-				return Identity{"ada", RoleOperator}, ua.StatusOK
+				return Identity{Name: "ada", Role: RoleOperator}, ua.StatusOK
 			}
 			return Identity{}, ua.StatusBadUserAccessDenied
 		}
@@ -166,7 +166,7 @@ func TestBrokenSecrets(t *testing.T) {
 	if got := activate(&ua.UserNameIdentityToken{PolicyID: "user" + tokenSecurityID, UserName: "ada", Password: good, EncryptionAlgorithm: "x"}); got != ua.StatusBadIdentityTokenInvalid {
 		t.Errorf("another algorithm: %v", got)
 	}
-	if got := s.services.sessions.find(token).bound.Load().identity; got != (Identity{"ada", RoleOperator}) {
+	if got := s.services.sessions.find(token).bound.Load().identity; got != (Identity{Name: "ada", Role: RoleOperator}) {
 		t.Errorf("identity %+v", got)
 	}
 }

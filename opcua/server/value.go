@@ -75,19 +75,20 @@ type valueQueue struct {
 }
 
 // push adds a value. If the queue is full, one is lost: the oldest, or the newest that it holds. The value next to
-// the loss gets the overflow bit, except in a queue of one, where losing values is what was asked for.
-func (q *valueQueue) push(dv *ua.DataValue) {
+// the loss gets the overflow bit, and lost is true, except in a queue of one, where losing values is what was asked for.
+func (q *valueQueue) push(dv *ua.DataValue) (lost bool) {
 	if q.length < q.size {
 		if q.length == len(q.ring) {
 			q.grow(min(max(2*q.length, 1), q.size))
 		}
 		q.length++
 		q.ring[q.at(q.length-1)] = dv
-		return
+		return false
 	}
 	switch {
 	case q.size == 1:
 		q.ring[q.head] = dv
+		return false
 	case q.discardOldest:
 		q.ring[q.head] = dv // The place of the oldest is the place after the newest.
 		q.head = q.at(1)
@@ -95,6 +96,7 @@ func (q *valueQueue) push(dv *ua.DataValue) {
 	default:
 		q.ring[q.at(q.length-1)] = overflown(dv)
 	}
+	return true
 }
 
 // pop removes the oldest value. The queue must not be empty.

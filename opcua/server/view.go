@@ -71,9 +71,10 @@ func (v *services) browse(s *session, r *ua.BrowseRequest) (ua.Response, ua.Stat
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.points.call++
+	budget := v.limits.MaxScanPerCall
 	results := make([]*ua.BrowseResult, len(r.NodesToBrowse))
 	for i, d := range r.NodesToBrowse {
-		results[i] = v.page(s, &continuation{what: d, max: most})
+		results[i] = v.page(s, &continuation{what: d, max: most}, &budget)
 	}
 	return &ua.BrowseResponse{Results: results}, ua.StatusOK
 }
@@ -85,6 +86,7 @@ func (v *services) browseNext(s *session, r *ua.BrowseNextRequest) (ua.Response,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.points.call++
+	budget := v.limits.MaxScanPerCall
 	results := make([]*ua.BrowseResult, len(r.ContinuationPoints))
 	for i, point := range r.ContinuationPoints {
 		k := s.points.take(point)
@@ -94,17 +96,22 @@ func (v *services) browseNext(s *session, r *ua.BrowseNextRequest) (ua.Response,
 		case r.ReleaseContinuationPoints:
 			results[i] = &ua.BrowseResult{}
 		default:
-			results[i] = v.page(s, k)
+			results[i] = v.page(s, k, &budget)
 		}
 	}
 	return &ua.BrowseNextResponse{Results: results}, ua.StatusOK
 }
 
-// page browses one node from where k stands, and keeps the place where it stops. The session's lock is held.
-func (v *services) page(s *session, k *continuation) *ua.BrowseResult {
-	page, status := v.space.Browse(k.what, k.at, k.max)
-	if status != ua.StatusOK {
-		return &ua.BrowseResult{StatusCode: status}
+// page browses one node from where k stands, and keeps the place where it stops. What the budget does not reach is for the next
+// call. The session's lock is held.
+func (v *services) page(s *session, k *continuation, budget *int) *ua.BrowseResult {
+	page := space.Page{More: true, Next: k.at}
+	if *budget > 0 {
+		var status ua.StatusCode
+		if page, status = v.space.Browse(k.what, k.at, k.max); status != ua.StatusOK {
+			return &ua.BrowseResult{StatusCode: status}
+		}
+		*budget -= page.Scanned
 	}
 	result := &ua.BrowseResult{References: page.References}
 	if page.More {
@@ -120,9 +127,10 @@ func (v *services) translate(r *ua.TranslateBrowsePathsToNodeIDsRequest) (ua.Res
 	if status := v.engine.operations(len(r.BrowsePaths)); status != ua.StatusOK {
 		return nil, status
 	}
+	budget := v.limits.MaxScanPerCall
 	results := make([]*ua.BrowsePathResult, len(r.BrowsePaths))
 	for i, p := range r.BrowsePaths {
-		targets, status := v.space.Translate(space.KeyOf(p.StartingNode), p.RelativePath)
+		targets, status := v.space.TranslateWithin(space.KeyOf(p.StartingNode), p.RelativePath, &budget)
 		results[i] = &ua.BrowsePathResult{StatusCode: status, Targets: targets}
 	}
 	return &ua.TranslateBrowsePathsToNodeIDsResponse{Results: results}, ua.StatusOK

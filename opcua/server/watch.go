@@ -72,16 +72,26 @@ type watch struct {
 	last  *ua.DataValue
 }
 
-// join adds an item to the watch of its key, which begins with it if it is the first. The item gets the current value.
-func (h *hub) join(it *item, key watchKey) {
+// joined are the watches that the items of one call have joined. A sample is handed to every item of a watch, so there is one for
+// each watch at the end of the call: one for each item would cost the square of their number.
+type joined map[*watch]struct{}
+
+// sample gives the items their current values.
+func (j joined) sample() {
+	for w := range j {
+		w.changed()
+	}
+}
+
+// join adds an item to the watch of its key, which begins with it if it is the first.
+func (h *hub) join(it *item, key watchKey, j joined) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	if it.left || it.watch != nil {
-		h.mu.Unlock()
 		return
 	}
 	if it.hears {
 		h.engine.listen(it)
-		h.mu.Unlock()
 		return
 	}
 	w := h.watches[key]
@@ -102,8 +112,7 @@ func (h *hub) join(it *item, key watchKey) {
 	w.items = append(w.items, it)
 	w.fresh++
 	w.mu.Unlock()
-	h.mu.Unlock()
-	w.changed()
+	j[w] = struct{}{}
 }
 
 // leave takes an item from its watch, which ends with its last item. An item that leaves for good never joins again.

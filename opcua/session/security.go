@@ -103,10 +103,16 @@ func (o Options) rank(e *ua.EndpointDescription) int {
 		return int(e.SecurityMode)*len(policies) + strength
 	case name != None || e.SecurityMode != ua.MessageSecurityModeNone:
 		return 0 // It contradicts itself.
-	case o.PreferNone || len(o.Certificate) == 0:
+	case o.PreferNone && takesAnybody(e) || len(o.Certificate) == 0:
 		return int(ua.MessageSecurityModeSignAndEncrypt+1) * len(policies) // Above all others.
 	}
 	return 1
+}
+
+// takesAnybody reports whether an endpoint takes anonymous users.
+func takesAnybody(e *ua.EndpointDescription) bool {
+	token, _ := tokenPolicy(e, ua.UserTokenTypeAnonymous)
+	return token != nil
 }
 
 // channel gives the client's options for the secure channel of an endpoint.

@@ -20,7 +20,8 @@ func endpoint(policy string, mode ua.MessageSecurityMode, tokens ...*ua.UserToke
 }
 
 var (
-	none    = endpoint("None", ua.MessageSecurityModeNone)
+	none    = endpoint("None", ua.MessageSecurityModeNone, anonymous)
+	users   = endpoint("None", ua.MessageSecurityModeNone, sealed)
 	sign    = endpoint("Basic256Sha256", ua.MessageSecurityModeSign)
 	encrypt = endpoint("Basic256Sha256", ua.MessageSecurityModeSignAndEncrypt)
 	aes128  = endpoint("Aes128_Sha256_RsaOaep", ua.MessageSecurityModeSignAndEncrypt)
@@ -61,6 +62,7 @@ func TestChoose(t *testing.T) {
 		{"without a certificate", Options{}, all, none, ""},
 		{"without a certificate, where that is refused", Options{}, []*ua.EndpointDescription{sign, encrypt}, encrypt, ""},
 		{"None for who prefers it", Options{PreferNone: true, Certificate: known.Certificate}, all, none, ""},
+		{"None takes users only", Options{PreferNone: true, Certificate: known.Certificate}, []*ua.EndpointDescription{users, sign, encrypt}, encrypt, ""},
 		{"None for who prefers it and does not get it", Options{PreferNone: true, Certificate: known.Certificate}, []*ua.EndpointDescription{sign, encrypt}, encrypt, ""},
 		{"a policy", asked(Basic256Sha256, ""), all, encrypt, ""},
 		{"a policy and a mode", asked(Basic256Sha256, Sign), all, sign, ""},

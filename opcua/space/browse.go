@@ -26,6 +26,7 @@ type Page struct {
 	References []*ua.ReferenceDescription
 	More       bool     // There may be more: go on at Next.
 	Next       Position // Counts only if More.
+	Scanned    int      // References that were looked at, and places where there could have been some: what it cost.
 }
 
 // Browse returns at most max references of a node that fit the description (Part 4 §5.8.2), beginning at from. max is
@@ -67,8 +68,9 @@ func (s *Space) Browse(d *ua.BrowseDescription, from Position, max int) (Page, u
 		}
 	}
 	if len(page.References) == max {
-		page.More = page.More && f.anyAfter(page.Next, budget)
+		page.More = page.More && f.anyAfter(page.Next, &budget)
 	}
+	page.Scanned = MaxBrowseScan - budget
 	return page, ua.StatusOK
 }
 
@@ -159,15 +161,15 @@ func (f *filter) wantsType(t Key) bool {
 }
 
 // anyAfter reports whether a wanted reference follows. It gives up with true when the budget is used up.
-func (f *filter) anyAfter(at Position, budget int) bool {
+func (f *filter) anyAfter(at Position, budget *int) bool {
 	for more := true; more; {
-		if budget <= 0 {
+		if *budget <= 0 {
 			return true
 		}
 		var refs []Reference
 		before := at
-		refs, at, more = f.space.step(f.node, at, min(scanPage, budget))
-		budget -= len(refs) + 1
+		refs, at, more = f.space.step(f.node, at, min(scanPage, *budget))
+		*budget -= len(refs) + 1
 		for _, r := range refs {
 			if f.target(before, r) != nil {
 				return true

@@ -13,12 +13,18 @@ import (
 // practice.
 const MaxRangeDimensions = 8
 
+// maxIndexDigits is the length of the largest index, 4294967295.
+const maxIndexDigits = 10
+
 // span is one dimension of a NumericRange: the indexes from lo to hi, both included.
 type span struct{ lo, hi uint32 }
 
-// parseRange reads a NumericRange such as "2", "0:9" or "1:2,0:3" (Part 4 §7.27). ok is false if it is not one: "1:1",
+// Range is a NumericRange: one span for each dimension.
+type Range []span
+
+// ParseRange reads a NumericRange such as "2", "0:9" or "1:2,0:3" (Part 4 §7.27). ok is false if it is not one: "1:1",
 // "2:1", signs and blanks are not.
-func parseRange(s string) (spans []span, ok bool) {
+func ParseRange(s string) (spans Range, ok bool) {
 	for part := range strings.SplitSeq(s, ",") {
 		if len(spans) == MaxRangeDimensions {
 			return nil, false
@@ -40,35 +46,22 @@ func parseRange(s string) (spans []span, ok bool) {
 }
 
 func parseIndex(s string) (uint32, bool) {
-	if s == "" || s[0] < '0' || s[0] > '9' { // ParseUint alone would refuse signs too, but say so here.
+	if s == "" || len(s) > maxIndexDigits || s[0] < '0' || s[0] > '9' { // ParseUint alone would refuse signs too, but say so here.
 		return 0, false
 	}
 	n, err := strconv.ParseUint(s, 10, 32)
 	return uint32(n), err == nil
 }
 
-// CheckRange reports whether an index range, which may be empty, is one.
-func CheckRange(indexRange string) bool {
-	if indexRange == "" {
-		return true
-	}
-	_, ok := parseRange(indexRange)
-	return ok
-}
-
-// Slice returns the part of an array, string or byte string that an index range asks for. The result has as many
+// Slice returns the part of an array, string or byte string that a range asks for. The result has as many
 // dimensions as the value. A range may reach beyond the end; if nothing at all lies within it, or its dimensions are
 // not the value's, there is no data. For arrays of strings a last dimension may cut the strings themselves (Part 4
 // §7.27).
-func Slice(v *ua.Variant, indexRange string) (*ua.Variant, ua.StatusCode) {
-	spans, ok := parseRange(indexRange)
-	if !ok {
-		return nil, ua.StatusBadIndexRangeInvalid
-	}
+func (r Range) Slice(v *ua.Variant) (*ua.Variant, ua.StatusCode) {
 	if v == nil || v.Value() == nil {
 		return nil, ua.StatusBadIndexRangeNoData
 	}
-	part, ok := cut(reflect.ValueOf(v.Value()), spans)
+	part, ok := cut(reflect.ValueOf(v.Value()), r)
 	if !ok {
 		return nil, ua.StatusBadIndexRangeNoData
 	}
@@ -80,10 +73,19 @@ func Slice(v *ua.Variant, indexRange string) (*ua.Variant, ua.StatusCode) {
 	return va, ua.StatusOK
 }
 
+// slice is Range.Slice of a range that has yet to be read.
+func slice(v *ua.Variant, indexRange string) (*ua.Variant, ua.StatusCode) {
+	r, ok := ParseRange(indexRange)
+	if !ok {
+		return nil, ua.StatusBadIndexRangeInvalid
+	}
+	return r.Slice(v)
+}
+
 var byteStringType = reflect.TypeFor[[]byte]()
 
 // cut applies spans to a value; ok is false if nothing lies within them.
-func cut(v reflect.Value, spans []span) (part reflect.Value, ok bool) {
+func cut(v reflect.Value, spans Range) (part reflect.Value, ok bool) {
 	if v.Type() == byteStringType || v.Kind() == reflect.String {
 		return cutString(v, spans)
 	}
@@ -113,7 +115,7 @@ func cut(v reflect.Value, spans []span) (part reflect.Value, ok bool) {
 }
 
 // cutString cuts a string by characters, and a byte string by bytes.
-func cutString(v reflect.Value, spans []span) (part reflect.Value, ok bool) {
+func cutString(v reflect.Value, spans Range) (part reflect.Value, ok bool) {
 	if len(spans) != 1 {
 		return reflect.Value{}, false
 	}

@@ -10,23 +10,23 @@ import (
 )
 
 func TestParseRange(t *testing.T) {
-	for text, want := range map[string][]span{
+	for text, want := range map[string]Range{
 		"0":               {{0, 0}},
 		"7:9":             {{7, 9}},
 		"1:2,0:3":         {{1, 2}, {0, 3}},
 		"4294967295":      {{4294967295, 4294967295}},
 		"0,1,2,3,4,5,6,7": {{0, 0}, {1, 1}, {2, 2}, {3, 3}, {4, 4}, {5, 5}, {6, 6}, {7, 7}},
 	} {
-		got, ok := parseRange(text)
+		got, ok := ParseRange(text)
 		if !ok || !reflect.DeepEqual(got, want) {
 			t.Errorf("%q: %v, %v", text, got, ok)
 		}
 	}
 	for _, text := range []string{
-		"", ":", "1:", ":1", "1:1", "2:1", "-1", "+1", " 1", "1 ", "a", "1:2:3", "1,", ",1", "0x1", "4294967296", "99999999999999999999",
+		"", ":", "1:", ":1", "1:1", "2:1", "-1", "+1", " 1", "1 ", "a", "1:2:3", "1,", ",1", "0x1", "4294967296", "00000000001", "99999999999999999999",
 		strings.Repeat("0,", MaxRangeDimensions) + "0",
 	} {
-		if got, ok := parseRange(text); ok {
+		if got, ok := ParseRange(text); ok {
 			t.Errorf("%q is accepted as %v", text, got)
 		}
 	}
@@ -67,7 +67,7 @@ func TestSlice(t *testing.T) {
 		{[][]byte{{1, 2}, {3, 4}}, "1", [][]byte{{3, 4}}},
 		{[][]byte{{1, 2}, {3, 4}}, "0:1,1", [][]byte{{2}, {4}}},
 	} {
-		got, status := Slice(ua.MustVariant(c.value), c.rng)
+		got, status := slice(ua.MustVariant(c.value), c.rng)
 		switch {
 		case c.want == nil && status != ua.StatusBadIndexRangeNoData:
 			t.Errorf("%v[%s]: status %v, want no data", c.value, c.rng, status)
@@ -82,7 +82,7 @@ func TestSlice(t *testing.T) {
 			}
 		}
 	}
-	if _, status := Slice(nil, "0"); status != ua.StatusBadIndexRangeNoData {
+	if _, status := slice(nil, "0"); status != ua.StatusBadIndexRangeNoData {
 		t.Errorf("nothing: %v", status)
 	}
 	if !reflect.DeepEqual(matrix, [][]int32{{1, 2, 3}, {4, 5, 6}}) {
@@ -100,9 +100,9 @@ func FuzzSlice(f *testing.F) {
 		ua.MustVariant([]string{"ab", "c"}), ua.MustVariant([]byte{1, 2}), ua.MustVariant(int32(1)), {},
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		spans, ok := parseRange(s)
+		spans, ok := ParseRange(s)
 		for _, v := range values {
-			got, status := Slice(v, s)
+			got, status := slice(v, s)
 			if !ok && status != ua.StatusBadIndexRangeInvalid {
 				t.Fatalf("%q is no range, but gives %v", s, status)
 			}

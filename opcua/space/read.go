@@ -40,7 +40,7 @@ func (s *Space) read(ctx ReadContext, dst *ua.DataValue, k Key, attr ua.Attribut
 		}
 	}
 	if indexRange != "" {
-		v, st := Slice(dst.Value, indexRange)
+		v, st := slice(dst.Value, indexRange)
 		if st != ua.StatusOK {
 			return st
 		}

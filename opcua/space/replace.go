@@ -10,7 +10,7 @@ import (
 // replace returns a value with a part of it replaced, as a Write with an index range asks for. The part is of the value's type, has
 // as many dimensions, and is of the size of the range, all of which has to be there: a write makes nothing longer (Part 4 §7.27).
 // Neither argument is modified.
-func replace(value, part *ua.Variant, spans []span) (*ua.Variant, ua.StatusCode) {
+func replace(value, part *ua.Variant, spans Range) (*ua.Variant, ua.StatusCode) {
 	switch {
 	case value == nil || value.Value() == nil:
 		return nil, ua.StatusBadIndexRangeNoData
@@ -30,7 +30,7 @@ func replace(value, part *ua.Variant, spans []span) (*ua.Variant, ua.StatusCode)
 }
 
 // put returns v with what lies within spans replaced by part.
-func put(v, part reflect.Value, spans []span) (reflect.Value, ua.StatusCode) {
+func put(v, part reflect.Value, spans Range) (reflect.Value, ua.StatusCode) {
 	if v.Type() == byteStringType || v.Kind() == reflect.String {
 		return putString(v, part, spans)
 	}
@@ -65,7 +65,7 @@ func put(v, part reflect.Value, spans []span) (reflect.Value, ua.StatusCode) {
 }
 
 // putString replaces characters of a string, or bytes of a byte string.
-func putString(v, part reflect.Value, spans []span) (reflect.Value, ua.StatusCode) {
+func putString(v, part reflect.Value, spans Range) (reflect.Value, ua.StatusCode) {
 	if len(spans) != 1 {
 		return v, ua.StatusBadIndexRangeNoData
 	}

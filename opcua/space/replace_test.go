@@ -61,7 +61,7 @@ func TestReplace(t *testing.T) {
 		{[]string{"alpha", "b"}, "0:1,1:2", []string{"LP", "ET"}, noData},
 	} {
 		name := strings.Join([]string{cmp.Diff(nil, c.value), c.rng, cmp.Diff(nil, c.part)}, " ")
-		spans, ok := parseRange(c.rng)
+		spans, ok := ParseRange(c.rng)
 		if !ok {
 			t.Fatal(c.rng)
 		}
@@ -84,12 +84,12 @@ func TestReplace(t *testing.T) {
 			t.Errorf("%s: the value itself was modified", name)
 		}
 		// What was written is what the same range reads.
-		if back, status := Slice(got, c.rng); status != ua.StatusOK || cmp.Diff(c.part, back.Value()) != "" {
+		if back, status := slice(got, c.rng); status != ua.StatusOK || cmp.Diff(c.part, back.Value()) != "" {
 			t.Errorf("%s: read back as %v, %v", name, back, status)
 		}
 	}
 	for _, v := range []*ua.Variant{nil, {}} {
-		if _, status := replace(v, ua.MustVariant([]int32{1}), []span{{0, 0}}); status != noData {
+		if _, status := replace(v, ua.MustVariant([]int32{1}), Range{{0, 0}}); status != noData {
 			t.Errorf("a part of nothing: %v", status)
 		}
 	}
@@ -169,7 +169,7 @@ func FuzzReplace(f *testing.F) {
 		f.Add(s, uint8(2), uint64(1))
 	}
 	f.Fuzz(func(t *testing.T, rng string, size uint8, seed uint64) {
-		spans, ok := parseRange(rng)
+		spans, ok := ParseRange(rng)
 		if !ok {
 			return
 		}
@@ -194,7 +194,7 @@ func FuzzReplace(f *testing.F) {
 				if got == nil {
 					continue
 				}
-				if back, status := Slice(got, rng); status != ua.StatusOK || cmp.Diff(p, back.Value()) != "" {
+				if back, status := slice(got, rng); status != ua.StatusOK || cmp.Diff(p, back.Value()) != "" {
 					t.Fatalf("%v[%s] = %v reads %v, %v", w, rng, p, back, status)
 				}
 			}

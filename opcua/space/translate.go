@@ -20,6 +20,13 @@ const (
 // Translate follows a browse path (Part 4 §5.8.4) and returns the nodes that it leads to, each once. The status is OK,
 // BadNodeIdUnknown, BadNothingToDo, BadBrowseNameInvalid, BadNoMatch, BadTooManyMatches or BadQueryTooComplex.
 func (s *Space) Translate(start Key, path *ua.RelativePath) ([]*ua.BrowsePathTarget, ua.StatusCode) {
+	budget := MaxPathScan
+	return s.TranslateWithin(start, path, &budget)
+}
+
+// TranslateWithin is Translate, but looks at no more references than budget says, which it reduces by what it looked at.
+// More is BadQueryTooComplex, as it is beyond MaxPathScan.
+func (s *Space) TranslateWithin(start Key, path *ua.RelativePath, budget *int) ([]*ua.BrowsePathTarget, ua.StatusCode) {
 	if _, ok := s.Node(start); !ok {
 		return nil, ua.StatusBadNodeIDUnknown
 	}
@@ -36,11 +43,13 @@ func (s *Space) Translate(start Key, path *ua.RelativePath) ([]*ua.BrowsePathTar
 		}
 	}
 
-	budget := MaxPathScan
+	left := min(*budget, MaxPathScan)
+	whole := left
+	defer func() { *budget -= whole - left }()
 	keys := []Key{start}
 	for _, e := range path.Elements {
 		var status ua.StatusCode
-		if keys, status = s.follow(keys, e, &budget); status != ua.StatusOK {
+		if keys, status = s.follow(keys, e, &left); status != ua.StatusOK {
 			return nil, status
 		}
 	}

@@ -44,9 +44,9 @@ func (s *Space) Write(ctx WriteContext, k Key, attr ua.AttributeID, indexRange s
 	if n.AccessLevel&AccessCurrentWrite == 0 || n.Write == nil {
 		return ua.StatusBadNotWritable
 	}
-	var spans []span
+	var spans Range
 	if indexRange != "" {
-		if spans, ok = parseRange(indexRange); !ok {
+		if spans, ok = ParseRange(indexRange); !ok {
 			return ua.StatusBadIndexRangeInvalid
 		}
 	}
