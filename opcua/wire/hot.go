@@ -39,8 +39,10 @@ type readBlock struct {
 }
 
 type publishBlock struct {
-	req ua.PublishRequest
-	hdr headerBlock
+	req     ua.PublishRequest
+	hdr     headerBlock
+	only    [1]ua.SubscriptionAcknowledgement // that of a request that has one, which is the usual one
+	onlyPtr [1]*ua.SubscriptionAcknowledgement
 }
 
 // requestHeader decodes the header that every request starts with (Part 4 §7.33).
@@ -120,7 +122,10 @@ func (d *decoder) publishRequest() *ua.PublishRequest {
 	if n < 0 {
 		return &p.req
 	}
-	acks, ptrs := make([]ua.SubscriptionAcknowledgement, n), make([]*ua.SubscriptionAcknowledgement, n)
+	acks, ptrs := p.only[:], p.onlyPtr[:]
+	if n != 1 {
+		acks, ptrs = make([]ua.SubscriptionAcknowledgement, n), make([]*ua.SubscriptionAcknowledgement, n)
+	}
 	for i := range acks {
 		acks[i].SubscriptionID = d.u32()
 		acks[i].SequenceNumber = d.u32()
