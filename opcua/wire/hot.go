@@ -47,8 +47,7 @@ type publishBlock struct {
 
 // requestHeader decodes the header that every request starts with (Part 4 §7.33).
 func (d *decoder) requestHeader(h *headerBlock) *ua.RequestHeader {
-	h.hdr.AuthenticationToken = &h.token
-	d.nodeID(&h.token)
+	h.hdr.AuthenticationToken = d.token(h)
 	h.hdr.Timestamp = d.time()
 	h.hdr.RequestHandle = d.u32()
 	h.hdr.ReturnDiagnostics = d.u32()
