@@ -34,6 +34,8 @@ import (
 	"time"
 
 	"github.com/gopcua/opcua/ua"
+
+	"quorate/opcua/wire"
 )
 
 // ErrClosed is returned by [Channel.Send] after the channel ended.
@@ -91,6 +93,8 @@ type Channel struct {
 	partial      partial
 	deadline     time.Time
 	corkedHere   bool
+	tokens       wire.Tokens
+	attached     any
 	work         work
 
 	out outgoing
@@ -130,6 +134,15 @@ func (c *Channel) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 // EndpointURL is the URL that the client connected with, from its Hello message.
 // It may be anything.
 func (c *Channel) EndpointURL() string { return c.endpointURL }
+
+// Attach keeps a value of the Handler's with the channel, for its next requests. Attach and Attached are for [Handler.Serve] only.
+//
+// The authentication token of a request is the same pointer as that of the request before it if the client sent the same bytes, so a
+// Handler that keeps what it found for a token need not look for it again.
+func (c *Channel) Attach(v any) { c.attached = v }
+
+// Attached returns what was attached last, nil if nothing was.
+func (c *Channel) Attached() any { return c.attached }
 
 // SetInUse says whether a session is bound to the channel. A connection that is
 // not in use makes room for new ones when all places are taken.

@@ -349,7 +349,7 @@ func (c *Channel) handleRequest(requestID uint32, body []byte) error {
 		}
 		defer release()
 	}
-	req, err := wire.DecodeRequest(body, c.server.limits.Decoding)
+	req, err := c.tokens.DecodeRequest(body, c.server.limits.Decoding)
 	switch req.(type) {
 	case *ua.OpenSecureChannelRequest, *ua.CloseSecureChannelRequest:
 		err = &wire.Error{Status: ua.StatusBadServiceUnsupported, Header: req.Header(), Reason: "has a message type of its own"}

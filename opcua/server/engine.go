@@ -25,6 +25,8 @@ type secureChannel interface {
 	LocalAddr() net.Addr
 	EndpointURL() string
 	SetInUse(inUse bool)
+	Attach(v any)
+	Attached() any
 	Yield()
 	Send(requestID uint32, resp ua.Response) error
 }

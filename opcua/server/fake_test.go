@@ -29,9 +29,10 @@ type fakeChannel struct {
 	discovery bool
 	inUse     atomic.Bool
 
-	mu   sync.Mutex
-	gone bool
-	sent []sent
+	mu       sync.Mutex
+	gone     bool
+	sent     []sent
+	attached any
 }
 
 type sent struct {
@@ -52,6 +53,17 @@ func (c *fakeChannel) SecurityMode() ua.MessageSecurityMode {
 		return ua.MessageSecurityModeNone
 	}
 	return c.mode
+}
+func (c *fakeChannel) Attach(v any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.attached = v
+}
+
+func (c *fakeChannel) Attached() any {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.attached
 }
 func (c *fakeChannel) Yield()                    {}
 func (c *fakeChannel) DiscoveryOnly() bool       { return c.discovery }

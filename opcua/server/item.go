@@ -84,8 +84,19 @@ type toldEvent struct {
 	handle uint32
 }
 
+// draft is a message with what it points to, in one block. There is room for one value, which nearly all messages have.
+type draft struct {
+	message ua.NotificationMessage
+	part    ua.ExtensionObject
+	parts   [1]*ua.ExtensionObject
+	change  ua.DataChangeNotification
+	value   [1]ua.MonitoredItemNotification
+	values  [1]*ua.MonitoredItemNotification
+}
+
 // drain takes at most limit values and events from the items that are waiting, in the order in which they began to wait.
-func (s *subscription) drain(limit int) (d drained) {
+// more reports whether some are left.
+func (s *subscription) drain(limit int, m *draft) (d drained, more bool) {
 	s.queueMu.Lock()
 	defer s.queueMu.Unlock()
 	n := 0
@@ -94,10 +105,14 @@ func (s *subscription) drain(limit int) (d drained) {
 	}
 	n = min(n, limit)
 	if n == 0 {
-		return drained{}
+		return drained{}, len(s.waiting) > 0
 	}
-	block := make([]ua.MonitoredItemNotification, n)
-	d.values = make([]*ua.MonitoredItemNotification, 0, n)
+	block := m.value[:]
+	d.values = m.values[:0]
+	if n > 1 {
+		block = make([]ua.MonitoredItemNotification, n)
+		d.values = make([]*ua.MonitoredItemNotification, 0, n)
+	}
 	done := 0
 	for _, it := range s.waiting {
 		for ; n > 0 && it.due() > 0; n-- {
@@ -116,13 +131,16 @@ func (s *subscription) drain(limit int) (d drained) {
 		done++
 	}
 	s.waiting = slices.Delete(s.waiting, 0, done)
-	return d
+	return d, len(s.waiting) > 0
 }
 
-// notifications are the parts of a message (Part 4 §7.26).
-func (d *drained) notifications(e *engine) (parts []*ua.ExtensionObject) {
+// notifications are the parts of a message (Part 4 §7.26), nil if there are none.
+func (d *drained) notifications(e *engine, m *draft) (parts []*ua.ExtensionObject) {
 	if len(d.values) > 0 {
-		parts = append(parts, extension(dataChangeType, &ua.DataChangeNotification{MonitoredItems: d.values}))
+		m.change.MonitoredItems = d.values
+		m.part = ua.ExtensionObject{EncodingMask: ua.ExtensionObjectBinary, TypeID: dataChangeType, Value: &m.change}
+		m.parts[0] = &m.part
+		parts = m.parts[:]
 	}
 	if len(d.events) > 0 {
 		list := &ua.EventNotificationList{Events: make([]*ua.EventFieldList, len(d.events))}

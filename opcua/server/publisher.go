@@ -21,6 +21,7 @@ type publisher struct {
 	mu     sync.Mutex
 	closed bool // the session is: nothing more is parked
 	subs   map[uint32]*subscription
+	signs  uint64          // counts Publish requests, of which each keeps all subscriptions alive
 	parked []parkedPublish // oldest first
 	late   []*subscription // that wait for a Publish request, the longest waiting first; if there are any, nothing is parked
 	ended  []obituary      // not yet told to the client, oldest first
@@ -63,9 +64,7 @@ func (p *publisher) publish(ch secureChannel, id uint32, req *ua.PublishRequest)
 		park.deadline = now + time.Duration(h.TimeoutHint)*time.Millisecond
 	}
 	park.results = p.acknowledge(req.SubscriptionAcknowledgements)
-	for _, s := range p.subs {
-		s.alive()
-	}
+	p.signs++
 	p.dropTimedOut(now)
 	if len(p.parked) == p.engine.limits.MaxPublishRequests {
 		p.refuse(p.unpark(), ua.StatusBadTooManyPublishRequests)
@@ -104,11 +103,15 @@ func (p *publisher) serveLate() {
 		}
 		s := p.late[best]
 		p.late = slices.Delete(p.late, best, best+1)
-		msg, more := s.message(p.engine.wall())
+		a := new(answer)
+		now := p.engine.wall()
+		msg, more := s.message(now)
 		if s.late = more; more {
 			p.late = append(p.late, s) // Behind its equals.
 		}
-		p.answer(s.id, s.available(), msg, more)
+		a.response.SubscriptionID, a.response.NotificationMessage, a.response.MoreNotifications = s.id, msg, more
+		a.response.AvailableSequenceNumbers = s.available(a.number[:0])
+		p.answer(a, now)
 	}
 }
 
@@ -117,7 +120,7 @@ func (p *publisher) serveEnded() {
 	for len(p.ended) > 0 && len(p.parked) > 0 {
 		o := p.ended[0]
 		p.ended = slices.Delete(p.ended, 0, 1)
-		p.answer(o.sub, nil, o.message, false)
+		p.answer(&answer{response: ua.PublishResponse{SubscriptionID: o.sub, NotificationMessage: o.message}}, p.engine.wall())
 	}
 	p.refuseIfNone()
 }
@@ -129,19 +132,21 @@ func (p *publisher) refuseIfNone() {
 	}
 }
 
-// answer sends a message with the oldest parked request.
-func (p *publisher) answer(sub uint32, available []uint32, msg *ua.NotificationMessage, more bool) {
+// answer is the response to a Publish request with what it points to, in one block.
+type answer struct {
+	response ua.PublishResponse
+	header   ua.ResponseHeader
+	number   [1]uint32 // that of the message, which mostly is the only one that is available
+}
+
+// answer sends a message with the oldest parked request. All that concerns the request is still to be filled in.
+func (p *publisher) answer(a *answer, now time.Time) {
 	r := p.unpark()
 	p.engine.counts.answered(servicePublish, ua.StatusOK)
+	a.header = ua.ResponseHeader{Timestamp: now, RequestHandle: r.handle}
+	a.response.ResponseHeader, a.response.Results = &a.header, r.results
 	// A client that can't be sent to is being disconnected by its channel; the message stays there for Republish.
-	_ = r.ch.Send(r.id, &ua.PublishResponse{
-		ResponseHeader:           p.engine.header(r.handle, ua.StatusOK),
-		SubscriptionID:           sub,
-		AvailableSequenceNumbers: available,
-		MoreNotifications:        more,
-		NotificationMessage:      msg,
-		Results:                  r.results,
-	})
+	_ = r.ch.Send(r.id, &a.response)
 }
 
 func (p *publisher) countParked() int {

@@ -163,7 +163,7 @@ func (v *services) inSession(ch secureChannel, h *ua.RequestHeader, req ua.Reque
 
 // session returns the session of a request. With BadSessionNotActivated too there is one.
 func (v *services) session(ch secureChannel, h *ua.RequestHeader) (*session, ua.StatusCode) {
-	s := v.sessions.find(h.AuthenticationToken)
+	s := v.sessions.of(ch, h.AuthenticationToken)
 	if s == nil {
 		return nil, ua.StatusBadSessionIDInvalid
 	}

@@ -36,6 +36,7 @@ type session struct {
 	timeout     time.Duration
 	timer       timer
 	seen        atomic.Int64 // the schedule's time of the last request
+	gone        atomic.Bool  // no longer in the table
 	pub         *publisher
 
 	// bound is the channel on which the session is active; nil before the first ActivateSession.
@@ -103,6 +104,24 @@ func (t *sessions) find(token *ua.NodeID) *session {
 	return s
 }
 
+// known is the session that was found last on a channel. A token that is the very same one has been compared already.
+type known struct {
+	token   *ua.NodeID
+	session *session
+}
+
+// of returns the session of the token that a request on a channel has, or nil.
+func (t *sessions) of(ch secureChannel, token *ua.NodeID) *session {
+	if k, ok := ch.Attached().(*known); ok && k.token == token && !k.session.gone.Load() {
+		return k.session
+	}
+	s := t.find(token)
+	if s != nil {
+		ch.Attach(&known{token, s})
+	}
+	return s
+}
+
 // add puts in a new session, tied to the channel that made it. Where a limit is reached, a session that was never activated makes
 // room, the oldest first, and is returned to be closed: so nobody can keep others out with half-made sessions
 // (Part 4 §5.7.2.1). If there is none, the new one is refused.
@@ -142,6 +161,7 @@ func (t *sessions) insert(s *session) {
 }
 
 func (t *sessions) delete(s *session) {
+	s.gone.Store(true)
 	delete(t.byToken, s.token[:tokenPublic])
 	if t.perClient[s.client]--; t.perClient[s.client] == 0 {
 		delete(t.perClient, s.client)

@@ -101,6 +101,18 @@ func TestHalfATokenIsNone(t *testing.T) {
 	})
 }
 
+// TestSessionThatIsGoneIsNotRemembered closes a session under a channel that has found it before.
+func TestSessionThatIsGoneIsNotRemembered(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		want[*ua.ReadResponse](t, r.call(&ua.ReadRequest{NodesToRead: []*ua.ReadValueID{{NodeID: ua.NewNumericNodeID(0, 2258), AttributeID: ua.AttributeIDValue}}}))
+		if k, ok := r.ch.Attached().(*known); !ok || k.session != r.v.sessions.find(r.auth) {
+			t.Fatal("the session was not remembered")
+		}
+		r.v.close(r.v.sessions.find(r.auth), endSubscriptions)
+		wantFault(t, r.call(&ua.ReadRequest{}), ua.StatusBadSessionIDInvalid)
+	})
+}
+
 func TestSessionTimeout(t *testing.T) {
 	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
 		ch := &fakeChannel{}

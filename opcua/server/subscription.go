@@ -28,7 +28,8 @@ type subscription struct {
 
 	keepAliveLeft uint32
 	lifetimeLeft  uint32
-	late          bool // has a message to send, and waits for a Publish request
+	signs         uint64 // of the owner, as the last cycle saw them
+	late          bool   // has a message to send, and waits for a Publish request
 	sequence      uint32
 	sent          []*ua.NotificationMessage // that are not acknowledged, oldest first
 	items         map[uint32]*item
@@ -58,8 +59,12 @@ func (s *subscription) cycle(now time.Duration) {
 	}
 	s.next = after(s.next, s.interval, now)
 	p.dropTimedOut(now)
+	if s.signs != p.signs {
+		s.signs = p.signs
+		s.alive()
+	}
 	if len(p.parked) > 0 {
-		s.lifetimeLeft = s.lifetime
+		s.alive()
 	} else if s.lifetimeLeft--; s.lifetimeLeft == 0 {
 		p.expire(s)
 		return
@@ -83,17 +88,18 @@ func (s *subscription) cycle(now time.Duration) {
 // message after it (Part 4 §5.14.1.1). more reports whether values are left for another message.
 func (s *subscription) message(now time.Time) (msg *ua.NotificationMessage, more bool) {
 	s.keepAliveLeft = s.keepAlive
-	msg = &ua.NotificationMessage{SequenceNumber: s.sequence, PublishTime: now}
+	m := &draft{message: ua.NotificationMessage{SequenceNumber: s.sequence, PublishTime: now}}
+	msg = &m.message
 	if !s.enabled {
 		return msg, false
 	}
-	d := s.drain(s.limit)
-	msg.NotificationData = d.notifications(s.engine)
+	d, more := s.drain(s.limit, m)
+	msg.NotificationData = d.notifications(s.engine, m)
 	if len(msg.NotificationData) == 0 {
 		return msg, false
 	}
 	s.remember(msg)
-	return msg, s.pending()
+	return msg, more
 }
 
 // remember keeps a message for Republish and takes its sequence number, which wraps around to 1.
@@ -121,14 +127,13 @@ func (s *subscription) find(sequence uint32) int {
 	return slices.IndexFunc(s.sent, func(m *ua.NotificationMessage) bool { return m.SequenceNumber == sequence })
 }
 
-// available lists the messages that Republish can give.
-func (s *subscription) available() []uint32 {
+// available lists the messages that Republish can give, nil if there are none. It appends to list, which is empty.
+func (s *subscription) available(list []uint32) []uint32 {
 	if len(s.sent) == 0 {
 		return nil
 	}
-	list := make([]uint32, len(s.sent))
-	for i, m := range s.sent {
-		list[i] = m.SequenceNumber
+	for _, m := range s.sent {
+		list = append(list, m.SequenceNumber)
 	}
 	return list
 }

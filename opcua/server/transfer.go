@@ -156,9 +156,10 @@ func (p *publisher) take(s *subscription, initialValues bool, result *ua.Transfe
 	s.owner.Store(p)
 	p.subs[s.id] = s
 	p.engine.registry.taken(s)
+	s.signs = p.signs // Each publisher counts its own.
 	s.alive()
 	s.keepAliveLeft = 1 // The first cycle sends something, as that of a new subscription does.
-	result.AvailableSequenceNumbers = s.available()
+	result.AvailableSequenceNumbers = s.available(nil)
 	if initialValues {
 		s.resend()
 	}

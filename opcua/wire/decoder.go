@@ -18,6 +18,8 @@ type decoder struct {
 	depth int
 	mem   int // bytes of lim.MaxMemory that are left
 	lim   Limits
+	// tokens is what the connection remembers, nil if there is none.
+	tokens *Tokens
 
 	failed bool
 	status ua.StatusCode

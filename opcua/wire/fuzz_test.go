@@ -48,6 +48,13 @@ func FuzzDecodeRequest(f *testing.F) {
 			return
 		}
 		checkStable(t, req, func(b []byte) (any, error) { return DecodeRequest(b, Limits{}) })
+		// A connection that has seen the token decodes the same.
+		var tokens Tokens
+		for range 2 {
+			if again, err := tokens.DecodeRequest(b, Limits{}); err != nil || !sameEncoding(t, req, again) {
+				t.Fatalf("with a remembered token: %v", err)
+			}
+		}
 	})
 }
 
@@ -97,4 +104,17 @@ func checkStable(t *testing.T, msg any, decode func([]byte) (any, error)) {
 	if err != nil || !bytes.Equal(first, second) {
 		t.Fatalf("%v\n% x, then\n% x", err, first, second)
 	}
+}
+
+func sameEncoding(t *testing.T, a, b any) bool {
+	t.Helper()
+	first, err := AppendMessage(nil, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := AppendMessage(nil, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Equal(first, second)
 }

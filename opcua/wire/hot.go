@@ -39,14 +39,15 @@ type readBlock struct {
 }
 
 type publishBlock struct {
-	req ua.PublishRequest
-	hdr headerBlock
+	req     ua.PublishRequest
+	hdr     headerBlock
+	only    [1]ua.SubscriptionAcknowledgement // that of a request that has one, which is the usual one
+	onlyPtr [1]*ua.SubscriptionAcknowledgement
 }
 
 // requestHeader decodes the header that every request starts with (Part 4 §7.33).
 func (d *decoder) requestHeader(h *headerBlock) *ua.RequestHeader {
-	h.hdr.AuthenticationToken = &h.token
-	d.nodeID(&h.token)
+	h.hdr.AuthenticationToken = d.token(h)
 	h.hdr.Timestamp = d.time()
 	h.hdr.RequestHandle = d.u32()
 	h.hdr.ReturnDiagnostics = d.u32()
@@ -120,7 +121,10 @@ func (d *decoder) publishRequest() *ua.PublishRequest {
 	if n < 0 {
 		return &p.req
 	}
-	acks, ptrs := make([]ua.SubscriptionAcknowledgement, n), make([]*ua.SubscriptionAcknowledgement, n)
+	acks, ptrs := p.only[:], p.onlyPtr[:]
+	if n != 1 {
+		acks, ptrs = make([]ua.SubscriptionAcknowledgement, n), make([]*ua.SubscriptionAcknowledgement, n)
+	}
 	for i := range acks {
 		acks[i].SubscriptionID = d.u32()
 		acks[i].SequenceNumber = d.u32()

@@ -71,7 +71,13 @@ func init() {
 // the request. It never keeps a reference to b, never panics, and allocates no
 // more than lim and the length of b allow. An error is an [*Error].
 func DecodeRequest(b []byte, lim Limits) (ua.Request, error) {
+	return (*Tokens)(nil).DecodeRequest(b, lim)
+}
+
+// DecodeRequest is [DecodeRequest] on the connection whose tokens these are.
+func (t *Tokens) DecodeRequest(b []byte, lim Limits) (ua.Request, error) {
 	d := newDecoder(b, lim)
+	d.tokens = t
 	defer d.release()
 	var typeID ua.NodeID
 	d.nodeID(&typeID)
