@@ -148,6 +148,11 @@ func (b *servings) decide(m *machine, clock Clock, req *peerv1.RenewServingReque
 	if !ok || !req.GetWantsHealthy() {
 		return v
 	}
+	if !req.GetHoldsHealthy() && req.GetGeneration() != generation {
+		// It would become Healthy in a set as that was, whose other servers may be Healthy elsewhere by now. It is about to see the current one.
+		resp.Reason = fmt.Sprintf("generation %d is current", generation)
+		return v
+	}
 	standIn := server.GetRole() != rolePrimary
 	if standIn {
 		if resp.Reason = b.mayStandIn(a.state, set, me, now); resp.Reason != "" {
