@@ -26,6 +26,7 @@ type secureChannel interface {
 	EndpointURL() string
 	SetInUse(inUse bool)
 	Send(requestID uint32, resp ua.Response) error
+	Close(reason ua.StatusCode)
 }
 
 // engine is what all sessions' subscriptions share: the timers, the watches, the counters that the limits are about.

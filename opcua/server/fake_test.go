@@ -29,9 +29,10 @@ type fakeChannel struct {
 	discovery bool
 	inUse     atomic.Bool
 
-	mu   sync.Mutex
-	gone bool
-	sent []sent
+	mu     sync.Mutex
+	gone   bool
+	reason ua.StatusCode // of Close
+	sent   []sent
 }
 
 type sent struct {
@@ -79,6 +80,12 @@ func (c *fakeChannel) Send(id uint32, resp ua.Response) error {
 	}
 	c.sent = append(c.sent, sent{time.Now(), id, resp})
 	return nil
+}
+
+func (c *fakeChannel) Close(reason ua.StatusCode) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone, c.reason = true, reason
 }
 
 // take returns what was sent since the last call.
