@@ -102,7 +102,7 @@ func (m *Manager) record(ctx context.Context) {
 			switch {
 			case err == nil:
 				m.history.settle(last)
-			case refusedFor(err, fsm.ReasonInvalidLevel):
+			case refusedAs(err, logv1.Kind_KIND_INVALID):
 				m.log.Warn("changes of level are refused, and dropped", "changes", len(changes), "error", err)
 				m.history.settle(last)
 			default:
