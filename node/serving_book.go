@@ -37,6 +37,8 @@ type servings struct {
 	said  map[string]said
 	// asking has the question of each member that waits here; a newer one ends it.
 	asking map[string]chan struct{}
+	// begun takes moves to whoever commits them.
+	begun chan *move
 	// news wakes the questions that wait when a server gave its lease up.
 	news notifier
 }
@@ -85,7 +87,7 @@ type verdict struct {
 func newServings(opened time.Duration) *servings {
 	return &servings{
 		opened: opened, grants: map[string]granted{}, barred: map[string]int{}, moves: map[string]*move{}, said: map[string]said{},
-		asking: map[string]chan struct{}{},
+		asking: map[string]chan struct{}{}, begun: make(chan *move),
 	}
 }
 

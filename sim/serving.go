@@ -347,16 +347,14 @@ func (r *servingRun) settle() {
 		o.Report("%v after the last fault: %s", time.Since(began), missing)
 		return
 	}
-	before := o.Changes()
+	before := o.Falls()
 	r.pause(5 * time.Second)
 	if missing = r.missing(); missing != "" {
 		o.Report("after 5 s without a fault: %s", missing)
 	}
-	after := o.Changes()
-	for id, n := range after {
-		// Backups and reasons still settle; a Primary that was Healthy is to stay so.
-		if n-before[id] > 2 {
-			o.Report("%s has changed its level %d times in 5 s without a fault", id, n-before[id])
+	for id, n := range o.Falls() {
+		if n != before[id] {
+			o.Report("%s stopped being Healthy %d times in 5 s without a fault", id, n-before[id])
 		}
 	}
 }
