@@ -25,8 +25,9 @@ type Observer struct {
 	mu sync.Mutex
 	// seen is what answered at the last look, and last what each server ever said last.
 	seen, last map[string]redundancy.Level
-	changes    map[string]int
-	problems   []string
+	// changes counts how often each server's level changed, and falls how often it left the Healthy range.
+	changes, falls map[string]int
+	problems       []string
 	// told has the pairs that were reported and have not ended.
 	told  map[string]bool
 	Looks int
