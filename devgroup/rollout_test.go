@@ -4,10 +4,8 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -23,21 +21,12 @@ var publishes = flag.Int("publishes", 50, "how many publishes TestPublishesInARo
 
 const rolloutPort = 18400
 
-// hook is an apply hook that says that it has begun, by a file, and ends when it is let: a server's apply is held for as long as a file of its name
-// exists. It fails if there is a file that says so.
-const hook = `#!/bin/sh
-dir=$(dirname "$0")
-echo "$QUORATE_GENERATION $QUORATE_ROLE" >> "$dir/begun-$QUORATE_SERVER"
-while [ -e "$dir/hold-$QUORATE_SERVER" ]; do sleep 0.02; done
-[ ! -e "$dir/fail-$QUORATE_SERVER" ]
-`
-
 // rolling is a group whose applies the test holds.
 type rolling struct {
 	*Wired
 	t     *testing.T
 	ctx   context.Context
-	dir   string
+	hooks *Hooks
 	conns map[string]*grpc.ClientConn
 	count int
 }
@@ -50,19 +39,19 @@ func startRolling(ctx context.Context, t *testing.T, withHook bool) *rolling {
 		t.Fatal(err)
 	}
 	redundancy := map[string]any{"probeInterval": "500ms", "probeTimeout": "500ms", "recoverDwell": "200ms"}
+	hooks, err := NewHooks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	if withHook {
-		file := filepath.Join(dir, "hook")
-		if err := os.WriteFile(file, []byte(hook), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		redundancy["applyHook"] = map[string]any{"command": []string{file}}
+		redundancy["applyHook"] = map[string]any{"command": []string{hooks.Command()}}
 	}
 	var log syncBuffer
 	w, err := StartWired(ctx, Options{Binary: binary, Data: filepath.Join(dir, "group"), BasePort: rolloutPort, Log: &log}, map[string]any{"redundancy": redundancy})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
-	r := &rolling{Wired: w, t: t, ctx: ctx, dir: dir, conns: map[string]*grpc.ClientConn{}}
+	r := &rolling{Wired: w, t: t, ctx: ctx, hooks: hooks, conns: map[string]*grpc.ClientConn{}}
 	t.Cleanup(func() {
 		for _, m := range []string{"m1", "m2"} {
 			r.release(m)
@@ -83,20 +72,16 @@ func startRolling(ctx context.Context, t *testing.T, withHook bool) *rolling {
 	return r
 }
 
-func (r *rolling) hold(member string) {
-	r.t.Helper()
-	if err := os.WriteFile(filepath.Join(r.dir, "hold-"+member), nil, 0o600); err != nil {
+func (r *rolling) must(err error) {
+	if err != nil {
+		r.t.Helper()
 		r.t.Fatal(err)
 	}
 }
 
-func (r *rolling) release(member string) { _ = os.Remove(filepath.Join(r.dir, "hold-"+member)) }
-
-// begun is how often a server's hook began.
-func (r *rolling) begun(member string) int {
-	b, _ := os.ReadFile(filepath.Join(r.dir, "begun-"+member))
-	return strings.Count(string(b), "\n")
-}
+func (r *rolling) hold(member string)      { r.t.Helper(); r.must(r.hooks.Hold(member)) }
+func (r *rolling) release(member string)   { r.t.Helper(); r.must(r.hooks.Release(member)) }
+func (r *rolling) begun(member string) int { return r.hooks.Begun(member) }
 
 func (r *rolling) await(what string, holds func() bool) {
 	r.t.Helper()
@@ -197,16 +182,10 @@ func TestInterruptedRollouts(t *testing.T) {
 	set := r.Set("line-a", "WARM", nil)
 	generation := r.publish(set, 0)
 	r.settled(generation)
-	fatal := func(err error) {
-		if err != nil {
-			t.Helper()
-			t.Fatal(err)
-		}
-	}
 	restart := func(id string) {
-		fatal(r.Kill(ctx, id))
-		fatal(r.Restart(id))
-		fatal(r.Ready(ctx, id))
+		r.must(r.Kill(ctx, id))
+		r.must(r.Restart(id))
+		r.must(r.Ready(ctx, id))
 	}
 	another := func(id string) {
 		r.await("there is another leader than "+id, func() bool {
@@ -220,7 +199,7 @@ func TestInterruptedRollouts(t *testing.T) {
 	}
 	leader := func() string {
 		m, err := r.Leader(ctx)
-		fatal(err)
+		r.must(err)
 		return m.ID
 	}
 	ways := []struct {
@@ -231,9 +210,9 @@ func TestInterruptedRollouts(t *testing.T) {
 		{"kill of the leader", func(string) { restart(leader()) }},
 		{"pause of the leader", func(string) {
 			id := leader()
-			fatal(r.Signal(id, syscall.SIGSTOP))
+			r.must(r.Signal(id, syscall.SIGSTOP))
 			another(id)
-			fatal(r.Signal(id, syscall.SIGCONT))
+			r.must(r.Signal(id, syscall.SIGCONT))
 		}},
 		{"cut-off of the server", func(server string) {
 			before := leader()
@@ -244,10 +223,10 @@ func TestInterruptedRollouts(t *testing.T) {
 			// What the server ends meanwhile can't get into the log.
 			r.release(server)
 			m, err := r.Member(server)
-			fatal(err)
+			r.must(err)
 			r.await(server+" has lost the group", func() bool {
 				id, err := leaderBy(ctx, m)
-				return err == nil && id == ""
+				return err != nil || id == "" // It answers no more than what is confirmed by a majority.
 			})
 			r.Mend()
 		}},
@@ -286,10 +265,7 @@ func TestFailedRollout(t *testing.T) {
 	set := r.Set("line-a", "WARM", nil)
 	generation := r.publish(set, 0)
 	r.settled(generation)
-	fail := filepath.Join(r.dir, "fail-m2")
-	if err := os.WriteFile(fail, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	r.must(r.hooks.Fail("m2"))
 	began := r.begun("m1")
 	generation = r.publish(set, generation)
 	r.await("the roll-out is stopped", func() bool { return r.rollout().GetState() == quoratev1.RolloutState_ROLLOUT_STATE_STOPPED })
@@ -305,9 +281,7 @@ func TestFailedRollout(t *testing.T) {
 	if r.begun("m1") != began {
 		t.Error("m1 applied after m2 had failed to")
 	}
-	if err := os.Remove(fail); err != nil {
-		t.Fatal(err)
-	}
+	r.must(r.hooks.Heal("m2"))
 	ask(r, func(ctx context.Context, c *grpc.ClientConn) (*quoratev1.ResumeApplyResponse, error) {
 		return quoratev1.NewApplyServiceClient(c).ResumeApply(ctx, &quoratev1.ResumeApplyRequest{RequestId: "resume", Set: "line-a"})
 	})

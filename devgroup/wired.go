@@ -32,7 +32,8 @@ type Wired struct {
 // wiredMembers are the members of a Wired group: two servers and a witness.
 const wiredMembers = 3
 
-// StartWired starts such a group with no topology. Its wires have the ports behind those of the members: +40+i, +50+i, +60+i. Settings are
+// StartWired starts such a group with no topology. Its wires have ports between those of the members: those of raft +4+i, of health +14+i, of OPC UA
+// +24+i. Settings are
 // those of a dev member with those of the options, by their keys; a value is text, or what JSON makes of it.
 func StartWired(ctx context.Context, o Options, settings map[string]any) (w *Wired, err error) {
 	w = &Wired{Group: &Group{options: o, restarted: make(map[string]*exec.Cmd)}, Raft: map[string]*Wire{}, OPCUA: map[string]*Wire{}, Health: map[string]*Health{}}
@@ -45,14 +46,14 @@ func StartWired(ctx context.Context, o Options, settings map[string]any) (w *Wir
 	var bootstrap []map[string]string
 	for i := 1; i <= wiredMembers; i++ {
 		id := fmt.Sprintf("m%d", i)
-		bootstrap = append(bootstrap, map[string]string{"member": id, "raft": at(40, i)})
-		if w.Raft[id], err = NewWire(at(40, i), at(30, i), w.pids); err != nil {
+		bootstrap = append(bootstrap, map[string]string{"member": id, "raft": at(4, i)})
+		if w.Raft[id], err = NewWire(at(4, i), at(30, i), w.pids); err != nil {
 			return nil, err
 		}
-		if w.Health[id], err = newHealth(at(50, i), at(10, i)); err != nil {
+		if w.Health[id], err = newHealth(at(14, i), at(10, i)); err != nil {
 			return nil, err
 		}
-		if w.OPCUA[id], err = NewWire(at(60, i), at(20, i), w.pids); err != nil {
+		if w.OPCUA[id], err = NewWire(at(24, i), at(20, i), w.pids); err != nil {
 			return nil, err
 		}
 		w.Members = append(w.Members, Member{ID: id, GRPC: at(0, i), HTTP: at(10, i), OPCUA: "opc.tcp://" + at(20, i)})
@@ -63,7 +64,7 @@ func StartWired(ctx context.Context, o Options, settings map[string]any) (w *Wir
 	for i, m := range w.Members {
 		config := map[string]any{
 			"member": m.ID, "site": "demo", "dataDir": filepath.Join(o.Data, m.ID), "dev": true, "bootstrap": bootstrap,
-			"raft":  map[string]any{"address": at(30, i+1), "advertise": at(40, i+1)},
+			"raft":  map[string]any{"address": at(30, i+1), "advertise": at(4, i+1)},
 			"grpc":  map[string]any{"address": m.GRPC},
 			"http":  map[string]any{"address": m.HTTP},
 			"opcua": map[string]any{"address": strings.TrimPrefix(m.OPCUA, "opc.tcp://")},
@@ -120,7 +121,7 @@ func (w *Wired) Set(id, mode string, policies *quoratev1.RedundancyPolicies) *qu
 	for i, role := range []string{"Primary", "Backup"} {
 		m := w.Members[i]
 		set.Servers = append(set.Servers, &quoratev1.RedundantServer{
-			Member: m.ID, Role: role, ApplicationUri: "urn:quorate:demo:" + m.ID, EndpointUrl: "opc.tcp://" + w.OPCUA[m.ID].listener.Addr().String(),
+			Member: m.ID, Role: role, ApplicationUri: "urn:quorate:demo:" + m.ID, EndpointUrl: w.EndpointURL(m.ID),
 			HealthUrl: "http://" + w.Health[m.ID].listener.Addr().String() + "/healthz",
 		})
 	}
@@ -159,6 +160,11 @@ func (w *Wired) pids() map[string]int {
 		}
 	}
 	return all
+}
+
+// EndpointURL is the address of a member's OPC UA server in the topology, which leads through the wire.
+func (w *Wired) EndpointURL(member string) string {
+	return "opc.tcp://" + w.OPCUA[member].listener.Addr().String()
 }
 
 // Signal sends a signal to a member's process: SIGSTOP and SIGCONT make a pause.
