@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,7 +63,7 @@ type Group struct {
 	Members []Member
 
 	options Options
-	dev     *exec.Cmd
+	dev     *exec.Cmd // nil where each member was started by itself
 
 	mu        sync.Mutex
 	restarted map[string]*exec.Cmd
@@ -115,7 +116,9 @@ func (g *Group) Stop() error {
 		errs = append(errs, stop(cmd))
 		delete(g.restarted, id)
 	}
-	errs = append(errs, stop(g.dev))
+	if g.dev != nil {
+		errs = append(errs, stop(g.dev))
+	}
 	return errors.Join(errs...)
 }
 
@@ -189,6 +192,41 @@ func (g *Group) Restart(id string) error {
 	}
 	g.restarted[id] = cmd
 	return nil
+}
+
+// PID returns the process of a member, 0 if it was killed.
+func (g *Group) PID(id string) int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if cmd, ok := g.restarted[id]; ok {
+		return cmd.Process.Pid
+	}
+	m, err := g.Member(id)
+	if err != nil || m.PID == 0 || errors.Is(syscall.Kill(m.PID, 0), syscall.ESRCH) {
+		return 0
+	}
+	return m.PID
+}
+
+// Ready waits until a member says that it is.
+func (g *Group) Ready(ctx context.Context, id string) error {
+	m, err := g.Member(id)
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	return waitUntil(ctx, id+" is ready", func() bool {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.HTTP+"/readyz", nil)
+		if err != nil {
+			return false
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
 }
 
 // Dial connects to a member's gRPC port. A member that comes back is found within a fraction of a second.

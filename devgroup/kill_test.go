@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net/http"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -71,22 +70,6 @@ func (b *syncBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
-}
-
-// ready waits until a member says that it is.
-func ready(ctx context.Context, m Member) error {
-	return waitUntil(ctx, m.ID+" is ready", func() bool {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+m.HTTP+"/readyz", nil)
-		if err != nil {
-			return false
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	})
 }
 
 // clients holds a connection to each member.
@@ -204,7 +187,7 @@ func TestKillLosesNoAcknowledgedCommand(t *testing.T) {
 		if err := g.Restart(m.ID); err != nil {
 			t.Fatal(err)
 		}
-		if err := ready(ctx, m); err != nil {
+		if err := g.Ready(ctx, m.ID); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -259,7 +242,7 @@ func TestFirstWriteAfterKillOfLeader(t *testing.T) {
 		if err := g.Restart(leader.ID); err != nil {
 			t.Fatal(err)
 		}
-		if err := ready(ctx, leader); err != nil {
+		if err := g.Ready(ctx, leader.ID); err != nil {
 			t.Fatal(err)
 		}
 	}

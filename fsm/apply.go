@@ -374,30 +374,3 @@ func (s *State) applyWaitsFor(r *quoratev1.Rollout, server string) string {
 	}
 	return ""
 }
-
-// HandOverDue says whether the Primary of a set has to hand its role to a Backup before it applies, and the Backups have applied: to
-// is the Backup to propose, generation the current one, which SwapRoles has to expect. The Backup proposes it once it is Authoritative
-// again.
-func (s *State) HandOverDue(set string) (to string, generation uint64, ok bool) {
-	r, _ := s.Rollout(set)
-	if r.GetState() != rolloutRunning || r.GetHandOverFrom() == "" {
-		return "", 0, false
-	}
-	for _, p := range r.GetServers() {
-		if p.GetServer() != r.GetHandOverFrom() && p.GetState() != applyApplied {
-			return "", 0, false
-		}
-	}
-	return s.heir(r), s.generationNumber(), true
-}
-
-// heir returns the Backup that a role is handed to: the first that is in the group and not in maintenance, or else the first.
-func (s *State) heir(r *quoratev1.Rollout) string {
-	for _, p := range r.GetServers() {
-		m, _ := s.Member(p.GetServer())
-		if _, down := s.Maintenance(p.GetServer()); p.GetServer() != r.GetHandOverFrom() && !down && !Departed(m) {
-			return p.GetServer()
-		}
-	}
-	return r.GetServers()[0].GetServer()
-}

@@ -21,5 +21,5 @@
 // state over a restart.
 //
 // Each noun is one slice in one file, always in the same order: its type, apply functions, queries, events, invariant. Topology
-// (topology.go) is the one to read first, then lease.go; docs/adding-a-slice.md is the recipe for another.
+// (topology.go) is the one to read first, then lease.go, serving.go and apply.go; docs/adding-a-slice.md is the recipe for another.
 package fsm

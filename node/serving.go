@@ -90,7 +90,12 @@ func (n *Node) renewHere(ctx context.Context, req *peerv1.RenewServingRequest, c
 				s.servings.ended(v.begin, nil)
 				return v.resp, nil
 			}
-			n.background.Go(func() { n.moveServing(s, v.begin) })
+			select {
+			case s.servings.begun <- v.begin:
+			case <-s.ctx.Done():
+				s.servings.ended(v.begin, &Error{Op: op, Kind: NotLeader})
+				return nil, &Error{Op: op, Kind: NotLeader}
+			}
 		}
 		if v.changed == nil {
 			return v.resp, nil

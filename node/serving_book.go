@@ -37,6 +37,8 @@ type servings struct {
 	said  map[string]said
 	// asking has the question of each member that waits here; a newer one ends it.
 	asking map[string]chan struct{}
+	// begun takes moves to whoever commits them.
+	begun chan *move
 	// news wakes the questions that wait when a server gave its lease up.
 	news notifier
 }
@@ -85,7 +87,7 @@ type verdict struct {
 func newServings(opened time.Duration) *servings {
 	return &servings{
 		opened: opened, grants: map[string]granted{}, barred: map[string]int{}, moves: map[string]*move{}, said: map[string]said{},
-		asking: map[string]chan struct{}{},
+		asking: map[string]chan struct{}{}, begun: make(chan *move),
 	}
 }
 
@@ -146,6 +148,11 @@ func (b *servings) decide(m *machine, clock Clock, req *peerv1.RenewServingReque
 	resp.Confirmed = true
 	set, server, ok := a.state.Server(me)
 	if !ok || !req.GetWantsHealthy() {
+		return v
+	}
+	if !req.GetHoldsHealthy() && req.GetGeneration() != generation {
+		// It would become Healthy in a set as that was, whose other servers may be Healthy elsewhere by now. It is about to see the current one.
+		resp.Reason = fmt.Sprintf("generation %d is current", generation)
 		return v
 	}
 	standIn := server.GetRole() != rolePrimary

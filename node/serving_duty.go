@@ -16,13 +16,17 @@ const (
 	failoverRetry = 5 * time.Second
 )
 
-// keepServing does what no server asks for, until the leadership ends: automatic failover, and clearing away rights of servers that left the topology.
+// keepServing commits the moves of the right that questions cause, and does what no server asks for, until the leadership ends: automatic failover, and
+// clearing away rights of servers that left the topology.
 func (n *Node) keepServing(s *session) {
 	every := time.NewTicker(servingDuty)
 	defer every.Stop()
 	tried := map[string]time.Duration{}
 	for {
 		select {
+		case m := <-s.servings.begun:
+			n.background.Go(func() { n.moveServing(s, m) })
+			continue
 		case <-every.C:
 		case <-s.ctx.Done():
 			return
@@ -34,11 +38,11 @@ func (n *Node) keepServing(s *session) {
 			}
 			if to := s.servings.failover(state, set, now); to != "" {
 				tried[set.GetId()] = now
-				n.swapRoles(s, state, set, to)
+				n.background.Go(func() { n.swapRoles(s, state, set, to) })
 			}
 		}
 		if m := s.servings.clearAway(state, now); m != nil {
-			n.moveServing(s, m)
+			n.background.Go(func() { n.moveServing(s, m) })
 		}
 	}
 }
@@ -84,7 +88,7 @@ func (b *servings) clearAway(state *fsm.State, now time.Duration) *move {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, right := range state.AllServing() {
-		if _, _, ok := state.Server(right.GetServer()); ok || b.left(right.GetServer(), now) > 0 {
+		if _, _, ok := state.Server(right.GetServer()); ok || b.moves[right.GetServer()] != nil || b.left(right.GetServer(), now) > 0 {
 			continue
 		}
 		m := &move{server: right.GetServer(), barred: []string{right.GetServer()}, done: make(chan struct{}), command: &logv1.Command{

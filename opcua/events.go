@@ -66,7 +66,10 @@ var (
 	applyEnded     = newEventType("ApplyEndedEventType", "An apply was ended by its holder.", applyMoved)
 	applyAbandoned = newEventType("ApplyAbandonedEventType", "An apply was closed by the watchdog.", applyMoved)
 
-	eventTypes = []*eventType{levelChanged, roleChanged, applyMoved, applyBegun, applyEnded, applyAbandoned}
+	eventTypes = []*eventType{
+		levelChanged, roleChanged, applyMoved, applyBegun, applyEnded, applyAbandoned,
+		rolloutMoved, rolloutBegun, rolloutApplied, rolloutFailed, rolloutStopped, rolloutDone, servingMoved,
+	}
 )
 
 // eventNodes are the types of our events, and the fields that they add.
@@ -90,14 +93,17 @@ func (e *Endpoint) eventNodes(b *builder) {
 	}
 }
 
-// emit tells of something that happened to a server. The values are those of the type's fields and its supertype's.
-func (e *Endpoint) emit(t *eventType, member string, severity uint16, at time.Time, message string, values map[string]any) {
+// noTime lets an event have the time at which it is told.
+var noTime time.Time
+
+// emit tells of something that happened to a server or a set. The values are those of the type's fields and its supertype's.
+func (e *Endpoint) emit(t *eventType, from source, severity uint16, at time.Time, message string, values map[string]any) {
 	fields := make(map[ua.QualifiedName]*ua.Variant, len(values))
 	for name, v := range values {
 		fields[stateName(name)] = ua.MustVariant(v)
 	}
 	err := e.server.Emit(server.Event{
-		Type: t.key, Source: serverKey(member), SourceName: member, Time: at, Severity: severity, Message: message, Fields: fields,
+		Type: t.key, Source: from.key, SourceName: from.name, Time: at, Severity: severity, Message: message, Fields: fields,
 	})
 	if err != nil {
 		e.cfg.Logger.Error("an event was not told", "type", t.name, "error", err)
@@ -113,6 +119,7 @@ type levelWatch struct {
 // levelMoved is called when this server's level moved, or what it knows of a peer.
 func (e *Endpoint) levelMoved() {
 	e.space.Changed(e.pushed.Load().byLevel...)
+	e.keepDoor()
 	w := &e.level
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -125,7 +132,7 @@ func (e *Endpoint) levelMoved() {
 	if now.Value < before.Value {
 		severity = severityWorse
 	}
-	e.emit(levelChanged, e.cfg.Member, severity, time.Time{}, fmt.Sprintf("The ServiceLevel of %s went from %d to %d: %s.", e.cfg.Member, before.Value, now.Value, now.Band),
+	e.emit(levelChanged, serverSource(e.cfg.Member), severity, noTime, fmt.Sprintf("The ServiceLevel of %s went from %d to %d: %s.", e.cfg.Member, before.Value, now.Value, now.Band),
 		map[string]any{"Level": now.Value, "PreviousLevel": before.Value, "Band": now.Band.String(), "BandReasons": append([]string{}, now.Reasons...)})
 }
 
@@ -140,10 +147,12 @@ type leaseID struct {
 // that a member which takes over a snapshot tells of what is different, once. A group under load is looked at 200 times a
 // second, so what roles and leases depend on is compared first.
 type seen struct {
-	adopted []uint64 // the current generation, and those that its servers adopted
-	roles   map[string]string
-	records []*quoratev1.ApplyLease
-	leases  map[leaseID]quoratev1.LeaseState
+	adopted  []uint64 // the current generation, and those that its servers adopted
+	roles    map[string]string
+	records  []*quoratev1.ApplyLease
+	leases   map[leaseID]quoratev1.LeaseState // nil before the first look
+	rollouts []*quoratev1.Rollout
+	servings []*quoratev1.Serving
 }
 
 // news is an event of the replicated state, and its cluster time, by which several are told in order.
@@ -154,9 +163,10 @@ type news struct {
 
 // look compares a state with the one before, and returns what is new. What is there at the first look is not.
 func (s *seen) look(state *fsm.State) []news {
+	rollouts, servings := s.lookAtRollouts(state), s.lookAtServing(state) // Before the leases, by which they tell the first look.
 	list := s.lookAtLeases(state)
 	slices.SortStableFunc(list, func(a, b news) int { return cmp.Compare(a.at, b.at) })
-	return append(list, s.lookAtRoles(state)...)
+	return slices.Concat(list, s.lookAtRoles(state), rollouts, servings)
 }
 
 func (s *seen) lookAtLeases(state *fsm.State) (list []news) {
@@ -222,7 +232,7 @@ func (e *Endpoint) roleMoved(member, before, role string) {
 	case role == "":
 		message = fmt.Sprintf("%s left the topology.", member)
 	}
-	e.emit(roleChanged, member, severityNotice, time.Time{}, message, map[string]any{"Server": member, "Role": role, "PreviousRole": before})
+	e.emit(roleChanged, serverSource(member), severityNotice, noTime, message, map[string]any{"Server": member, "Role": role, "PreviousRole": before})
 }
 
 // leaseMoved tells that a lease came into a state, which may not be its last.
@@ -231,16 +241,16 @@ func (e *Endpoint) leaseMoved(l *quoratev1.ApplyLease, state quoratev1.LeaseStat
 	values := map[string]any{"Server": member, "Generation": generation, "Outcome": ""}
 	switch state {
 	case quoratev1.LeaseState_LEASE_STATE_OPEN:
-		e.emit(applyBegun, member, severityNotice, l.GetBegunAt().AsTime(), fmt.Sprintf("%s began to apply generation %d.", member, generation), values)
+		e.emit(applyBegun, serverSource(member), severityNotice, l.GetBegunAt().AsTime(), fmt.Sprintf("%s began to apply generation %d.", member, generation), values)
 	case quoratev1.LeaseState_LEASE_STATE_ENDED:
 		values["Outcome"] = l.GetOutcome()
 		var severity uint16 = severityNotice
 		if l.GetOutcome() != outcomeGood {
 			severity = severityFailure
 		}
-		e.emit(applyEnded, member, severity, time.Time{}, fmt.Sprintf("%s ended the apply of generation %d: %q.", member, generation, l.GetOutcome()), values)
+		e.emit(applyEnded, serverSource(member), severity, noTime, fmt.Sprintf("%s ended the apply of generation %d: %q.", member, generation, l.GetOutcome()), values)
 	case quoratev1.LeaseState_LEASE_STATE_ABANDONED:
 		values["Outcome"] = l.GetOutcome()
-		e.emit(applyAbandoned, member, severityFailure, time.Time{}, fmt.Sprintf("The watchdog closed the apply of generation %d by %s.", generation, member), values)
+		e.emit(applyAbandoned, serverSource(member), severityFailure, noTime, fmt.Sprintf("The watchdog closed the apply of generation %d by %s.", generation, member), values)
 	}
 }

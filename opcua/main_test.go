@@ -137,15 +137,18 @@ func (g *group) RenewServing(_ context.Context, r *peerv1.RenewServingRequest) (
 // publish publishes one set of servers, with the mode.
 func (g *group) publish(mode string, servers ...*quoratev1.RedundantServer) {
 	g.t.Helper()
+	g.publishSet(&quoratev1.RedundantSet{Id: "line-a", Mode: mode, Servers: servers, Policies: &quoratev1.RedundancyPolicies{MaxServers: 4}})
+}
+
+func (g *group) publishSet(set *quoratev1.RedundantSet) {
+	g.t.Helper()
 	current := g.Local().State.CurrentGeneration().GetNumber()
 	g.apply(&logv1.Command{
 		RequestId: "publish-" + time.Duration(current).String(),
 		Actor:     &quoratev1.Actor{Name: "ada", Role: "operator"},
 		Body: &logv1.Command_PublishTopology{PublishTopology: &logv1.PublishTopology{
 			ExpectedGeneration: current,
-			Topology: &quoratev1.Topology{Sets: []*quoratev1.RedundantSet{{
-				Id: "line-a", Mode: mode, Servers: servers, Policies: &quoratev1.RedundancyPolicies{MaxServers: 4},
-			}}},
+			Topology:           &quoratev1.Topology{Sets: []*quoratev1.RedundantSet{set}},
 		}},
 	})
 }

@@ -7,7 +7,8 @@
 // browse paths are the same on all members. Values are computed when they are read, from the group's state and from
 // the redundancy manager, through the small interfaces [Group] and [Redundancy]. What changed is pushed: the manager tells
 // of levels, the group of everything else, and a new topology changes the nodes without a restart. The Server object tells of levels,
-// roles and applies by events too (events.go), and has the method by which an administrator declares maintenance (methods.go).
+// roles, roll-outs and applies by events too (events.go), and has the method by which an administrator declares maintenance (methods.go).
+// Where a policy says so, clients are kept out of a server that they should not use (evict.go).
 //
 // The client*.go files are the other side: reading, watching and browsing any server, for the command line. The client that fails
 // over between servers is a package of its own, failover.
@@ -138,6 +139,7 @@ type Endpoint struct {
 	servers map[string]struct{} // whose nodes are in the table; follow's own
 	seen    seen                // of the state; follow's own
 	level   levelWatch
+	door    doorkeeper
 
 	moved   func() // ends the subscription to Redundancy
 	cancel  context.CancelFunc
@@ -201,6 +203,7 @@ func New(cfg Config) (*Endpoint, error) {
 		Verify:          cfg.verify,
 		UserTokens:      cfg.userTokens(),
 		Authenticate:    cfg.authenticate,
+		Exempt:          cfg.exempt,
 		// Without allowAnonymous it takes a certificate to be without a user.
 		AnonymousNeedsSecurity: !cfg.AllowAnonymous,
 		Limits:                 cfg.Limits,
@@ -220,6 +223,7 @@ func New(cfg Config) (*Endpoint, error) {
 	e.level.last = cfg.Redundancy.Level() // What is before the beginning is no news.
 	e.seen.look(cfg.Group.Local().State)
 	e.moved = cfg.Redundancy.Subscribe(e.levelMoved)
+	e.keepDoor()
 	e.running.Go(func() { e.follow(ctx) })
 	return e, nil
 }
@@ -257,6 +261,7 @@ func (e *Endpoint) follow(ctx context.Context) {
 			e.cfg.Logger.Error("the nodes do not show the new topology", "error", err)
 		}
 		e.space.Changed(e.pushed.Load().byState...)
+		e.keepDoor()
 		for _, n := range e.seen.look(e.cfg.Group.Local().State) {
 			n.tell(e)
 		}

@@ -36,6 +36,7 @@ var serverVariables = []struct {
 	{variable{"Role", "The server's declared role under the generation that it adopted: Primary or Backup.", id.String, false}, (*Endpoint).serverRole},
 	{variable{"ConfigGenerationId", "The number of the topology that the server adopted.", id.UInt64, false}, (*Endpoint).serverGeneration},
 	{variable{"TopologyDigest", "SHA-256 of the topology that the server adopted, in hex.", id.String, false}, (*Endpoint).serverDigest},
+	{variable{"AppliedGeneration", "The number of the last topology that the server applied well; 0 if it has applied none.", id.UInt64, false}, (*Endpoint).serverApplied},
 	{variable{"Band", "The name of the server's ServiceLevel.", id.String, false}, (*Endpoint).serverBand},
 	{variable{"BandReasons", "Why the band is what it is; known of the server that is asked only.", id.String, true}, (*Endpoint).serverReasons},
 	{variable{"Revision", "The revision of the replicated state that these values reflect.", id.UInt64, false}, (*Endpoint).revision},
@@ -152,6 +153,10 @@ func (e *Endpoint) serverDigest(ctx space.ReadContext, state *fsm.State, server 
 		return null(ctx)
 	}
 	return good(ctx, g.GetDigest())
+}
+
+func (e *Endpoint) serverApplied(ctx space.ReadContext, state *fsm.State, server string) *ua.DataValue {
+	return good(ctx, state.AppliedGeneration(server))
 }
 
 func (e *Endpoint) revision(ctx space.ReadContext, state *fsm.State, _ string) *ua.DataValue {

@@ -115,8 +115,8 @@ type refusedError struct{ refusal *logv1.Refusal }
 
 func (e *refusedError) Error() string { return e.refusal.GetReason() + ": " + e.refusal.GetMessage() }
 
-// refusedFor tells whether an error is a refusal for that reason.
-func refusedFor(err error, reason string) bool {
+// refusedAs tells whether an error is a refusal of that kind.
+func refusedAs(err error, kind logv1.Kind) bool {
 	var refused *refusedError
-	return errors.As(err, &refused) && refused.refusal.GetReason() == reason
+	return errors.As(err, &refused) && refused.refusal.GetKind() == kind
 }

@@ -36,16 +36,19 @@ type Applier interface {
 var (
 	errAbandoned = errors.New("the apply lease was closed while the apply was running")
 	errPanicked  = errors.New("the apply panicked")
+	// errSuperseded is the outcome of an apply that was interrupted and never begun again, because another generation came.
+	errSuperseded = errors.New("interrupted, and superseded by another generation")
 )
 
 // apply takes this server's turn in each roll-out, and hands roles over where that is due (redundancy.md §6).
 func (m *Manager) apply(ctx context.Context) {
 	look := time.NewTicker(applyLook)
 	defer look.Stop()
-	for {
+	for ctx.Err() == nil {
 		changed := m.group.Changed()
 		st, next := m.standings.get()
 		if st.ready {
+			m.endSuperseded(ctx)
 			if generation, _, ok := m.group.Local().State.MayApply(m.member); ok && generation <= st.generation {
 				m.takeTurn(ctx, generation)
 				// The local state may not show its end yet; looking again costs nothing where it does.
@@ -59,6 +62,13 @@ func (m *Manager) apply(ctx context.Context) {
 		case <-next:
 		case <-look.C:
 		}
+	}
+}
+
+// endSuperseded ends the leases of applies that an earlier process of this member began, and that are nobody's turn any more.
+func (m *Manager) endSuperseded(ctx context.Context) {
+	for _, generation := range m.group.Local().State.SupersededApplies(m.member) {
+		m.endApply(ctx, generation, "", errSuperseded)
 	}
 }
 

@@ -47,6 +47,9 @@ func newGroup(t testing.TB, members ...string) *group {
 	}
 	g.apply(&logv1.Command{Body: &logv1.Command_OpenTerm{OpenTerm: &logv1.OpenTerm{Term: 1, Leader: members[0]}}})
 	g.apply(&logv1.Command{Body: &logv1.Command_SyncMembers{SyncMembers: sync}})
+	for _, m := range members {
+		g.apply(&logv1.Command{Body: &logv1.Command_AnnounceMember{AnnounceMember: &logv1.AnnounceMember{Id: m, CommandVersion: fsm.CommandVersion}}})
+	}
 	return g
 }
 

@@ -32,9 +32,9 @@ type history struct {
 
 func newHistory() history { return history{news: make(chan struct{}, 1)} }
 
-// note queues a change. That only the reasons or the generation are other ones is none.
+// note queues a change. That only the reasons, the role or the generation are other ones is none.
 func (h *history) note(before, after Level, at time.Time) {
-	if before.Value == after.Value && before.Band == after.Band && before.Role == after.Role && before.Set == after.Set {
+	if before.Value == after.Value && before.Band == after.Band {
 		return
 	}
 	h.mu.Lock()
@@ -102,7 +102,7 @@ func (m *Manager) record(ctx context.Context) {
 			switch {
 			case err == nil:
 				m.history.settle(last)
-			case refusedFor(err, fsm.ReasonInvalidLevel):
+			case refusedAs(err, logv1.Kind_KIND_INVALID):
 				m.log.Warn("changes of level are refused, and dropped", "changes", len(changes), "error", err)
 				m.history.settle(last)
 			default:

@@ -14,10 +14,12 @@ import (
 	logv1 "quorate/proto/quorate/log/v1"
 )
 
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
 // start runs a manager of member m1 until the test ends.
 func start(t *testing.T, g *group, p *fakeProber, change ...func(*Config)) *Manager {
 	t.Helper()
-	cfg := Config{Member: "m1", Group: g, Prober: p, EndpointURL: "opc.tcp://127.0.0.1:4841", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	cfg := Config{Member: "m1", Group: g, Prober: p, EndpointURL: "opc.tcp://127.0.0.1:4841", Logger: quiet}
 	for _, c := range change {
 		c(&cfg)
 	}

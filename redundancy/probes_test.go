@@ -10,6 +10,10 @@ import (
 	"time"
 
 	"github.com/gopcua/opcua/ua"
+
+	"quorate/fsm"
+	logv1 "quorate/proto/quorate/log/v1"
+	quoratev1 "quorate/proto/quorate/v1"
 )
 
 var errRefused = errors.New("connection refused")
@@ -70,6 +74,112 @@ func TestPeerThatFailsEverySecondProbeMovesNothing(t *testing.T) {
 			t.Errorf("the level moved %d times", moves)
 		}
 	})
+}
+
+// The same with delays and pauses, until the session breaks now and then: what comes in late, and what does not come, is all the same.
+func TestFlappingPeerCausesNoOscillation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, "m1", "m2")
+		g.publish(server("m1", Primary), server("m2", Backup))
+		p := newFakeProber()
+		m := start(t, g, p)
+		expect(t, m, 255, Authoritative)
+		told := values(m)
+		n := 0
+		p.set(func() {
+			p.answer["m2"] = func(ctx context.Context) (Sample, error) {
+				n++
+				time.Sleep(300 * time.Millisecond)
+				if n%2 == 0 {
+					select { // A pause of a second is what the time-out cuts off.
+					case <-ctx.Done():
+						return Sample{}, ctx.Err()
+					case <-time.After(time.Second):
+					}
+				}
+				return Sample{ServiceLevel: 100}, nil
+			}
+		})
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if n < 290 {
+			t.Fatalf("only %d probes in ten minutes", n)
+		}
+		if got := told(); !slices.Equal(got, []byte{255}) {
+			t.Errorf("the level moved %d times: %d", len(got)-1, got)
+		}
+		if v, _ := m.Peer("m2"); v.Failures > 1 {
+			t.Errorf("%d failures in a row", v.Failures)
+		}
+	})
+}
+
+func TestVotersProbeThePrimariesOnWhichSomethingDepends(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		voter    bool
+		policies *quoratev1.RedundancyPolicies
+		probed   bool
+	}{
+		{"nothing depends on it", true, nil, false},
+		{"a stand-in does", true, &quoratev1.RedundancyPolicies{StandIn: 210}, true},
+		{"failover does", true, &quoratev1.RedundancyPolicies{Failover: fsm.FailoverAutomatic}, true},
+		{"no voter", false, &quoratev1.RedundancyPolicies{StandIn: 210}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGroup(t, "m1", "m2", "m3")
+				suffrage := func(voter bool) {
+					sync := &logv1.SyncMembers{}
+					for _, m := range []string{"m1", "m2", "m3"} {
+						sync.Members = append(sync.Members, &logv1.SyncMembers_Member{Id: m, RaftAddress: m + ":7301", Voter: m != "m1" || voter})
+					}
+					g.apply(&logv1.Command{Body: &logv1.Command_SyncMembers{SyncMembers: sync}})
+				}
+				suffrage(c.voter)
+				p := newFakeProber()
+				p.fail("m2", errRefused)
+				m := start(t, g, p)
+				g.policies = c.policies
+				g.publish(server("m2", Primary), server("m3", Backup)) // m1 is in no set.
+				time.Sleep(30 * time.Second)
+				synctest.Wait()
+				if got := len(p.samples("m2")) > 0; got != c.probed {
+					t.Errorf("the Primary is probed: %v", got)
+				}
+				if len(p.samples("m3")) != 0 {
+					t.Error("the Backup is probed")
+				}
+				asked := g.questions()
+				if got := len(asked) > 0; got != c.probed {
+					t.Fatalf("it votes: %v", got)
+				}
+				if c.probed {
+					votes := asked[len(asked)-1].GetUnreachable()
+					// It counts from the third failed sample on, at 4 s.
+					if len(votes) != 1 || votes[0].GetServer() != "m2" || votes[0].GetAge().AsDuration() < 24*time.Second || votes[0].GetAge().AsDuration() > 26*time.Second {
+						t.Errorf("it votes %v", votes)
+					}
+					p.good("m2")
+					time.Sleep(maxBackoff + servingInterval)
+					synctest.Wait()
+					if asked = g.questions(); len(asked[len(asked)-1].GetUnreachable()) != 0 {
+						t.Errorf("it still votes %v", asked[len(asked)-1])
+					}
+					// Without a vote it has no business there.
+					suffrage(false)
+					synctest.Wait()
+					if p.open["m2"] != 0 {
+						t.Error("a member that lost its vote probes on")
+					}
+				}
+				if len(m.Peers()) != 0 {
+					t.Errorf("what it votes on is shown as peers of its set: %v", m.Peers())
+				}
+				expect(t, m, 1, NoData)
+			})
+		})
+	}
 }
 
 func TestOneOfTwoPeersMovesNoLevelButIsNamed(t *testing.T) {

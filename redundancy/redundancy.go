@@ -292,7 +292,7 @@ func (m *Manager) step(ctx context.Context) {
 	sound := !m.group.Diverged()
 	m.standings.set(standing{
 		generation: j.inputs.Generation, epoch: j.epoch, ready: m.initialised.Load() && sound, placed: j.inputs.Set != "",
-		wants: j.wants && sound, fit: j.fit && sound,
+		primary: j.inputs.Role == Primary, wants: j.wants && sound, fit: j.fit && sound,
 	})
 }
 

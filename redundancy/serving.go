@@ -150,8 +150,9 @@ type standing struct {
 	epoch      uint64 // of the serving lease
 	ready      bool   // the state of the group is known
 	placed     bool   // the server is in a set
-	wants      bool   // it would advertise a Healthy level if it had the right
-	fit        bool   // its band is Authoritative or Isolated, but for the right
+	primary    bool
+	wants      bool // it would advertise a Healthy level if it had the right
+	fit        bool // its band is Authoritative or Isolated, but for the right
 }
 
 // standings is the last standing, and lets others wait for the next.
@@ -228,6 +229,9 @@ func (m *Manager) ask(ctx context.Context, st standing) (again time.Duration) {
 	m.asking.answered.Add(1)
 	m.serving.answer(st.epoch, asked, response)
 	m.wake()
+	if st.primary && st.wants && response.GetConfirmed() && !response.GetHealthy() && !response.GetStepDown() {
+		return retryInterval // Its right may come at any moment, and the leader holds the question until then.
+	}
 	return servingInterval
 }
 

@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -24,8 +25,9 @@ type Observer struct {
 	mu sync.Mutex
 	// seen is what answered at the last look, and last what each server ever said last.
 	seen, last map[string]redundancy.Level
-	changes    map[string]int
-	problems   []string
+	// changes counts how often each server's level changed, and falls how often it left the Healthy range.
+	changes, falls map[string]int
+	problems       []string
 	// told has the pairs that were reported and have not ended.
 	told  map[string]bool
 	Looks int
@@ -38,7 +40,7 @@ type Observer struct {
 
 func newObserver(s *Servers) *Observer {
 	return &Observer{
-		servers: s, seen: map[string]redundancy.Level{}, last: map[string]redundancy.Level{}, changes: map[string]int{}, told: map[string]bool{}, dark: map[string]time.Time{},
+		servers: s, seen: map[string]redundancy.Level{}, last: map[string]redundancy.Level{}, changes: map[string]int{}, falls: map[string]int{}, told: map[string]bool{}, dark: map[string]time.Time{},
 		gaps: map[string][]time.Duration{},
 	}
 }
@@ -86,6 +88,9 @@ func (o *Observer) compare(now map[string]redundancy.Level) {
 		before, answered := o.seen[a]
 		if last, known := o.last[a]; !known || last.Value != la.Value {
 			o.changes[a]++
+			if last.Value >= healthy && la.Value < healthy {
+				o.falls[a]++
+			}
 			if o.Trace != nil {
 				o.Trace(time.Now(), a, last, la)
 			}
@@ -177,11 +182,14 @@ func (o *Observer) Report(format string, args ...any) {
 func (o *Observer) Changes() map[string]int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	all := map[string]int{}
-	for id, n := range o.changes {
-		all[id] = n
-	}
-	return all
+	return maps.Clone(o.changes)
+}
+
+// Falls returns how often each server has stopped being Healthy.
+func (o *Observer) Falls() map[string]int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return maps.Clone(o.falls)
 }
 
 // Gaps returns how long a set had no Healthy server, each time that ended, and forgets them.

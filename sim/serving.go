@@ -41,9 +41,10 @@ type ServingScenario struct {
 type ServingResult struct {
 	Problems          []string
 	Publishes, Faults int
-	Changes, Looks    int
 	Generations       uint64
-	StandIns, Swapped int
+	// Changes counts the changes of all levels, StandIns those to the level of a stand-in, and Swapped the automatic failovers.
+	Changes, StandIns, Swapped int
+	Looks                      int
 }
 
 type servingRun struct {
@@ -79,6 +80,9 @@ func RunServing(s ServingScenario) (*ServingResult, error) {
 	}
 	o := r.servers.observer
 	o.Trace = func(_ time.Time, id string, before, after redundancy.Level) {
+		if after.Value >= healthy && after.Role == redundancy.Backup {
+			r.result.StandIns++
+		}
 		r.Trace("%s %d -> %d (%s, %s of %s, generation %d) %v", id, before.Value, after.Value, after.Band, after.Role, after.Set, after.Generation, after.Reasons)
 	}
 	r.tasks.Go(func() { o.run(ctx) })
@@ -92,6 +96,13 @@ func RunServing(s ServingScenario) (*ServingResult, error) {
 	close(stop)
 	publishing.Wait()
 	r.settle()
+	if n := r.world.Node(r.world.Leader(time.Second)); n != nil {
+		for _, g := range n.Local().State.Generations(0, 1000) {
+			if g.GetSwappedBy() != "" {
+				r.result.Swapped++
+			}
+		}
+	}
 	cancel()
 	r.tasks.Wait()
 	r.servers.Close()
@@ -336,16 +347,14 @@ func (r *servingRun) settle() {
 		o.Report("%v after the last fault: %s", time.Since(began), missing)
 		return
 	}
-	before := o.Changes()
-	r.pause(10 * time.Second)
+	before := o.Falls()
+	r.pause(5 * time.Second)
 	if missing = r.missing(); missing != "" {
-		o.Report("after 10 s without a fault: %s", missing)
+		o.Report("after 5 s without a fault: %s", missing)
 	}
-	after := o.Changes()
-	for id, n := range after {
-		// Backups and reasons still settle; a Primary that was Healthy is to stay so.
-		if n-before[id] > 2 {
-			o.Report("%s has changed its level %d times in 10 s without a fault", id, n-before[id])
+	for id, n := range o.Falls() {
+		if n != before[id] {
+			o.Report("%s stopped being Healthy %d times in 5 s without a fault", id, n-before[id])
 		}
 	}
 }

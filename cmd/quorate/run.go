@@ -109,9 +109,14 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 		// Any member of this site: which one it is, is for the OPC UA half of the probe to say.
 		health = credentials.MemberClientTLS("")
 	}
+	applier, err := s.applier()
+	if err != nil {
+		return nil, err
+	}
 	manager, err := redundancy.New(redundancy.Config{
 		Member: s.Member, Group: m.node, ApplicationURI: s.OPCUA.ApplicationURI, EndpointURL: s.OPCUA.EndpointURL, Logger: p.logger, Metrics: m.metrics,
-		Prober: redundancy.NewProber(redundancy.ProberConfig{Certificate: application.certificate, TLS: health}),
+		Prober:  redundancy.NewProber(redundancy.ProberConfig{Certificate: application.certificate, TLS: health}),
+		Applier: applier,
 		Settings: redundancy.Settings{
 			ProbeInterval: s.Redundancy.ProbeInterval, ProbeTimeout: s.Redundancy.ProbeTimeout,
 			FailedSamples: s.Redundancy.FailedSamples, GoodSamples: s.Redundancy.GoodSamples,
@@ -140,6 +145,15 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 	}
 	p.undo = append(p.undo, func() error { return m.opcua.Shutdown(context.Background()) })
 	return m, nil
+}
+
+// applier runs the apply hook, nil where there is none.
+func (s *settings) applier() (redundancy.Applier, error) {
+	hook := s.Redundancy.ApplyHook
+	if len(hook.Command) == 0 {
+		return nil, nil // An interface that holds a nil pointer is not nil.
+	}
+	return redundancy.NewHook(hook.Command, hook.Timeout)
 }
 
 // maintenanceBy lets RequestServerStateChange in by the one door: the gRPC service, with the caller's identity.

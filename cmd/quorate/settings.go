@@ -13,6 +13,8 @@ import (
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/knadh/koanf/maps"
 	"github.com/knadh/koanf/v2"
+
+	"quorate/redundancy"
 )
 
 // maxSettingsBytes bounds a configuration file.
@@ -98,6 +100,14 @@ type redundancySettings struct {
 	GoodSamples   int           `koanf:"goodSamples"`
 	RecoverDwell  time.Duration `koanf:"recoverDwell"`
 	WitnessNode   string        `koanf:"witnessNode"`
+	// ApplyHook is run for each generation that this member's server applies.
+	ApplyHook hookSettings `koanf:"applyHook"`
+}
+
+// hookSettings are a command of the operator's: an argument vector, with no shell. No command is no hook.
+type hookSettings struct {
+	Command []string      `koanf:"command"`
+	Timeout time.Duration `koanf:"timeout"`
 }
 
 type logSettings struct {
@@ -116,6 +126,7 @@ func defaultSettings(dev bool) settings {
 		Redundancy: redundancySettings{
 			ProbeInterval: 2 * time.Second, ProbeTimeout: time.Second, FailedSamples: 3, GoodSamples: 1,
 			RecoverDwell: time.Minute, WitnessNode: "i=2258",
+			ApplyHook: hookSettings{Timeout: redundancy.DefaultHookTimeout},
 		},
 		Log: logSettings{Level: "info", Format: "text"},
 	}

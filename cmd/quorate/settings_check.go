@@ -186,6 +186,11 @@ func (s *settings) checkRedundancy(f *findings) {
 	if _, err := parseNodeID(r.WitnessNode); err != nil {
 		f.add("redundancy.witnessNode", "%v", err)
 	}
+	if len(r.ApplyHook.Command) > 0 {
+		if _, err := redundancy.NewHook(r.ApplyHook.Command, r.ApplyHook.Timeout); err != nil {
+			f.add("redundancy.applyHook", "%v", err)
+		}
+	}
 }
 
 // nodeIDForm is stricter than gopcua's parser, which takes a mistyped id for a text id in namespace 0.

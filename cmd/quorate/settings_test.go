@@ -108,6 +108,7 @@ func TestSettingsErrorsNameTheKey(t *testing.T) {
 		{[]string{"redundancy.recoverDwell=-1s"}, "redundancy.recoverDwell: must be from"},
 		{[]string{"redundancy.recoverDwell=long"}, "redundancy.recoverDwell: "},
 		{[]string{"redundancy.witnessNode=x"}, "redundancy.witnessNode: must be a NodeId"},
+		{[]string{"redundancy.applyHook.command=reload", "redundancy.applyHook.timeout=1h"}, "redundancy.applyHook: timeout: 1h0m0s is not within"},
 		{[]string{"log.level=loud"}, "log.level: must be one of"},
 		{[]string{"log.format=xml"}, "log.format: must be one of text, json"},
 		{[]string{"raft.addr=x"}, "unknown key raft.addr"},
@@ -118,6 +119,24 @@ func TestSettingsErrorsNameTheKey(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%v: error %v, want %q", test.set, err, test.want)
 		}
+	}
+}
+
+func TestApplyHookIsAListOfArguments(t *testing.T) {
+	s, err := loadSettings(settingsFile(t, strings.Replace(memberYAML, "redundancy: {", "redundancy: {applyHook: {command: [/usr/bin/reload, --all], timeout: 90s}, ", 1)), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := hookSettings{Command: []string{"/usr/bin/reload", "--all"}, Timeout: 90 * time.Second}
+	if !reflect.DeepEqual(s.Redundancy.ApplyHook, want) {
+		t.Errorf("applyHook is %+v, want %+v", s.Redundancy.ApplyHook, want)
+	}
+	if applier, err := s.applier(); err != nil || applier == nil {
+		t.Errorf("applier %v, %v", applier, err)
+	}
+	s.Redundancy.ApplyHook = hookSettings{}
+	if applier, err := s.applier(); err != nil || applier != nil {
+		t.Errorf("without a command there is an applier: %v, %v", applier, err)
 	}
 }
 

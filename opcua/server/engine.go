@@ -29,6 +29,7 @@ type secureChannel interface {
 	Attached() any
 	Yield()
 	Send(requestID uint32, resp ua.Response) error
+	Close(reason ua.StatusCode)
 }
 
 // engine is what all sessions' subscriptions share: the timers, the watches, the counters that the limits are about.

@@ -33,6 +33,7 @@ type fakeChannel struct {
 	gone     bool
 	sent     []sent
 	attached any
+	reason   ua.StatusCode // of Close
 }
 
 type sent struct {
@@ -92,6 +93,12 @@ func (c *fakeChannel) Send(id uint32, resp ua.Response) error {
 	}
 	c.sent = append(c.sent, sent{time.Now(), id, resp})
 	return nil
+}
+
+func (c *fakeChannel) Close(reason ua.StatusCode) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone, c.reason = true, reason
 }
 
 // take returns what was sent since the last call.

@@ -66,6 +66,10 @@ type Config struct {
 	// users, and then UserTokens may offer no other kind. It is called on the goroutine of the connection.
 	Authenticate func(Credentials) (Identity, ua.StatusCode)
 
+	// Exempt names the applications, by their ApplicationUris, that keep their sessions while the server is Shut. It is no protection:
+	// without security a client says of itself what it likes. Nil is none. It must be cheap.
+	Exempt func(applicationURI string) bool
+
 	Limits        Limits
 	ChannelLimits channel.Limits
 	ChannelEvents channel.Events

@@ -22,6 +22,7 @@ type services struct {
 	space      *space.Space
 	engine     *engine
 	sessions   *sessions
+	door       door
 	signing    chan struct{} // holds one for each connection that is at a signature
 	methods    map[space.Key]method
 	ctx        context.Context // ends with the server

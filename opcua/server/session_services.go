@@ -26,6 +26,9 @@ func (v *services) createSession(ch secureChannel, r *ua.CreateSessionRequest) (
 			return nil, status
 		}
 	}
+	if status := v.admits(applicationOf(r)); status != ua.StatusOK {
+		return nil, status
+	}
 	if len(r.SessionName) > v.limits.MaxSessionNameLength || len(r.EndpointURL) > v.limits.MaxEndpointURLLength {
 		return nil, ua.StatusBadEncodingLimitsExceeded
 	}
@@ -51,6 +54,10 @@ func (v *services) createSession(ch secureChannel, r *ua.CreateSessionRequest) (
 	}
 	if evicted != nil {
 		v.release(evicted, endSubscriptions)
+	}
+	if status := v.admits(s.application); status != ua.StatusOK { // The server was shut meanwhile, and may not have seen this session.
+		v.close(s, endSubscriptions)
+		return nil, status
 	}
 	v.engine.schedule.set(&s.timer, v.engine.schedule.now()+s.timeout)
 	return &ua.CreateSessionResponse{
@@ -97,19 +104,25 @@ func (v *services) newSession(ch secureChannel, r *ua.CreateSessionRequest) (*se
 		client:      clientKey(ch),
 		timeout:     v.reviseTimeout(r.RequestedSessionTimeout),
 		origin:      ch,
+		application: applicationOf(r),
 		policy:      ch.SecurityPolicyURI(),
 		mode:        ch.SecurityMode(),
 		certificate: ch.ClientCertificate(),
 		nonce:       newNonce(),
-	}
-	if d := r.ClientDescription; d != nil {
-		s.application = d.ApplicationURI
 	}
 	s.pub = v.engine.newPublisher(s)
 	s.points.limit = v.limits.MaxContinuationPoints
 	s.seen.Store(int64(v.engine.schedule.now()))
 	s.timer = timer{order: orderExpire, fire: func(now time.Duration) { v.expire(s, now) }}
 	return s, token
+}
+
+// applicationOf is the ApplicationUri that a client gave itself, which its certificate has to have where there is one (checkClient).
+func applicationOf(r *ua.CreateSessionRequest) string {
+	if r.ClientDescription == nil {
+		return ""
+	}
+	return r.ClientDescription.ApplicationURI
 }
 
 // expire closes a session whose client was silent for its time-out. Its subscriptions live on (Part 4 §5.14.1.1).
@@ -137,6 +150,9 @@ func (v *services) activateSession(ch secureChannel, r *ua.ActivateSessionReques
 	s := v.sessions.find(r.RequestHeader.AuthenticationToken)
 	if s == nil {
 		return nil, ua.StatusBadSessionIDInvalid
+	}
+	if status := v.admits(s.application); status != ua.StatusOK {
+		return nil, status
 	}
 	ch.Yield() // What follows may wait for a signature, or for the user to be judged.
 	s.mu.Lock()

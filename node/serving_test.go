@@ -1,0 +1,414 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"quorate/fsm"
+	logv1 "quorate/proto/quorate/log/v1"
+	peerv1 "quorate/proto/quorate/peer/v1"
+	quoratev1 "quorate/proto/quorate/v1"
+)
+
+// setClock is a clock that a test moves.
+type setClock struct{ at time.Duration }
+
+func (c *setClock) Elapsed() time.Duration { return c.at }
+func (c *setClock) Wall() time.Time        { return time.Time{} }
+
+// book is a leader's book on a state machine without raft.
+type book struct {
+	*servings
+	t     *testing.T
+	m     *machine
+	clock *setClock
+	index uint64
+}
+
+func newBook(t *testing.T, policies *quoratev1.RedundancyPolicies) *book {
+	b := &book{t: t, m: newMachine(Limits{}.withDefaults(), func(err error) { t.Error(err) }), clock: &setClock{at: time.Hour}}
+	sync := &logv1.SyncMembers{}
+	for _, id := range []string{"m1", "m2", "m3"} {
+		sync.Members = append(sync.Members, &logv1.SyncMembers_Member{Id: id, RaftAddress: id + ":7301", Voter: true})
+	}
+	b.apply(&logv1.Command{Body: &logv1.Command_OpenTerm{OpenTerm: &logv1.OpenTerm{Term: 1, Leader: "m3"}}})
+	b.apply(&logv1.Command{Body: &logv1.Command_SyncMembers{SyncMembers: sync}})
+	for _, id := range []string{"m1", "m2", "m3"} {
+		b.apply(&logv1.Command{Body: &logv1.Command_AnnounceMember{AnnounceMember: &logv1.AnnounceMember{Id: id, CommandVersion: fsm.CommandVersion}}})
+	}
+	b.publish(0, "m1", policies)
+	// A term that began long ago: what an earlier leader granted has run out.
+	b.servings = newServings(b.clock.at - time.Minute)
+	return b
+}
+
+func (b *book) apply(c *logv1.Command) {
+	b.t.Helper()
+	b.index++
+	data, err := proto.Marshal(&logv1.Entry{Clock: b.index, Term: 1, Commands: []*logv1.Command{c}})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	result, ok := b.m.Apply(&raft.Log{Index: b.index, Term: 1, Data: data}).(*entryResult)
+	if !ok {
+		b.t.Fatal("not applied")
+	}
+	if r := fsm.RefusalOf(result.outcomes[0]); r != nil {
+		b.t.Fatalf("%T: %v", c.GetBody(), r)
+	}
+}
+
+func (b *book) publish(expected uint64, primary string, policies *quoratev1.RedundancyPolicies) {
+	c := publishCommand(fmt.Sprintf("p%d", expected), expected)
+	set := c.GetPublishTopology().GetTopology().GetSets()[0]
+	set.Policies = policies
+	for _, s := range set.GetServers() {
+		s.Role = roleBackup
+		if s.GetMember() == primary {
+			s.Role = rolePrimary
+		}
+	}
+	b.apply(c)
+}
+
+func (b *book) state() *fsm.State { return b.m.latest.Load().state }
+
+// ask has a question answered, and does the moves that it causes.
+func (b *book) ask(req *peerv1.RenewServingRequest, conn uint64) *peerv1.RenewServingResponse {
+	b.t.Helper()
+	b.hear(b.t.Context(), req, conn, b.clock.at)
+	v := b.decide(b.m, b.clock, req, conn)
+	for v.begin != nil {
+		b.apply(v.begin.command)
+		b.ended(v.begin, nil)
+		v = b.decide(b.m, b.clock, req, conn)
+	}
+	return v.resp
+}
+
+func wants(member string, generation uint64, holds bool) *peerv1.RenewServingRequest {
+	return &peerv1.RenewServingRequest{Member: member, Generation: generation, WantsHealthy: true, HoldsHealthy: holds, Fit: true}
+}
+
+func cannotReach(req *peerv1.RenewServingRequest, server string, age time.Duration) *peerv1.RenewServingRequest {
+	req.Unreachable = append(req.Unreachable, &peerv1.UnreachableServer{Server: server, Age: durationpb.New(age)})
+	return req
+}
+
+// TestRightMovesAfterRelease swaps the roles: the new Primary waits until the former one adopted the generation or its lease has run out.
+func TestRightMovesAfterRelease(t *testing.T) {
+	for _, adopted := range []bool{true, false} {
+		b := newBook(t, nil)
+		if r := b.ask(wants("m1", 1, false), 1); !r.GetConfirmed() || !r.GetHealthy() {
+			t.Fatalf("the Primary: %v", r)
+		}
+		if r := b.ask(wants("m2", 1, false), 2); !r.GetConfirmed() || r.GetHealthy() {
+			t.Errorf("a Backup: %v", r)
+		}
+		b.publish(1, "m2", nil)
+		if r := b.ask(wants("m2", 2, false), 2); !r.GetConfirmed() || r.GetHealthy() {
+			t.Errorf("granted beside another lease: %v", r)
+		}
+		if r := b.ask(wants("m1", 1, true), 1); r.GetConfirmed() || r.GetHealthy() || !r.GetStepDown() {
+			t.Errorf("the former Primary: %v", r)
+		}
+		if adopted {
+			b.apply(&logv1.Command{Body: &logv1.Command_AdoptGeneration{AdoptGeneration: &logv1.AdoptGeneration{Member: "m1", Generation: 2}}})
+		} else {
+			b.clock.at += ServingLeaseTTL + servingDrift - time.Millisecond
+			if r := b.ask(wants("m2", 2, false), 2); r.GetHealthy() {
+				t.Errorf("granted before the margin was over: %v", r)
+			}
+			b.clock.at += time.Millisecond
+		}
+		if r := b.ask(wants("m2", 2, false), 2); !r.GetHealthy() || r.GetGeneration() != 2 {
+			t.Errorf("adopted %t: %v", adopted, r)
+		}
+	}
+}
+
+// TestNewLeaderWaits: it renews at once what the log says, and waits one TTL before it takes the right from anyone.
+func TestNewLeaderWaits(t *testing.T) {
+	b := newBook(t, nil)
+	b.ask(wants("m1", 1, false), 1)
+	b.servings = newServings(b.clock.at)
+	if r := b.ask(wants("m1", 1, true), 1); !r.GetHealthy() {
+		t.Errorf("the holder: %v", r)
+	}
+	b.servings = newServings(b.clock.at)
+	b.publish(1, "m2", nil)
+	b.clock.at += ServingLeaseTTL
+	if r := b.ask(wants("m2", 2, false), 2); r.GetHealthy() {
+		t.Errorf("granted although an earlier leader may have granted: %v", r)
+	}
+	b.clock.at += servingDrift
+	if r := b.ask(wants("m2", 2, false), 2); !r.GetHealthy() {
+		t.Errorf("after the wait: %v", r)
+	}
+}
+
+// TestBarredWhileMoving: between the claim that a lease has run out and the fate of the command built on it, its server gets none.
+func TestBarredWhileMoving(t *testing.T) {
+	b := newBook(t, nil)
+	b.ask(wants("m1", 1, false), 1)
+	b.publish(1, "m2", nil)
+	b.clock.at += 2 * ServingLeaseTTL
+	claim := b.decide(b.m, b.clock, wants("m2", 2, false), 2)
+	if claim.begin == nil {
+		t.Fatalf("nothing to commit: %v", claim.resp)
+	}
+	b.publish(2, "m1", nil)
+	again := b.decide(b.m, b.clock, wants("m1", 3, false), 1)
+	if again.resp.GetHealthy() {
+		t.Errorf("granted while its right is on the way to another: %v", again.resp)
+	}
+	// The fate never becomes known: m1 stays without a lease for as long as this leadership lasts.
+	b.ended(claim.begin, &Error{Kind: UnknownOutcome})
+	if again.begin == nil {
+		t.Fatal("no claim of m1")
+	}
+	b.apply(again.begin.command)
+	b.ended(again.begin, nil)
+	if v := b.decide(b.m, b.clock, wants("m1", 3, false), 1); v.resp.GetHealthy() {
+		t.Errorf("granted although the command may yet be applied: %v", v.resp)
+	}
+}
+
+// TestRefreshAfterPublish: a lease is granted only once the right is of the current generation, so that no adoption on its way can drop it.
+func TestRefreshAfterPublish(t *testing.T) {
+	b := newBook(t, nil)
+	b.ask(wants("m1", 1, false), 1)
+	b.publish(1, "m2", nil)
+	b.publish(2, "m1", nil)
+	if v := b.decide(b.m, b.clock, wants("m1", 1, true), 1); v.resp.GetHealthy() || v.begin == nil {
+		t.Fatalf("granted with a right of generation 1: %v", v.resp)
+	} else {
+		b.apply(v.begin.command)
+		b.ended(v.begin, nil)
+	}
+	if r := b.ask(wants("m1", 1, true), 1); !r.GetHealthy() {
+		t.Errorf("the holder: %v", r)
+	}
+	b.apply(&logv1.Command{Body: &logv1.Command_AdoptGeneration{AdoptGeneration: &logv1.AdoptGeneration{Member: "m1", Generation: 2}}})
+	if right, ok := b.state().Serving("m1"); !ok || right.GetGeneration() != 3 {
+		t.Errorf("a late adoption dropped the right: %v", right)
+	}
+	if r := b.ask(wants("m1", 1, false), 1); r.GetHealthy() || !r.GetConfirmed() {
+		t.Errorf("became Healthy under an old generation: %v", r)
+	}
+}
+
+// TestStandIn goes from the Primary to the stand-in and back: by votes of most voters, after the lease, and by word.
+func TestStandIn(t *testing.T) {
+	b := newBook(t, &quoratev1.RedundancyPolicies{StandIn: 210})
+	b.ask(wants("m1", 1, false), 1)
+	one := func() *peerv1.RenewServingResponse { return b.ask(cannotReach(wants("m2", 1, false), "m1", 0), 2) }
+	most := func() *peerv1.RenewServingResponse {
+		b.ask(cannotReach(&peerv1.RenewServingRequest{Member: "m3", Generation: 1}, "m1", 0), 3)
+		return one()
+	}
+	if r := one(); r.GetHealthy() {
+		t.Errorf("one vote of three: %v", r)
+	}
+	if r := most(); r.GetHealthy() {
+		t.Errorf("beside a lease: %v", r)
+	}
+	b.clock.at += ServingLeaseTTL + servingDrift
+	if r := one(); r.GetHealthy() {
+		t.Errorf("on an old vote: %v", r)
+	}
+	if r := most(); !r.GetHealthy() || !r.GetStandIn() {
+		t.Fatalf("the Primary is gone: %v", r)
+	}
+	// The Primary is back, but most can't reach it yet.
+	if r := b.ask(wants("m1", 1, false), 1); r.GetHealthy() {
+		t.Errorf("beside the stand-in: %v", r)
+	}
+	holds := wants("m2", 1, true)
+	if r := b.ask(cannotReach(holds, "m1", 0), 2); !r.GetHealthy() || r.GetStepDown() {
+		t.Errorf("while the Primary can't be reached: %v", r)
+	}
+	if r := b.ask(wants("m2", 1, true), 2); r.GetHealthy() || !r.GetStepDown() {
+		t.Fatalf("the Primary can be reached: %v", r)
+	}
+	if r := b.ask(wants("m2", 1, false), 7); r.GetHealthy() {
+		t.Errorf("%v", r)
+	}
+	if r := b.ask(wants("m1", 1, false), 1); r.GetHealthy() {
+		t.Errorf("on a word that came over another connection, and may be older than the lease: %v", r)
+	}
+	given, end := context.WithCancel(t.Context())
+	end()
+	b.hear(given, wants("m2", 1, false), 2, b.clock.at)
+	if r := b.ask(wants("m1", 1, false), 1); r.GetHealthy() {
+		t.Errorf("on the word of a question that was given up: %v", r)
+	}
+	b.ask(wants("m2", 1, false), 2)
+	if r := b.ask(wants("m1", 1, false), 1); !r.GetHealthy() || r.GetStandIn() {
+		t.Errorf("after the stand-in let go: %v", r)
+	}
+}
+
+// TestFailover: most voters, for long enough, and a fit Backup.
+func TestFailover(t *testing.T) {
+	policies := &quoratev1.RedundancyPolicies{Failover: fsm.FailoverAutomatic, FailoverAfter: durationpb.New(8 * time.Second)}
+	b := newBook(t, policies)
+	to := func() string {
+		return b.failover(b.state(), b.state().CurrentGeneration().GetTopology().GetSets()[0], b.clock.at)
+	}
+	hear := func(req *peerv1.RenewServingRequest) { b.hear(t.Context(), req, 0, b.clock.at) }
+	hear(cannotReach(wants("m2", 1, false), "m1", 10*time.Second))
+	if to() != "" {
+		t.Error("on one vote of three")
+	}
+	hear(cannotReach(&peerv1.RenewServingRequest{Member: "m3"}, "m1", 7*time.Second))
+	if to() != "" {
+		t.Error("before its time")
+	}
+	b.clock.at += time.Second
+	if got := to(); got != "m2" {
+		t.Errorf("to %q", got)
+	}
+	b.clock.at += servingFresh
+	if to() != "" {
+		t.Error("on old votes")
+	}
+	hear(cannotReach(&peerv1.RenewServingRequest{Member: "m2"}, "m1", 20*time.Second))
+	hear(cannotReach(&peerv1.RenewServingRequest{Member: "m3"}, "m1", 20*time.Second))
+	if to() != "" {
+		t.Error("to a Backup that isn't fit")
+	}
+}
+
+// TestRightsOfTheDepartedAreCleared: a server in no set loses its right once its lease has run out.
+func TestRightsOfTheDepartedAreCleared(t *testing.T) {
+	b := newBook(t, nil)
+	b.ask(wants("m1", 1, false), 1)
+	c := publishCommand("p", 1)
+	c.GetPublishTopology().Topology = &quoratev1.Topology{}
+	b.apply(c)
+	if m := b.clearAway(b.state(), b.clock.at); m != nil {
+		t.Fatal("a right whose lease may be in use was cleared")
+	}
+	b.clock.at += ServingLeaseTTL + servingDrift
+	m := b.clearAway(b.state(), b.clock.at)
+	if m == nil {
+		t.Fatal("not cleared")
+	}
+	if b.clearAway(b.state(), b.clock.at) != nil {
+		t.Error("cleared twice at a time")
+	}
+	b.apply(m.command)
+	b.ended(m, nil)
+	if _, ok := b.state().Serving("m1"); ok {
+		t.Error("the right is still there")
+	}
+}
+
+// TestDisowned: what a leader knew of leases under one term says nothing in an entry of another.
+func TestDisowned(t *testing.T) {
+	b := newBook(t, nil)
+	b.ask(wants("m1", 1, false), 1)
+	b.publish(1, "m2", nil)
+	stale := func(c *logv1.Command) *logv1.Outcome {
+		b.index++
+		data, err := proto.Marshal(&logv1.Entry{Clock: b.index, Term: 1, Commands: []*logv1.Command{c}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		result, ok := b.m.Apply(&raft.Log{Index: b.index, Term: 2, Data: data}).(*entryResult)
+		if !ok {
+			t.Fatal("not applied")
+		}
+		return result.outcomes[0]
+	}
+	o := stale(&logv1.Command{Body: &logv1.Command_AssignServing{AssignServing: &logv1.AssignServing{Server: "m2", Generation: 2, Lapsed: []string{"m1"}}}})
+	if o.GetRefusal().GetReason() != fsm.ReasonServingHeld {
+		t.Errorf("assigned: %v", o)
+	}
+	stale(&logv1.Command{Body: &logv1.Command_ReleaseServing{ReleaseServing: &logv1.ReleaseServing{Server: "m1", Generation: 1}}})
+	if _, ok := b.state().Serving("m1"); !ok {
+		t.Error("released")
+	}
+}
+
+// TestRenewServing asks over the real links, by a follower and by the leader, and with what must be refused.
+func TestRenewServing(t *testing.T) {
+	g := startGroup(t, 3, nil)
+	g.ready()
+	if _, err := g.leader().Propose(t.Context(), publishCommand("r1", 0)); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"m1", "m2", "m3"} {
+		r, err := g.nodes[id].RenewServing(t.Context(), wants(id, 1, false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !r.GetConfirmed() || r.GetHealthy() != (id == "m1") {
+			t.Errorf("%s: %v", id, r)
+		}
+	}
+	var e *Error
+	if _, err := g.nodes["m1"].RenewServing(t.Context(), wants("m2", 1, false)); !errors.As(err, &e) || e.Kind != Invalid {
+		t.Errorf("asked for another member: %v", err)
+	}
+	many := wants("m2", 1, false)
+	for range maxUnreachable + 1 {
+		cannotReach(many, "m1", 0)
+	}
+	if _, err := g.nodes["m2"].RenewServing(t.Context(), many); !errors.As(err, &e) || e.Kind != Invalid {
+		t.Errorf("%d votes: %v", len(many.GetUnreachable()), err)
+	}
+	// Each waits for the former Primary, and no longer than until its next question.
+	if _, err := g.leader().Propose(t.Context(), publishCommandFor("r2", 1, "m2")); err != nil {
+		t.Fatal(err)
+	}
+	asked := time.Now()
+	first := make(chan *peerv1.RenewServingResponse, 1)
+	go func() {
+		r, _ := g.nodes["m2"].RenewServing(t.Context(), wants("m2", 2, false))
+		first <- r
+	}()
+	leader := g.leader().session.Load().servings
+	eventually(t, "the question waits", func() bool {
+		leader.mu.Lock()
+		defer leader.mu.Unlock()
+		return leader.asking["m2"] != nil
+	})
+	r, err := g.nodes["m2"].RenewServing(t.Context(), wants("m2", 2, false))
+	if err != nil || r.GetHealthy() {
+		t.Errorf("%v, %v", r, err)
+	}
+	if took := time.Since(asked); took < servingWait {
+		t.Errorf("answered after %v", took)
+	}
+	if r := <-first; r.GetHealthy() || !r.GetConfirmed() {
+		t.Errorf("the replaced question: %v", r)
+	}
+	if _, err := g.nodes["m1"].Propose(t.Context(), &logv1.Command{Body: &logv1.Command_AdoptGeneration{AdoptGeneration: &logv1.AdoptGeneration{
+		Member: "m1", Generation: 2,
+	}}}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err = g.nodes["m2"].RenewServing(t.Context(), wants("m2", 2, false)); err != nil || !r.GetHealthy() {
+		t.Errorf("after the adoption: %v, %v", r, err)
+	}
+}
+
+func publishCommandFor(request string, expected uint64, primary string) *logv1.Command {
+	c := publishCommand(request, expected)
+	for _, s := range c.GetPublishTopology().GetTopology().GetSets()[0].GetServers() {
+		s.Role = roleBackup
+		if s.GetMember() == primary {
+			s.Role = rolePrimary
+		}
+	}
+	return c
+}

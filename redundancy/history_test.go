@@ -1,0 +1,105 @@
+package redundancy
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"quorate/fsm"
+)
+
+// recordedValues returns the values that the log has of m1, oldest first.
+func recordedValues(g *group) (list []byte, numbers []uint64) {
+	changes := g.Local().State.LevelChanges("m1", fsm.MaxLevelChanges)
+	slices.Reverse(changes)
+	for _, c := range changes {
+		list, numbers = append(list, byte(c.GetAfter())), append(numbers, c.GetNumber())
+	}
+	return list, numbers
+}
+
+func TestEachChangeOfLevelIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, "m1", "m2")
+		_, stop := run(t, g, as("m1", nil))
+		g.publish(server("m1", Primary), server("m2", Backup))
+		synctest.Wait()
+		g.apply(maintain(true))
+		time.Sleep(2 * recordInterval)
+		if got, numbers := recordedValues(g); !slices.Equal(got, []byte{255, 0}) || !slices.Equal(numbers, []uint64{1, 2}) {
+			t.Errorf("recorded %d as %d", got, numbers)
+		}
+		last := g.Local().State.LevelChanges("m1", 1)[0]
+		if last.GetBefore() != 255 || last.GetBand() != "Maintenance" || last.GetRole() != Primary || last.GetSet() != "line-a" || last.GetGeneration() != 1 ||
+			!slices.Contains(last.GetReasons(), "maintenance: new disk") || last.GetAt().AsTime().IsZero() {
+			t.Errorf("recorded %v", last)
+		}
+		stop()
+		// A restarted member goes on counting.
+		start(t, g, newFakeProber())
+		g.apply(maintain(false))
+		time.Sleep(2*time.Minute + 2*recordInterval)
+		got, numbers := recordedValues(g)
+		if len(got) < 4 || got[len(got)-1] != 255 || numbers[len(numbers)-1] != uint64(len(numbers)) {
+			t.Errorf("recorded %d as %d", got, numbers)
+		}
+	})
+}
+
+func TestHistoryIsBoundedAndBatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, "m1")
+		m := start(t, g, newFakeProber())
+		g.set(func() { g.down = true })
+		levels := []Level{{Value: 255}, {Value: 230, Band: Isolated, Reasons: slices.Repeat([]string{strings.Repeat("ü", 1000)}, 20)}}
+		for i := range maxQueuedChanges + 10 {
+			m.history.note(levels[i%2], levels[(i+1)%2], time.Now())
+		}
+		m.history.note(levels[0], levels[0], time.Now()) // no change
+		time.Sleep(time.Minute)
+		if len(g.recorded) != 0 {
+			t.Errorf("%d changes were recorded without a leader", len(g.recorded))
+		}
+		g.set(func() { g.down = false })
+		time.Sleep(recordInterval)
+		synctest.Wait()
+		if n := len(g.recorded); n != fsm.MaxLevelBatch {
+			t.Errorf("%d changes in the first batch", n)
+		}
+		time.Sleep(10 * recordInterval)
+		synctest.Wait()
+		if n := len(g.recorded); n != maxQueuedChanges {
+			t.Fatalf("%d changes were recorded", n)
+		}
+		for i, c := range g.recorded {
+			if c.GetNumber() != uint64(i+11) { // The gap is at the beginning.
+				t.Fatalf("change %d has number %d", i, c.GetNumber())
+			}
+			for _, reason := range c.GetReasons() {
+				if len(reason) != fsm.MaxTextBytes || len(c.GetReasons()) != fsm.MaxLevelReasons {
+					t.Fatalf("%d reasons, one of %d bytes", len(c.GetReasons()), len(reason))
+				}
+			}
+		}
+		if _, numbers := recordedValues(g); len(numbers) != fsm.MaxLevelChanges || numbers[len(numbers)-1] != maxQueuedChanges+10 {
+			t.Errorf("the log has %d", numbers)
+		}
+	})
+}
+
+// A change that the state machine would never take does not keep the others back.
+func TestRefusedChangesAreDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, "m1")
+		m := start(t, g, newFakeProber())
+		m.history.note(Level{Value: 1}, Level{Value: 2, Set: strings.Repeat("x", 1000)}, time.Now())
+		time.Sleep(2 * recordInterval)
+		m.history.note(Level{Value: 2}, Level{Value: 3}, time.Now())
+		time.Sleep(2 * recordInterval)
+		if got, numbers := recordedValues(g); !slices.Equal(got, []byte{3}) || !slices.Equal(numbers, []uint64{2}) {
+			t.Errorf("recorded %d as %d", got, numbers)
+		}
+	})
+}
