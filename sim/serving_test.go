@@ -175,7 +175,7 @@ func startFleet(t *testing.T, size int, mutant Mutant) *fleet {
 	if !w.Ready(10 * time.Second) {
 		t.Fatal("not ready")
 	}
-	servers, err := NewServers(w, mutant)
+	servers, err := NewServers(w, mutant, func(string, redundancy.Level, redundancy.Level) {})
 	if err != nil {
 		t.Fatal(err)
 	}
