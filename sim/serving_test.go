@@ -421,3 +421,10 @@ func TestFlappingLinksDontOscillate(t *testing.T) {
 		})
 	}
 }
+
+// TestOneTTL: what the leader waits for is what the servers count.
+func TestOneTTL(t *testing.T) {
+	if node.ServingLeaseTTL != redundancy.ServingLeaseTTL {
+		t.Errorf("%v at the leader, %v at the servers", node.ServingLeaseTTL, redundancy.ServingLeaseTTL)
+	}
+}
