@@ -111,18 +111,7 @@ func (n *Node) measureGroup(m *telemetry.Metrics) error {
 				return math.Inf(1)
 			}),
 		telemetry.GaugeBy("quorate_raft_members", "Members in the configuration that this member has, by suffrage: voter, learner.",
-			[]string{"suffrage"}, func(n from, report telemetry.Report) {
-				voters, learners := 0, 0
-				for _, s := range n.raft.GetConfiguration().Configuration().Servers {
-					if s.Suffrage == raft.Voter {
-						voters++
-					} else {
-						learners++
-					}
-				}
-				report(float64(voters), "voter")
-				report(float64(learners), "learner")
-			}),
+			[]string{"suffrage"}, func(n from, report telemetry.Report) { n.countMembers(report) }),
 		telemetry.Gauge("quorate_ready", "1 while this member can serve, as /readyz says.", func(n from) int { return telemetry.Bit(n.Ready() == nil) }),
 		telemetry.Gauge("quorate_diverged", "1 once this member's state was found to differ from the majority's.", func(n from) int { return telemetry.Bit(n.Diverged()) }),
 		telemetry.Gauge("quorate_storage_tight", "1 while less space is free in the data directory than this member needs to lead.", func(n from) int { return telemetry.Bit(n.tight.Load()) }),
@@ -170,4 +159,18 @@ func (n *Node) measureUse(m *telemetry.Metrics) error {
 		telemetry.Gauge("quorate_snapshot_write_duration_seconds", "Time that it took to write the newest snapshot since the start.",
 			func(n from) float64 { return time.Duration(n.machine.snapshots.nanoseconds.Load()).Seconds() }),
 	)
+}
+
+// countMembers reports the members of the configuration by suffrage.
+func (n *Node) countMembers(report telemetry.Report) {
+	voters, learners := 0, 0
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			voters++
+		} else {
+			learners++
+		}
+	}
+	report(float64(voters), "voter")
+	report(float64(learners), "learner")
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"quorate/fsm"
+	"quorate/pki"
 	logv1 "quorate/proto/quorate/log/v1"
 	peerv1 "quorate/proto/quorate/peer/v1"
 	quoratev1 "quorate/proto/quorate/v1"
@@ -411,4 +412,27 @@ func publishCommandFor(request string, expected uint64, primary string) *logv1.C
 		}
 	}
 	return c
+}
+
+// TestNobodyAsksForAnother: a member can't renew or give up the lease of another one.
+func TestNobodyAsksForAnother(t *testing.T) {
+	dir := t.TempDir()
+	if err := pki.Init(dir, "plant"); err != nil {
+		t.Fatal(err)
+	}
+	g := startGroupWith(t, 3, func(id string) Credentials {
+		return credentials(t, dir, pki.IssueRequest{Member: id, Hosts: []string{"127.0.0.1"}})
+	}, nil)
+	g.ready()
+	leader, follower := g.leader(), g.follower()
+	to, _ := leader.server(leader.ID())
+	peer, err := follower.peer(leader.ID(), string(to.Address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := peer.RenewServing(t.Context(), wants(follower.ID(), 0, false)); err != nil {
+		t.Error(err)
+	}
+	_, err = peer.RenewServing(t.Context(), wants(leader.ID(), 0, false))
+	expectKind(t, fromPeer(t.Context(), "renew serving", err), Invalid)
 }

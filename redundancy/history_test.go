@@ -58,7 +58,7 @@ func TestHistoryIsBoundedAndBatched(t *testing.T) {
 			m.history.note(levels[i%2], levels[(i+1)%2], time.Now())
 		}
 		m.history.note(levels[0], levels[0], time.Now()) // no change
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute + recordInterval/2)       // between two attempts
 		if len(g.recorded) != 0 {
 			t.Errorf("%d changes were recorded without a leader", len(g.recorded))
 		}

@@ -84,17 +84,17 @@ func everyInput(fn func(row, class string, column int, in Inputs)) {
 // are in the row under an inconsistency, a fault, and maintenance.
 func TestEveryCombinationHasTheLevelOfTheGoldenTable(t *testing.T) {
 	type line struct {
-		columns [4]map[byte]bool
-		classes map[string]map[byte]bool
+		columns [4]map[int]bool
+		classes map[string]map[int]bool
 	}
 	lines, order, n := map[string]*line{}, []string(nil), 0
 	everyInput(func(row, class string, column int, in Inputs) {
 		n++
 		l := lines[row]
 		if l == nil {
-			l = &line{classes: map[string]map[byte]bool{"inconsistent": {}, "fault": {}, "maintenance": {}}}
+			l = &line{classes: map[string]map[int]bool{"inconsistent": {}, "fault": {}, "maintenance": {}}}
 			for i := range l.columns {
-				l.columns[i] = map[byte]bool{}
+				l.columns[i] = map[int]bool{}
 			}
 			lines[row], order = l, append(order, row)
 		}
@@ -102,12 +102,12 @@ func TestEveryCombinationHasTheLevelOfTheGoldenTable(t *testing.T) {
 		if class != "" {
 			into = l.classes[class]
 		}
-		into[Evaluate(in).Value] = true
+		into[int(Evaluate(in).Value)] = true
 	})
 	if want := 3 * 6 * 4 * 4 * 5 * 16; n != want {
 		t.Fatalf("%d combinations, want %d", n, want)
 	}
-	values := func(set map[byte]bool) string {
+	values := func(set map[int]bool) string {
 		return strings.Trim(fmt.Sprint(slices.Sorted(maps.Keys(set))), "[]")
 	}
 	var got bytes.Buffer

@@ -41,5 +41,10 @@ func (m *Manager) measure(metrics *telemetry.Metrics) error {
 				report(float64(m.probes.failed.Load()), "failed")
 				report(float64(m.probes.dropped.Load()), "outdated")
 			}),
+		telemetry.CounterBy("quorate_redundancy_serving_questions_total", "Questions for a serving lease, by result: answered, or failed.",
+			[]string{"result"}, func(_ reading, report telemetry.Report) {
+				report(float64(m.asking.answered.Load()), "answered")
+				report(float64(m.asking.failed.Load()), "failed")
+			}),
 	)
 }

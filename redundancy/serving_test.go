@@ -417,6 +417,43 @@ func TestNothingIsSaidOfAGenerationBeforeItsLevelWasTold(t *testing.T) {
 	})
 }
 
+func TestNothingIsSaidOfAStepDownBeforeItWasTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, "m1", "m2")
+		g.publish(server("m1", Primary), server("m2", Backup))
+		m := start(t, g, newFakeProber())
+		expect(t, m, 255, Authoritative)
+		release := make(chan struct{})
+		var blocked atomic.Bool
+		m.Subscribe(func() {
+			if m.Level().Value < Healthy && blocked.CompareAndSwap(false, true) {
+				<-release
+			}
+		})
+		g.set(func() {
+			g.renew = func(ctx context.Context, r *peerv1.RenewServingRequest) (*peerv1.RenewServingResponse, error) {
+				if r.GetHoldsHealthy() {
+					return &peerv1.RenewServingResponse{Generation: 1, Confirmed: true, StepDown: true}, nil
+				}
+				return generous(ctx, r)
+			}
+		})
+		g.questions()
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		if !blocked.Load() {
+			t.Fatal("it did not step down")
+		}
+		for _, r := range g.questions() {
+			if !r.GetHoldsHealthy() {
+				t.Errorf("it asked %v while subscribers were being told", r)
+			}
+		}
+		close(release)
+		expect(t, m, 255, Authoritative)
+	})
+}
+
 func TestStatusShowsWhatIsLeftOfTheLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGroup(t, "m1", "m2")

@@ -34,7 +34,7 @@ func (m *Manager) Peers() []*quoratev1.PeerStatus {
 			LastError:           v.LastError,
 			Generation:          v.Generation,
 			Digest:              v.Digest,
-			Role:                v.Sample.Role,
+			Role:                v.Role,
 			ApplicationUri:      v.ApplicationURI,
 		}
 		if v.Known {

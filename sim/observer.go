@@ -32,15 +32,14 @@ type Observer struct {
 	told  map[string]bool
 	Looks int
 	// dark is, for each set, since when it has no Healthy server, and gaps how long that was, each time.
-	dark map[string]time.Time
-	gaps map[string][]time.Duration
-	// Trace gets each change, if it is not nil.
-	Trace func(at time.Time, id string, before, after redundancy.Level)
+	dark  map[string]time.Time
+	gaps  map[string][]time.Duration
+	trace func(id string, before, after redundancy.Level)
 }
 
-func newObserver(s *Servers) *Observer {
+func newObserver(s *Servers, trace func(id string, before, after redundancy.Level)) *Observer {
 	return &Observer{
-		servers: s, seen: map[string]redundancy.Level{}, last: map[string]redundancy.Level{}, changes: map[string]int{}, falls: map[string]int{}, told: map[string]bool{}, dark: map[string]time.Time{},
+		servers: s, trace: trace, seen: map[string]redundancy.Level{}, last: map[string]redundancy.Level{}, changes: map[string]int{}, falls: map[string]int{}, told: map[string]bool{}, dark: map[string]time.Time{},
 		gaps: map[string][]time.Duration{},
 	}
 }
@@ -91,9 +90,7 @@ func (o *Observer) compare(now map[string]redundancy.Level) {
 			if last.Value >= healthy && la.Value < healthy {
 				o.falls[a]++
 			}
-			if o.Trace != nil {
-				o.Trace(time.Now(), a, last, la)
-			}
+			o.trace(a, last, la)
 		}
 		o.last[a] = la
 		if la.Value < healthy {

@@ -159,7 +159,7 @@ func (h *host) RenewServing(ctx context.Context, req *peerv1.RenewServingRequest
 	return resp, nil
 }
 
-// Serve starts the server of a member that runs. Changed is called whenever its level may have moved.
+// Serve starts the server of a member that runs, among others.
 func (w *World) Serve(id string, mutant Mutant, servers *Servers) (*Server, error) {
 	n := w.Node(id)
 	if n == nil {
@@ -202,10 +202,10 @@ type Servers struct {
 	ending sync.WaitGroup
 }
 
-// NewServers starts a server on each running member.
-func NewServers(w *World, mutant Mutant) (*Servers, error) {
+// NewServers starts a server on each running member. Trace is told of each change of a level, one at a time.
+func NewServers(w *World, mutant Mutant, trace func(id string, before, after redundancy.Level)) (*Servers, error) {
 	s := &Servers{world: w, mutant: mutant, all: map[string]*Server{}}
-	s.observer = newObserver(s)
+	s.observer = newObserver(s, trace)
 	for _, id := range w.Running() {
 		if err := s.start(id); err != nil {
 			return nil, err

@@ -75,16 +75,10 @@ func RunServing(s ServingScenario) (*ServingResult, error) {
 	}
 	r.world.Network.TrustOwnTerm.Store(s.Mutant == Unconfirmed)
 	var err error
-	if r.servers, err = NewServers(r.world, s.Mutant); err != nil {
+	if r.servers, err = NewServers(r.world, s.Mutant, r.trace); err != nil {
 		return nil, errors.Join(err, r.world.Close())
 	}
 	o := r.servers.observer
-	o.Trace = func(_ time.Time, id string, before, after redundancy.Level) {
-		if after.Value >= healthy && after.Role == redundancy.Backup {
-			r.result.StandIns++
-		}
-		r.Trace("%s %d -> %d (%s, %s of %s, generation %d) %v", id, before.Value, after.Value, after.Band, after.Role, after.Set, after.Generation, after.Reasons)
-	}
 	r.tasks.Go(func() { o.run(ctx) })
 	if s.Mutant == NoWaitOfNewLeader {
 		r.tasks.Go(r.hurryLeaders)
@@ -113,6 +107,14 @@ func RunServing(s ServingScenario) (*ServingResult, error) {
 		r.result.Changes += n
 	}
 	return &r.result, err
+}
+
+// trace is told of each change of a level.
+func (r *servingRun) trace(id string, before, after redundancy.Level) {
+	if after.Value >= healthy && after.Role == redundancy.Backup {
+		r.result.StandIns++
+	}
+	r.Trace("%s %d -> %d (%s, %s of %s, generation %d) %v", id, before.Value, after.Value, after.Band, after.Role, after.Set, after.Generation, after.Reasons)
 }
 
 func (r *servingRun) clock(rng *rand.Rand) *Clock {

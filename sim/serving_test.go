@@ -175,7 +175,7 @@ func startFleet(t *testing.T, size int, mutant Mutant) *fleet {
 	if !w.Ready(10 * time.Second) {
 		t.Fatal("not ready")
 	}
-	servers, err := NewServers(w, mutant)
+	servers, err := NewServers(w, mutant, func(string, redundancy.Level, redundancy.Level) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -419,5 +419,12 @@ func TestFlappingLinksDontOscillate(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestOneTTL: what the leader waits for is what the servers count.
+func TestOneTTL(t *testing.T) {
+	if node.ServingLeaseTTL != redundancy.ServingLeaseTTL {
+		t.Errorf("%v at the leader, %v at the servers", node.ServingLeaseTTL, redundancy.ServingLeaseTTL)
 	}
 }
