@@ -130,12 +130,17 @@ func (w *Wired) Set(id, mode string, policies *quoratev1.RedundancyPolicies) *qu
 
 // Isolate cuts a member off from all others, and Mend undoes that. Clients reach it all the same.
 func (w *Wired) Isolate(member string) {
-	for id, wire := range w.Raft {
-		wire.Cut(func(from string) bool { return from == member || id == member && from != "" })
-	}
+	w.CutRaft(member)
 	for id := range w.OPCUA { // Only servers probe each other, so that between the two all is cut.
 		w.OPCUA[id].Cut(everybody)
 		w.Health[id].Fail(everySample)
+	}
+}
+
+// CutRaft cuts a member off from the group alone: the servers go on probing each other.
+func (w *Wired) CutRaft(member string) {
+	for id, wire := range w.Raft {
+		wire.Cut(func(from string) bool { return from == member || id == member && from != "" })
 	}
 }
 
@@ -217,7 +222,8 @@ func newHealth(listen, target string) (*Health, error) {
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: target})
 	proxy.ErrorHandler = func(rw http.ResponseWriter, _ *http.Request, _ error) { rw.WriteHeader(http.StatusBadGateway) }
 	h.server = &http.Server{ReadHeaderTimeout: time.Second, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if fail := h.fail.Load(); fail != nil && *fail != nil && (*fail)(h.asked.Add(1)) {
+		n := h.asked.Add(1)
+		if fail := h.fail.Load(); fail != nil && *fail != nil && (*fail)(n) {
 			rw.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
@@ -227,11 +233,8 @@ func newHealth(listen, target string) (*Health, error) {
 	return h, nil
 }
 
-// Fail makes those samples fail that the function names, of those that come from now on; nil lets all through.
-func (h *Health) Fail(which func(n int64) bool) {
-	h.asked.Store(0)
-	h.fail.Store(&which)
-}
+// Fail makes those samples fail that the function names, by their numbers; nil lets all through.
+func (h *Health) Fail(which func(n int64) bool) { h.fail.Store(&which) }
 
-// Asked is how many samples came since Fail.
+// Asked is how many samples there were.
 func (h *Health) Asked() int64 { return h.asked.Load() }

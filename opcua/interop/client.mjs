@@ -246,6 +246,43 @@ const scenarios = {
     }
   },
 
+  // Follows ServiceLevel at every endpoint, each of which has a name, and comes back where a connection is lost. Says each value, and each loss and why
+  // there is no connection, once; until standard input ends.
+  async levels() {
+    let ended = false;
+    const end = new Promise((resolve) => process.stdin.on("end", () => resolve((ended = true))).resume());
+    await Promise.all(Object.entries(options.endpoints).map(async ([server, endpoint]) => {
+      let last;
+      while (!ended) {
+        const c = await client({ connectionStrategy: { initialDelay: 50, maxDelay: 100, maxRetry: 0 }, transportTimeout: 4000, keepSessionAlive: false });
+        let error;
+        try {
+          const lost = new Promise((resolve) => c.on("connection_lost", () => resolve("connection lost")).on("close", () => resolve("connection lost")));
+          await c.connect(endpoint);
+          const session = await c.createSession();
+          session.on("session_closed", () => {});
+          const subscription = await session.createSubscription2({
+            requestedPublishingInterval: options.publishingInterval ?? 50, requestedLifetimeCount: 600, requestedMaxKeepAliveCount: 10, publishingEnabled: true,
+          });
+          const item = await subscription.monitor(
+            { nodeId: "i=2267", attributeId: AttributeIds.Value }, { samplingInterval: 0, discardOldest: true, queueSize: 100 }, TimestampsToReturn.Both,
+          );
+          item.on("changed", (v) => {
+            last = undefined;
+            say({ server, value: plain(v), status: v.statusCode.name, at: Date.now() });
+          });
+          error = await Promise.race([lost, end]);
+        } catch (err) {
+          error = err.message.split("\n")[0];
+        }
+        if (!ended && error !== last) say({ server, error, at: Date.now() });
+        last = error;
+        c.disconnect().catch(() => {});
+        if (!ended) await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+    }));
+  },
+
   // Takes every step through the services, and says how each ended.
   async services() {
     await withSession({}, async (session) => {
