@@ -8,7 +8,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 INTEROP := opcua/interop
 PEERS   := bench/opcua
 
-.PHONY: build dev test race lint generate check-generate baseline fuzz bench-commit bench-opcua bench-siege test-interop clean help
+.PHONY: build dev test race lint generate check-generate baseline fuzz bench-commit bench-opcua bench-failover bench-siege test-interop clean help
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -71,6 +71,9 @@ bench-opcua: build $(PEERS)/node_modules/.installed ## OPC UA reads, subscriptio
 
 bench-siege: build ## Attack a group in every way, and measure what others feel of it. Fails if they feel too much.
 	$(GO) run ./bench/siege -quorate $(BIN)/quorate $(ARGS)
+
+bench-failover: build ## From a publish or a kill to what clients notice: levels, swaps and fail-overs of three processes.
+	$(GO) run ./bench/failover -quorate $(BIN)/quorate $(ARGS)
 
 clean: ## Remove what was built.
 	rm -rf $(BIN) $(INTEROP)/node_modules $(PEERS)/node_modules

@@ -87,6 +87,7 @@ var arrows = []struct {
 	{"rpc", []string{"proto", "fsm", "node", "redundancy", "telemetry", "pki"}, "rpc, opcua and admin do not import each other"},
 	{"devgroup", []string{"proto"}, "it knows members by their public APIs and processes alone"},
 	{"bench", []string{"proto", "devgroup"}, "benchmarks know members by their public APIs only"},
+	{"bench/failover", []string{"proto", "devgroup", "opcua/failover"}, "it knows members by their public APIs only, and measures the failover client against them"},
 	{"bench/opcua", []string{"devgroup", "opcua/wire", "pki"}, "it knows members by what they say on the wire, which it codes with the same codec, as that is the cheapest"},
 	{"bench/siege", []string{"proto", "devgroup", "opcua/wire", "pki"}, "it knows members by what they say on the wire, and by their public APIs"},
 	{"cmd", []string{"proto", "fsm", "node", "redundancy", "opcua", "rpc", "telemetry", "pki"}, "the command wires everything together"},
