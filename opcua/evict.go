@@ -80,18 +80,5 @@ func setOf(state *fsm.State, level redundancy.Level) *quoratev1.RedundantSet {
 // exempt names the applications that keep their sessions all the same: the servers of the topology, which probe each other, and this one, which
 // reads its witness. To them a server that is not to be used is not one that cannot be reached.
 func (c *Config) exempt(applicationURI string) bool {
-	if applicationURI == c.ApplicationURI {
-		return true
-	}
-	state := c.Group.Local().State
-	for _, g := range []*quoratev1.Generation{state.CurrentGeneration(), adopted(state, c.Member)} {
-		for _, set := range g.GetTopology().GetSets() {
-			for _, s := range set.GetServers() {
-				if s.GetApplicationUri() == applicationURI {
-					return true
-				}
-			}
-		}
-	}
-	return false
+	return applicationURI == c.ApplicationURI || c.declares(applicationURI)
 }

@@ -46,11 +46,16 @@ func (c *Config) isMember(application []byte) bool {
 	if c.Applications == nil {
 		return false // Nobody has looked at the certificate.
 	}
-	uri, state := certificate.URIs[0].String(), c.Group.Local().State
+	return c.declares(certificate.URIs[0].String())
+}
+
+// declares reports whether an ApplicationUri is that of a server of the topology: of the current one, or of the one that this member has adopted.
+func (c *Config) declares(applicationURI string) bool {
+	state := c.Group.Local().State
 	for _, g := range []*quoratev1.Generation{state.CurrentGeneration(), adopted(state, c.Member)} {
 		for _, set := range g.GetTopology().GetSets() {
 			for _, s := range set.GetServers() {
-				if s.GetApplicationUri() == uri {
+				if s.GetApplicationUri() == applicationURI {
 					return true
 				}
 			}
