@@ -34,7 +34,7 @@ const (
 func startForTest(ctx context.Context, t *testing.T) *Group {
 	t.Helper()
 	dir := t.TempDir()
-	binary, err := Build(ctx, dir)
+	binary, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ type rolling struct {
 func startRolling(ctx context.Context, t *testing.T, withHook bool) *rolling {
 	t.Helper()
 	dir := t.TempDir()
-	binary, err := Build(ctx, dir)
+	binary, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,12 +111,6 @@ func ask[R any](r *rolling, call func(ctx context.Context, conn *grpc.ClientConn
 			r.t.Fatalf("nobody answered: %v", err)
 		}
 	}
-}
-
-func (r *rolling) current() *quoratev1.Generation {
-	return ask(r, func(ctx context.Context, c *grpc.ClientConn) (*quoratev1.GetTopologyResponse, error) {
-		return quoratev1.NewTopologyServiceClient(c).GetTopology(ctx, &quoratev1.GetTopologyRequest{})
-	}).GetGeneration()
 }
 
 // publish publishes a set, and forces a roll-out of it.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,13 +58,27 @@ var securities = []security{
 	{"SignAndEncrypt", "Basic256Sha256"},
 }
 
+// buildFolder holds the binary of this tree, which is built once for all tests.
+var buildFolder string
+
+var built = sync.OnceValues(func() (string, error) { return devgroup.Build(context.Background(), buildFolder) })
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	// The clients mostly wait, so more of them than there are cores go side by side.
 	if err := flag.Set("test.parallel", strconv.Itoa(sideBySide)); err != nil {
 		panic(err)
 	}
-	os.Exit(m.Run())
+	dir, err := os.MkdirTemp("", "quorate-interop-")
+	if err != nil {
+		panic(err)
+	}
+	buildFolder = dir
+	code := m.Run()
+	if err := os.RemoveAll(dir); err != nil {
+		panic(err)
+	}
+	os.Exit(code)
 }
 
 func requireClient(t *testing.T) {
@@ -132,7 +147,7 @@ func runLines[R any](t *testing.T, scenario string, options map[string]any) []R 
 func TestInterop(t *testing.T) {
 	requireClient(t)
 	dir := t.TempDir()
-	binary, err := devgroup.Build(t.Context(), dir)
+	binary, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}

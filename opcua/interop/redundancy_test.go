@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -65,7 +67,7 @@ func startPlant(ctx context.Context, t *testing.T) *plant {
 	t.Helper()
 	requireClient(t)
 	dir := t.TempDir()
-	binary, err := devgroup.Build(ctx, dir)
+	binary, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +243,7 @@ func TestRedundancy(t *testing.T) {
 		name string
 		run  func(ctx context.Context, t *testing.T, p *plant)
 	}{
-		{"addresses", describesTheSet},
+		{"addresses and metrics", describesTheSet},
 		{"in-place roll-out", rollsOutInPlace},
 		{"hand-over roll-out", handsOver},
 		{"swap", swaps},
@@ -275,6 +277,16 @@ func describesTheSet(ctx context.Context, t *testing.T, p *plant) {
 		// Self first, then peers.
 		if own := []string{want[i], want[1-i]}; !slices.Equal(line.Value, own) {
 			t.Errorf("ServerUriArray of m%d is %v (%s), want %v", i+1, line.Value, line.Status, own)
+		}
+	}
+	response, err := http.Get("http://" + p.Members[0].HTTP + "/metrics")
+	p.must(err)
+	defer response.Body.Close()
+	metrics, err := io.ReadAll(response.Body)
+	p.must(err)
+	for _, name := range []string{"ot_opcua_service_level", "ot_opcua_peer_reachable", "ot_opcua_apply_in_progress"} {
+		if !strings.Contains(string(metrics), "\n"+name+"{") {
+			t.Errorf("there is no metric %s", name)
 		}
 	}
 }
