@@ -17,6 +17,7 @@ import (
 	"github.com/knadh/koanf/maps"
 	"sigs.k8s.io/yaml"
 
+	"quorate/fsm"
 	quoratev1 "quorate/proto/quorate/v1"
 	"quorate/redundancy"
 )
@@ -285,7 +286,8 @@ func (m *devMember) ready(ctx context.Context, client *http.Client) error {
 	}
 }
 
-// publishDemo publishes the demo topology as the first generation. Where there is one already, that one stays.
+// publishDemo publishes the demo topology as the first generation. Where there is one already, that one stays. A leader that is new has yet to
+// put the members into the state, and until then the topology names members that nobody knows.
 func publishDemo(ctx context.Context, client quoratev1.TopologyServiceClient, demo *quoratev1.Topology) (*quoratev1.Generation, error) {
 	current, err := client.GetTopology(ctx, &quoratev1.GetTopologyRequest{})
 	if err != nil {
@@ -294,18 +296,23 @@ func publishDemo(ctx context.Context, client quoratev1.TopologyServiceClient, de
 	if current.GetGeneration() != nil {
 		return current.GetGeneration(), nil
 	}
-	var first uint64
-	published, err := client.PublishTopology(ctx, &quoratev1.PublishTopologyRequest{
-		RequestId: demoRequestID, ExpectedGeneration: &first, Topology: demo,
-	})
-	if err != nil {
-		return nil, err
+	for {
+		var first uint64
+		published, err := client.PublishTopology(ctx, &quoratev1.PublishTopologyRequest{
+			RequestId: demoRequestID, ExpectedGeneration: &first, Topology: demo,
+		})
+		if err == nil {
+			return published.GetGeneration(), nil
+		}
+		var remote *remoteError
+		if !errors.As(err, &remote) || reasonOf(remote.err) != fsm.ReasonUnknownMember || !sleep(ctx, readyPoll) {
+			return nil, err
+		}
 	}
-	return published.GetGeneration(), nil
 }
 
-// adopted waits until every server of a generation works under it and says so, so that whoever reads a level next reads the
-// right one.
+// adopted waits until every server of a generation works under it, with the group's word on its role, and says so: whoever reads a level next reads
+// the right one.
 func adopted(ctx context.Context, client quoratev1.MemberServiceClient, generation *quoratev1.Generation) error {
 	servers := map[string]bool{}
 	for _, set := range generation.GetTopology().GetSets() {
@@ -320,7 +327,8 @@ func adopted(ctx context.Context, client quoratev1.MemberServiceClient, generati
 		}
 		waiting := ""
 		for _, m := range list.GetMembers() {
-			begun := m.GetAdoptedGeneration() >= generation.GetNumber() && m.GetBand() != redundancy.NoData.String()
+			begun := m.GetAdoptedGeneration() >= generation.GetNumber() &&
+				m.GetBand() != redundancy.NoData.String() && m.GetBand() != redundancy.Unconfirmed.String()
 			if servers[m.GetId()] && !begun {
 				waiting = m.GetId()
 			}

@@ -64,7 +64,8 @@ type opcuaSettings struct {
 	Address        string `koanf:"address"`
 	EndpointURL    string `koanf:"endpointUrl"`
 	ApplicationURI string `koanf:"applicationUri"`
-	// AllowNone offers an endpoint without security, AllowAnonymous sessions without a user. Both default to dev.
+	// AllowNone offers an endpoint without security, AllowAnonymous sessions without a user; without it only the servers of the topology get one, by
+	// their certificates, to probe each other. Both default to dev.
 	AllowNone      bool `koanf:"allowNone"`
 	AllowAnonymous bool `koanf:"allowAnonymous"`
 	// TrustAll takes every client application, whatever its certificate; it defaults to dev. Otherwise those are trusted that are

@@ -1149,7 +1149,7 @@ type AssignServing struct {
 	Server     string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
 	Generation uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	StandIn    bool                   `protobuf:"varint,3,opt,name=stand_in,json=standIn,proto3" json:"stand_in,omitempty"`
-	// Servers whose serving leases have run out, by the leader's monotonic clock.
+	// Servers whose serving leases have run out by the leader's monotonic clock, or were given up.
 	Lapsed        []string `protobuf:"bytes,4,rep,name=lapsed,proto3" json:"lapsed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
