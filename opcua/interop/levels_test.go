@@ -127,6 +127,8 @@ func (w *watcher) are(ctx context.Context, why string, m1, m2 int) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, levelLimit)
 	defer cancel()
+	began := time.Now()
+	defer func() { w.t.Logf("%s: after %v", why, time.Since(began).Round(time.Millisecond)) }()
 	w.await(ctx, fmt.Sprintf("m1 is at %d and m2 at %d: %s", m1, m2, why), func() bool { return w.level("m1") == m1 && w.level("m2") == m2 })
 }
 
