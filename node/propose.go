@@ -69,8 +69,10 @@ func (n *Node) propose(ctx context.Context, cmd *logv1.Command) (*logv1.Outcome,
 	return outcome, err
 }
 
-// untilLed calls try again for as long as it fails for want of a leader, which means that it changed nothing.
+// untilLed calls try again for as long as it fails for want of a leader, which means that it changed nothing. If the time runs out in the middle of a
+// later try, the want of a leader is what the caller has to know.
 func (n *Node) untilLed(ctx context.Context, op string, try func() error) error {
+	var unled *Error
 	for {
 		if err := n.usable(op); err != nil {
 			return err
@@ -79,8 +81,12 @@ func (n *Node) untilLed(ctx context.Context, op string, try func() error) error 
 		err := try()
 		var e *Error
 		if err == nil || !errors.As(err, &e) || (e.Kind != NotLeader && e.Kind != NoLeader) {
+			if e != nil && e.Kind == Deadline && unled != nil {
+				return unled
+			}
 			return err
 		}
+		unled = &Error{Op: op, Kind: NoLeader, Err: e.Err}
 		pause := time.NewTimer(retryPause)
 		select {
 		case <-changed:
@@ -88,7 +94,7 @@ func (n *Node) untilLed(ctx context.Context, op string, try func() error) error 
 		case <-n.stopping:
 		case <-ctx.Done():
 			pause.Stop()
-			return &Error{Op: op, Kind: NoLeader, Err: e.Err}
+			return unled
 		}
 		pause.Stop()
 	}
