@@ -5,7 +5,9 @@
 // Connect, which starts goroutines that reconnect behind our back, and which dereferences nil when a server's signature is
 // wrong. Nothing here reconnects: a session that failed is closed, and its user opens a new one. Every call takes its
 // deadline from its context, and [Session.Close] ends within CloseTimeout, so that a peer that hangs for hours holds
-// one connection at most.
+// one connection at most. A caller whose context ends goes, and its request does not: that client numbers a request before it
+// looks at the context, and one that is numbered and never sent is a gap for which the server hangs up (Part 6 §6.7.2.4), with
+// the session and its subscriptions left there until they time out.
 package session
 
 import (
@@ -26,6 +28,8 @@ const (
 	CloseTimeout = 500 * time.Millisecond
 	// DefaultRequestTimeout bounds each request where Options.RequestTimeout is 0.
 	DefaultRequestTimeout = 10 * time.Second
+	// MaxRequests bounds the requests of a session that are under way, those included whose callers have gone. Further ones wait.
+	MaxRequests = 256
 	// Timeout is what is asked for as the session's time-out: after a crash of ours, a server soon forgets the session.
 	Timeout = 30 * time.Second
 )
@@ -59,6 +63,11 @@ type Options struct {
 type Session struct {
 	client *opcua.Client
 	policy string
+	slots  chan struct{} // one for each request under way
+}
+
+func newSession(client *opcua.Client, policy string) *Session {
+	return &Session{client: client, policy: policy, slots: make(chan struct{}, MaxRequests)}
 }
 
 // Open connects and opens a session. The deadline of ctx bounds all of it.
@@ -90,7 +99,7 @@ func Open(ctx context.Context, endpointURL string, o Options) (s *Session, err e
 	if err != nil {
 		return nil, fmt.Errorf("options for %s: %w", endpointURL, err)
 	}
-	s = &Session{client: client, policy: endpoint.SecurityPolicyURI}
+	s = newSession(client, endpoint.SecurityPolicyURI)
 	if err := s.open(ctx, login); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("open a session at %s: %w", endpointURL, err)
@@ -131,7 +140,7 @@ func Discover(ctx context.Context, endpointURL string) (servers []*ua.Applicatio
 	if err != nil {
 		return nil, nil, fmt.Errorf("options for %s: %w", endpointURL, err)
 	}
-	s := &Session{client: client}
+	s := newSession(client, ua.SecurityPolicyURINone)
 	defer s.Close()
 	if err := client.Dial(ctx); err != nil {
 		return nil, nil, fmt.Errorf("connect to %s: %w", endpointURL, err)
@@ -151,13 +160,12 @@ func Discover(ctx context.Context, endpointURL string) (servers []*ua.Applicatio
 func (s *Session) Policy() string { return s.policy }
 
 // Read reads the values of nodes, in one request, with both timestamps.
-func (s *Session) Read(ctx context.Context, nodes ...*ua.NodeID) (values []*ua.DataValue, err error) {
-	defer guard(&err)
+func (s *Session) Read(ctx context.Context, nodes ...*ua.NodeID) ([]*ua.DataValue, error) {
 	request := &ua.ReadRequest{TimestampsToReturn: ua.TimestampsToReturnBoth}
 	for _, n := range nodes {
 		request.NodesToRead = append(request.NodesToRead, &ua.ReadValueID{NodeID: n, AttributeID: ua.AttributeIDValue})
 	}
-	response, err := s.client.Read(ctx, request)
+	response, err := whole(ctx, s, func(ctx context.Context) (*ua.ReadResponse, error) { return s.client.Read(ctx, request) })
 	if err != nil {
 		return nil, err
 	}
@@ -167,18 +175,54 @@ func (s *Session) Read(ctx context.Context, nodes ...*ua.NodeID) (values []*ua.D
 	return response.Results, nil
 }
 
-// Call sends a request of any other service and returns its response, which is of type R or an error.
-func Call[R ua.Response](ctx context.Context, s *Session, request ua.Request) (response R, err error) {
-	defer guard(&err)
-	err = s.client.Send(ctx, request, func(got ua.Response) error {
-		r, ok := got.(R)
-		if !ok {
-			return fmt.Errorf("%T answered with %T: %w", request, got, ua.StatusBadUnknownResponse)
-		}
-		response = r
-		return nil
+// Call sends a request of any other service and returns its response, which is of type R or an error. The request belongs to
+// the session from then on: it may be read even after the context has ended.
+func Call[R ua.Response](ctx context.Context, s *Session, request ua.Request) (R, error) {
+	return whole(ctx, s, func(ctx context.Context) (response R, err error) {
+		err = s.client.Send(ctx, request, func(got ua.Response) error {
+			r, ok := got.(R)
+			if !ok {
+				return fmt.Errorf("%T answered with %T: %w", request, got, ua.StatusBadUnknownResponse)
+			}
+			response = r
+			return nil
+		})
+		return response, err
 	})
-	return response, err
+}
+
+// whole makes a request that is sent wholly or not at all, whenever ctx ends: see the package. One whose caller has gone
+// ends with its answer, the request time-out, or Close.
+func whole[R any](ctx context.Context, s *Session, request func(context.Context) (R, error)) (R, error) {
+	type answer struct {
+		response R
+		err      error
+	}
+	var none R
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		var a answer
+		defer func() {
+			<-s.slots
+			answered <- a
+		}()
+		defer guard(&a.err)
+		a.response, a.err = request(context.WithoutCancel(ctx))
+	}()
+	select {
+	case a := <-answered:
+		return a.response, a.err
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
 }
 
 // Close ends the session and the connection, whatever state they are in, within CloseTimeout.
