@@ -24,6 +24,8 @@ import (
 const (
 	// testLimit bounds one test here.
 	testLimit = time.Minute
+	// endWait is for how long what a client has left may still be at a server; less than a subscription lives on without its client.
+	endWait = 5 * time.Second
 	// groupPort is where the ports of the group begin.
 	groupPort = 19300
 )
@@ -139,6 +141,23 @@ func (d *demo) stop(t *testing.T) {
 	}
 }
 
+// holds waits until a server has that many monitored items. A link that has ended closes its session by itself; one that did not would be there for
+// longer than endWait, until its subscription's lifetime is over.
+func (d *demo) holds(t *testing.T, want int) {
+	t.Helper()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	limit := time.After(endWait)
+	for d.server.Stats().MonitoredItems != want {
+		select {
+		case <-look.C:
+		case <-limit:
+			t.Errorf("the standby has %d items, want %d", d.server.Stats().MonitoredItems, want)
+			return
+		}
+	}
+}
+
 func (d *demo) setLevel(level byte) {
 	d.level.Store(uint32(level))
 	d.space.Changed(space.NumericKey(0, id.Server_ServiceLevel))
@@ -158,6 +177,11 @@ func start(t *testing.T, cfg failover.Config) *running {
 	ctx, cancel := context.WithTimeout(t.Context(), testLimit)
 	r := &running{t: t, ctx: ctx, cuts: make(chan failover.CutOver, 10), values: make(chan failover.Value, 1)}
 	cfg.OnCutOver = func(c failover.CutOver) { r.cuts <- c }
+	cfg.OnServers = func(known []failover.Server) {
+		for _, s := range known {
+			t.Logf("%s: level %d, state %v, active %v, %s", s.URI, s.Level, s.State, s.Active, s.Problem)
+		}
+	}
 	cfg.OnValue = func(v failover.Value) {
 		select { // Only the last counts.
 		case <-r.values:
@@ -180,19 +204,27 @@ func start(t *testing.T, cfg failover.Config) *running {
 	return r
 }
 
+// cut waits until the client has moved to a server, for that reason. On a machine that is so busy that it does not answer within ChooseWait the client
+// takes another one meanwhile, and moves on when it does.
 func (r *running) cut(reason failover.Reason, to string) failover.CutOver {
 	r.t.Helper()
-	select {
-	case c := <-r.cuts:
-		if c.Reason != reason || c.To.URI != to {
-			r.t.Fatalf("cut-over %v to %s, want %v to %s", c.Reason, c.To.URI, reason, to)
+	for leg := 1; ; leg++ {
+		select {
+		case c := <-r.cuts:
+			r.t.Logf("%v: from %s to %s in %v, silence %v, lost %d, uncounted %d", c.Reason, c.From.URI, c.To.URI, c.Duration, c.Silence, c.Lost, c.Uncounted)
+			if leg == 1 && c.Reason != reason {
+				r.t.Fatalf("cut-over %v to %s, want %v to %s", c.Reason, c.To.URI, reason, to)
+			}
+			if c.To.URI == to {
+				return c
+			}
+			if c.Duration < failover.ChooseWait {
+				r.t.Fatalf("cut-over to %s after %v, want %s", c.To.URI, c.Duration, to)
+			}
+		case <-r.ctx.Done():
+			r.t.Fatalf("no cut-over to %s; known: %+v", to, r.client.Servers())
 		}
-		r.t.Logf("%v: from %s to %s in %v, silence %v, lost %d, uncounted %d", c.Reason, c.From.URI, c.To.URI, c.Duration, c.Silence, c.Lost, c.Uncounted)
-		return c
-	case <-r.ctx.Done():
-		r.t.Fatalf("no cut-over to %s; known: %+v", to, r.client.Servers())
 	}
-	panic("unreachable")
 }
 
 // value waits for a value from a server.
@@ -215,7 +247,7 @@ func TestRealServers(t *testing.T) {
 		t.Run(mode.String(), func(t *testing.T) {
 			source := &counter{}
 			source.count()
-			set := serve(t, int32(mode), source, 100, 255, 80)
+			set := serve(t, int32(mode), source, 100, 255, 1) // The last is left again as soon as another one answers.
 			tick := time.NewTicker(10 * time.Millisecond)
 			ended := make(chan struct{})
 			var counting sync.WaitGroup
@@ -239,11 +271,14 @@ func TestRealServers(t *testing.T) {
 			// Reads go on meanwhile; some fail, none hangs.
 			var reads atomic.Int64
 			counting.Go(func() {
+				// Where no server is in use a read fails at once: without a pause this would keep the links from getting one.
+				pause := time.NewTicker(time.Millisecond)
+				defer pause.Stop()
 				for {
 					select {
 					case <-ended:
 						return
-					default:
+					case <-pause.C:
 					}
 					if _, err := r.client.Read(r.ctx, ua.NewNumericNodeID(1, 1)); err == nil {
 						reads.Add(1)
@@ -273,10 +308,8 @@ func TestRealServers(t *testing.T) {
 			}
 			// A server that is stopped or not in use has nothing of ours, and the others what the mode says.
 			want := map[failover.Mode]int{failover.Cold: 0, failover.Warm: 1, failover.HotA: 1, failover.HotB: 1}[mode]
-			items := set[2].server.Stats().MonitoredItems
-			if watched := 3; items != watched+want {
-				t.Errorf("the standby has %d items, want %d", items, watched+want)
-			}
+			const watched = 3
+			set[2].holds(t, watched+want)
 		})
 	}
 }
