@@ -2,13 +2,15 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	logv1 "quorate/proto/quorate/log/v1"
 )
@@ -165,17 +167,20 @@ func TestChangeOfLeaderKeepsContact(t *testing.T) {
 	var watching sync.WaitGroup
 	for _, n := range g.nodes {
 		watching.Go(func() {
+			// Often enough to see a new leader before its term is open, which takes several writes; without a pause, it would keep the members
+			// from the processors that they need to stay in contact.
+			look := time.NewTicker(time.Millisecond)
+			defer look.Stop()
 			for {
 				select {
 				case <-stop:
 					return
-				default:
+				case <-look.C:
 				}
 				if age := n.QuorumContact(); age > most {
 					t.Errorf("%s: last contact %v ago", n.ID(), age)
 					return
 				}
-				runtime.Gosched()
 			}
 		})
 	}
@@ -187,4 +192,40 @@ func TestChangeOfLeaderKeepsContact(t *testing.T) {
 	}
 	close(stop)
 	watching.Wait()
+}
+
+// deaf is a transport whose member can't ask another one to stand for election, so many times.
+type deaf struct {
+	Transport
+	times *atomic.Int32
+}
+
+func (d deaf) TimeoutNow(id raft.ServerID, to raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	if d.times.Add(-1) >= 0 {
+		return errors.New("it doesn't hear")
+	}
+	return d.Transport.TimeoutNow(id, to, args, resp)
+}
+
+func TestHandOverIsTriedAgain(t *testing.T) {
+	var times atomic.Int32
+	g := startGroup(t, 3, func(c *Config) { c.Transport = deaf{c.Transport, &times} })
+	g.ready()
+	old := g.leader()
+	times.Store(handOverAttempts)
+	var e *Error
+	if _, err := old.TransferLeadership(t.Context(), ""); !errors.As(err, &e) || e.Kind != NotReady {
+		t.Fatalf("after all attempts: %v", err)
+	}
+	if left := times.Load(); left != 0 || !old.IsLeader() {
+		t.Fatalf("%d attempts left, leads: %v", left, old.IsLeader())
+	}
+	if _, err := old.Propose(t.Context(), publishCommand("r1", 0)); err != nil {
+		t.Fatalf("a write after a hand-over that failed: %v", err)
+	}
+	times.Store(handOverAttempts - 1)
+	leader, err := old.TransferLeadership(t.Context(), "")
+	if err != nil || leader == old.ID() {
+		t.Fatalf("the last attempt: %q, %v", leader, err)
+	}
 }

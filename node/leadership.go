@@ -20,6 +20,8 @@ const (
 	dutyPause = 50 * time.Millisecond
 	// dutyTimeout bounds one command of the leader's own.
 	dutyTimeout = 5 * time.Second
+	// handOverAttempts bounds how often one hand-over is tried; each attempt holds proposals back for up to three election timeouts.
+	handOverAttempts = 5
 )
 
 // runLeadership starts and stops the leader's duties as raft tells. It never blocks for long, since raft waits on a full channel.
@@ -322,11 +324,31 @@ func (n *Node) otherVoters() int {
 	return count
 }
 
-// handOver gives the leadership to a voter, or to the one that is furthest if to is empty, and waits until raft has done it or given up. It first
-// lets the entries in flight end and holds back new ones, so that a planned change leaves no outcome unknown: what waited goes to the next leader.
+// handOver gives the leadership to a voter, or to the one that is furthest if to is empty, and waits until raft has done it or given up. Raft allows
+// each attempt one election timeout, which a busy machine misses now and then, so there are up to handOverAttempts.
 func (n *Node) handOver(ctx context.Context, to string) error {
 	n.handing.Lock()
 	defer n.handing.Unlock()
+	for attempt := 1; ; attempt++ {
+		err := n.handOverOnce(ctx, to)
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != NotReady || attempt == handOverAttempts {
+			return err
+		}
+		n.logger.Info("handing over again", "attempt", attempt, "error", err)
+		// Proposals go on meanwhile, and raft ends the attempt a moment after it has told.
+		if !n.pause(ctx, retryPause) {
+			return err
+		}
+		if to == "" && n.raft.State() != raft.Leader {
+			return nil // It took effect late. Where a voter was named, raft says below that this is no leader, and the caller asks the next one.
+		}
+	}
+}
+
+// handOverOnce first lets the entries in flight end and holds back new ones, so that a planned change leaves no outcome unknown: what waited goes to
+// the next leader.
+func (n *Node) handOverOnce(ctx context.Context, to string) error {
 	if held := n.hold(ctx, n.cfg.Timing.Election); held > 0 {
 		defer func() {
 			for range held {

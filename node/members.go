@@ -115,7 +115,8 @@ func (n *Node) self() *quoratev1.Member {
 	return m
 }
 
-// TransferLeadership hands the leadership to a voter, or to the one that is furthest if to is empty, and returns the leader afterwards.
+// TransferLeadership hands the leadership to a voter, or to the one that is furthest if to is empty, and returns the leader afterwards. It tries several
+// times (handOverAttempts) before the error is of kind NotReady: nothing has changed then.
 func (n *Node) TransferLeadership(ctx context.Context, to string) (leader string, err error) {
 	return n.change(ctx, &peerv1.ChangeMembershipRequest{Change: &peerv1.ChangeMembershipRequest_TransferTo{TransferTo: to}})
 }
@@ -279,11 +280,16 @@ func (n *Node) transfer(ctx context.Context, to string) (string, error) {
 	if to == "" && n.otherVoters() == 0 {
 		return "", &Error{Op: "transfer leadership", Kind: NotVoter, Err: errors.New("there is no other voter")}
 	}
+	term := n.raft.CurrentTerm()
 	if err := n.handOver(ctx, to); err != nil {
 		return "", err
 	}
 	for {
 		changed := n.led.wait()
+		if n.raft.State() == raft.Leader && n.raft.CurrentTerm() > term {
+			// The other one got too few votes, and this member was elected again: the caller tries again.
+			return "", &Error{Op: "transfer leadership", Kind: NotLeader, Err: errors.New("it came back")}
+		}
 		if leader := n.Leader(); leader != "" && leader != n.cfg.ID {
 			return leader, nil
 		}
