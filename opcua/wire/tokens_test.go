@@ -50,7 +50,7 @@ func TestTokensAreRemembered(t *testing.T) {
 		t.Error("another token is taken for the first")
 	}
 	for _, never := range []*ua.NodeID{ua.NewTwoByteNodeID(0), ua.NewStringNodeID(1, "x"), ua.NewByteStringNodeID(0, bytes.Repeat([]byte{3}, 2*maxToken))} {
-		if decode(never) == decode(never) {
+		if once := decode(never); decode(never) == once {
 			t.Errorf("%v is remembered", never.Type())
 		}
 	}
