@@ -88,8 +88,10 @@ var arrows = []struct {
 	{"devgroup", []string{"proto"}, "it knows members by their public APIs and processes alone"},
 	{"bench", []string{"proto", "devgroup"}, "benchmarks know members by their public APIs only"},
 	{"bench/failover", []string{"proto", "devgroup", "opcua/failover"}, "it knows members by their public APIs only, and measures the failover client against them"},
-	{"bench/opcua", []string{"devgroup", "opcua/wire", "pki"}, "it knows members by what they say on the wire, which it codes with the same codec, as that is the cheapest"},
-	{"bench/siege", []string{"proto", "devgroup", "opcua/wire", "pki"}, "it knows members by what they say on the wire, and by their public APIs"},
+	{"bench/client", []string{"opcua/wire", "pki"}, "it knows servers by what they say on the wire, which it codes with the same codec, as that is the cheapest"},
+	{"bench/process", nil, "it knows processes as the kernel does"},
+	{"bench/opcua", []string{"devgroup", "bench/client", "bench/process", "opcua/wire"}, "it knows members by what they say on the wire"},
+	{"bench/siege", []string{"proto", "devgroup", "bench/client", "bench/process", "opcua/wire"}, "it knows members by what they say on the wire, and by their public APIs"},
 	{"cmd", []string{"proto", "fsm", "node", "redundancy", "opcua", "rpc", "telemetry", "pki"}, "the command wires everything together"},
 }
 

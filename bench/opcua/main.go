@@ -7,7 +7,7 @@
 // Quorate, with "ratio_". Processor time and memory are those of the server's process alone. Machines differ and are noisy:
 // compare what was measured in one run, and quote ratios.
 //
-// The load comes from a client of its own (client.go), which does no more for a message than it must, because load and server
+// The load comes from a client of its own (bench/client), which does no more for a message than it must, because load and server
 // share the machine. Each scenario is run on one server after the other, so that they share its moods too.
 package main
 
@@ -22,6 +22,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"quorate/bench/client"
 )
 
 // options is what the flags say.
@@ -80,7 +82,7 @@ func run(ctx context.Context, o options) (err error) {
 		defer func() { err = errors.Join(err, peer.stop()) }()
 	}
 	b := bench{options: o, subjects: subjects}
-	if b.identity, err = newIdentity(); err != nil {
+	if b.identity, err = client.NewIdentity(clientName); err != nil {
 		return err
 	}
 	scenarios := []struct {
@@ -104,19 +106,21 @@ func run(ctx context.Context, o options) (err error) {
 type bench struct {
 	options
 	subjects []*subject
-	identity *identity
+	identity *client.Identity
 }
 
 // securities are the ways to connect, by their names in the results.
 var securities = []string{"none", "encrypted"}
 
-func (b *bench) target(ctx context.Context, s *subject, security string) (t target, err error) {
-	t.endpoint = s.endpoint
+func (b *bench) target(ctx context.Context, s *subject, security string) (o client.Options, err error) {
+	o = optionsFor(s.endpoint)
 	if security == "encrypted" {
-		t.identity = b.identity
-		t.certificate, err = certificateOf(ctx, s.endpoint)
+		if o.Certificate, err = client.Certificate(ctx, o); err != nil {
+			return o, err
+		}
+		o.Identity = b.identity
 	}
-	return t, err
+	return o, nil
 }
 
 func (b *bench) reads(ctx context.Context) error {
@@ -146,7 +150,7 @@ func (b *bench) subscriptions(ctx context.Context) error {
 	c := comparison{}
 	for _, s := range b.subjects {
 		began := time.Now()
-		clients, err := connectAll(ctx, target{endpoint: s.endpoint}, b.sessions)
+		clients, err := connectAll(ctx, optionsFor(s.endpoint), b.sessions)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.endpoint, err)
 		}

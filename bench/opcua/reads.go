@@ -12,6 +12,7 @@ import (
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
+	"quorate/bench/client"
 	"quorate/opcua/wire"
 )
 
@@ -32,7 +33,7 @@ func (r reads) perCPUSecond() float64 { return r.count / r.cpu.Seconds() }
 func (r reads) cpuPer100k() float64 { return 1e5 * r.cpu.Seconds() / r.count }
 
 // measureReads lets n clients read one value a call, each as soon as it has the last answer. Any failure ends it.
-func measureReads(ctx context.Context, s *subject, t target, n int, warmup, duration time.Duration) (r reads, err error) {
+func measureReads(ctx context.Context, s *subject, t client.Options, n int, warmup, duration time.Duration) (r reads, err error) {
 	clients, err := connectAll(ctx, t, n)
 	if err != nil {
 		return r, err
@@ -44,15 +45,15 @@ func measureReads(ctx context.Context, s *subject, t target, n int, warmup, dura
 	for i, c := range clients {
 		readers.Go(func() {
 			if failures[i] = c.read(&stop, &counts[i].n); failures[i] == nil {
-				failures[i] = c.close()
+				failures[i] = c.end()
 			}
 		})
 	}
 	err = pause(ctx, warmup)
-	cpuBefore, cpuErr := s.cpu()
+	cpuBefore, cpuErr := s.process.CPU()
 	began, before := time.Now(), total(counts)
 	err = errors.Join(err, cpuErr, pause(ctx, duration))
-	cpuAfter, cpuErr := s.cpu()
+	cpuAfter, cpuErr := s.process.CPU()
 	r = reads{count: float64(total(counts) - before), elapsed: time.Since(began), cpu: cpuAfter - cpuBefore}
 	stop.Store(true)
 	readers.Wait()
@@ -78,9 +79,9 @@ func total(counts []paddedCount) (sum int64) {
 
 // read reads until it is told to stop. The request is encoded once; of each response the result is checked, and of the first
 // the value.
-func (c *client) read(stop *atomic.Bool, count *atomic.Int64) error {
+func (c *session) read(stop *atomic.Bool, count *atomic.Int64) error {
 	req, err := wire.AppendMessage(nil, &ua.ReadRequest{
-		RequestHeader:      c.header(),
+		RequestHeader:      c.Header(),
 		TimestampsToReturn: ua.TimestampsToReturnBoth,
 		NodesToRead:        []*ua.ReadValueID{{NodeID: ua.NewNumericNodeID(0, readNode), AttributeID: ua.AttributeIDValue}},
 	})
@@ -88,16 +89,16 @@ func (c *client) read(stop *atomic.Bool, count *atomic.Int64) error {
 		return err
 	}
 	for first := true; !stop.Load(); first = false {
-		if err := c.send(req); err != nil {
+		if err := c.Send(req); err != nil {
 			return err
 		}
-		body, err := c.receive()
+		body, err := c.Receive()
 		if err != nil {
 			return err
 		}
 		if first {
 			var resp ua.ReadResponse
-			if err := decode(body, &resp); err != nil {
+			if err := client.Decode(body, &resp); err != nil {
 				return err
 			}
 			if len(resp.Results) != 1 || resp.Results[0].Status != ua.StatusOK {
@@ -116,8 +117,8 @@ func (c *client) read(stop *atomic.Bool, count *atomic.Int64) error {
 const resultAt = 4 + 8 + 4
 
 func checkRead(body []byte) error {
-	if len(body) < resultAt+4 || typeOf(body) != id.ReadResponse_Encoding_DefaultBinary {
-		return fmt.Errorf("a read was answered with a message of type %d", typeOf(body))
+	if len(body) < resultAt+4 || client.TypeOf(body) != id.ReadResponse_Encoding_DefaultBinary {
+		return fmt.Errorf("a read was answered with a message of type %d", client.TypeOf(body))
 	}
 	if status := ua.StatusCode(binary.LittleEndian.Uint32(body[resultAt:])); status != ua.StatusOK {
 		return status

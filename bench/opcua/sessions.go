@@ -10,6 +10,7 @@ import (
 
 	"github.com/gopcua/opcua/ua"
 
+	"quorate/bench/client"
 	"quorate/opcua/wire"
 )
 
@@ -29,8 +30,8 @@ type notifications struct {
 }
 
 // connectAll connects n clients. If one fails, none is left.
-func connectAll(ctx context.Context, t target, n int) ([]*client, error) {
-	clients, failures := make([]*client, n), make([]error, n)
+func connectAll(ctx context.Context, t client.Options, n int) ([]*session, error) {
+	clients, failures := make([]*session, n), make([]error, n)
 	next := make(chan int)
 	var workers sync.WaitGroup
 	for range min(dialers, n) {
@@ -51,23 +52,23 @@ func connectAll(ctx context.Context, t target, n int) ([]*client, error) {
 	}
 	for _, c := range clients {
 		if c != nil {
-			c.nc.Close()
+			c.Close()
 		}
 	}
 	return nil, fmt.Errorf("%d of %d clients could not connect, the first: %w", len(failures), n, failures[0])
 }
 
 // closeAll closes clients that nobody else uses.
-func closeAll(clients []*client) error {
+func closeAll(clients []*session) error {
 	var errs []error
 	for _, c := range clients {
-		errs = append(errs, c.close())
+		errs = append(errs, c.end())
 	}
 	return errors.Join(errs...)
 }
 
 // measureConnect says how long n sessions take to connect, from the first connection to the last session.
-func measureConnect(ctx context.Context, t target, n int) (time.Duration, error) {
+func measureConnect(ctx context.Context, t client.Options, n int) (time.Duration, error) {
 	began := time.Now()
 	clients, err := connectAll(ctx, t, n)
 	if err != nil {
@@ -79,7 +80,7 @@ func measureConnect(ctx context.Context, t target, n int) (time.Duration, error)
 
 // measureNotifications gives each client a subscription with one item, whose value is another at each sample, and looks at what
 // comes.
-func measureNotifications(ctx context.Context, s *subject, clients []*client, warmup, duration time.Duration) (r notifications, err error) {
+func measureNotifications(ctx context.Context, s *subject, clients []*session, warmup, duration time.Duration) (r notifications, err error) {
 	for _, c := range clients {
 		if err := c.subscribe(s.clock); err != nil {
 			return r, fmt.Errorf("subscribe: %w", err)
@@ -93,17 +94,17 @@ func measureNotifications(ctx context.Context, s *subject, clients []*client, wa
 	for i, c := range clients {
 		followers.Go(func() {
 			if failures[i] = c.follow(&took[i], from, until); failures[i] == nil {
-				failures[i] = c.close()
+				failures[i] = c.end()
 			}
 		})
 	}
 	err = pause(ctx, time.Until(from))
-	before, cpuErr := s.cpu()
+	before, cpuErr := s.process.CPU()
 	began := time.Now()
 	err = errors.Join(err, cpuErr, pause(ctx, time.Until(until)))
-	after, cpuErr := s.cpu()
+	after, cpuErr := s.process.CPU()
 	r.cpu = 100 * float64(after-before) / float64(time.Since(began))
-	rss, rssErr := s.rss()
+	rss, rssErr := s.process.RSS()
 	r.rss = rss
 	followers.Wait()
 	for _, a := range took {
@@ -116,10 +117,10 @@ func measureNotifications(ctx context.Context, s *subject, clients []*client, wa
 }
 
 // subscribe makes the subscription and its item, both at publishingEvery, and parks Publish requests.
-func (c *client) subscribe(clock *ua.NodeID) error {
+func (c *session) subscribe(clock *ua.NodeID) error {
 	var sub ua.CreateSubscriptionResponse
-	if err := c.call(&ua.CreateSubscriptionRequest{
-		RequestHeader:               c.header(),
+	if err := c.Call(&ua.CreateSubscriptionRequest{
+		RequestHeader:               c.Header(),
 		RequestedPublishingInterval: float64(publishingEvery.Milliseconds()),
 		RequestedLifetimeCount:      3000,
 		RequestedMaxKeepAliveCount:  100,
@@ -128,8 +129,8 @@ func (c *client) subscribe(clock *ua.NodeID) error {
 		return err
 	}
 	var items ua.CreateMonitoredItemsResponse
-	if err := c.call(&ua.CreateMonitoredItemsRequest{
-		RequestHeader:      c.header(),
+	if err := c.Call(&ua.CreateMonitoredItemsRequest{
+		RequestHeader:      c.Header(),
 		SubscriptionID:     sub.SubscriptionID,
 		TimestampsToReturn: ua.TimestampsToReturnBoth,
 		ItemsToCreate: []*ua.MonitoredItemCreateRequest{{
@@ -157,12 +158,12 @@ func (c *client) subscribe(clock *ua.NodeID) error {
 	return nil
 }
 
-func (c *client) publish(acknowledge []*ua.SubscriptionAcknowledgement) error {
-	body, err := wire.AppendMessage(nil, &ua.PublishRequest{RequestHeader: c.header(), SubscriptionAcknowledgements: acknowledge})
+func (c *session) publish(acknowledge []*ua.SubscriptionAcknowledgement) error {
+	body, err := wire.AppendMessage(nil, &ua.PublishRequest{RequestHeader: c.Header(), SubscriptionAcknowledgements: acknowledge})
 	if err != nil {
 		return err
 	}
-	return c.send(body)
+	return c.Send(body)
 }
 
 // arrivals are the notifications of one client.
@@ -172,9 +173,9 @@ type arrivals struct {
 }
 
 // follow takes notifications until a time, and notes those from another on.
-func (c *client) follow(a *arrivals, from, until time.Time) error {
+func (c *session) follow(a *arrivals, from, until time.Time) error {
 	for {
-		body, err := c.receive()
+		body, err := c.Receive()
 		if err != nil {
 			return err
 		}
@@ -183,7 +184,7 @@ func (c *client) follow(a *arrivals, from, until time.Time) error {
 			return nil
 		}
 		var resp ua.PublishResponse
-		if err := decode(body, &resp); err != nil {
+		if err := client.Decode(body, &resp); err != nil {
 			return err
 		}
 		sampled, err := sampledAt(&resp)

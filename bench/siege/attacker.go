@@ -8,16 +8,15 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
-	"os/exec"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/gopcua/opcua/ua"
 
+	"quorate/bench/client"
+	"quorate/bench/process"
 	"quorate/opcua/wire"
 )
 
@@ -40,7 +39,7 @@ type order struct {
 	Endpoint string
 	// Server is the certificate of the server; Trusted and Stranger are applications that it trusts and doesn't.
 	Server            []byte
-	Trusted, Stranger identity
+	Trusted, Stranger *client.Identity
 	// Burn is how much processor time a control run takes, in cores.
 	Burn float64
 }
@@ -60,35 +59,24 @@ type attacker struct {
 
 // attackerProcess is an attacker in a process of its own, of low priority.
 type attackerProcess struct {
-	cmd   *exec.Cmd
-	in    io.Closer
+	child *process.Child
 	out   *json.Decoder
 	began time.Time
 }
 
 // startAttacker starts one, which attacks until it is stopped.
 func startAttacker(o order) (*attackerProcess, error) {
-	program, err := os.Executable()
+	cmd, err := process.Self(attackerFlag)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(program, attackerFlag)
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	in, err := cmd.StdinPipe()
+	child, err := process.Start(cmd)
 	if err != nil {
 		return nil, err
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	p := &attackerProcess{cmd: cmd, in: in, out: json.NewDecoder(out), began: time.Now()}
-	if err := json.NewEncoder(in).Encode(o); err != nil {
-		return nil, errors.Join(err, cmd.Process.Kill(), cmd.Wait())
+	p := &attackerProcess{child: child, out: json.NewDecoder(child.Out), began: time.Now()}
+	if err := json.NewEncoder(child.In).Encode(o); err != nil {
+		return nil, errors.Join(err, child.Kill())
 	}
 	return p, nil
 }
@@ -96,14 +84,14 @@ func startAttacker(o order) (*attackerProcess, error) {
 // stop ends the attack, and says what it did and how many cores it took.
 func (p *attackerProcess) stop() (r report, cores float64, err error) {
 	took := time.Since(p.began)
-	if err := p.in.Close(); err != nil {
-		return r, 0, errors.Join(err, p.cmd.Process.Kill(), p.cmd.Wait())
+	if err := p.child.In.Close(); err != nil {
+		return r, 0, errors.Join(err, p.child.Kill())
 	}
 	// An attacker that hangs must not hang the siege.
-	late := time.AfterFunc(2*answerLimit, func() { _ = p.cmd.Process.Kill() })
+	late := time.AfterFunc(2*answerLimit, func() { _ = p.child.Process.Kill() })
 	defer late.Stop()
-	err = errors.Join(p.out.Decode(&r), p.cmd.Wait())
-	state := p.cmd.ProcessState
+	err = errors.Join(p.out.Decode(&r), p.child.Wait())
+	state := p.child.ProcessState
 	return r, float64(state.UserTime()+state.SystemTime()) / float64(took), err
 }
 
@@ -185,10 +173,10 @@ func anyAddress() string {
 
 // closing ends a connection with the attack, which wakes whoever waits for it.
 func closing(ctx context.Context, c *conn) (stop func()) {
-	end := context.AfterFunc(ctx, func() { c.nc.Close() })
+	end := context.AfterFunc(ctx, func() { c.Close() })
 	return func() {
 		end()
-		c.nc.Close()
+		c.Close()
 	}
 }
 
@@ -234,27 +222,31 @@ func flood(requests func(c *conn) ([]ua.Request, error)) func(context.Context, *
 }
 
 func (c *conn) floodBodies(a *attacker, bodies [][]byte) error {
-	if err := c.nc.SetDeadline(time.Time{}); err != nil {
+	if err := c.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_, _ = io.Copy(io.Discard, c.nc)
+		_, _ = io.Copy(io.Discard, c)
 	}()
 	defer func() {
-		c.nc.Close()
+		c.Close()
 		<-ended
 	}()
+	var out []byte
 	for i := 0; ; {
-		c.out = c.out[:0]
+		out = out[:0]
 		n := int64(0)
-		for len(c.out) < batchBytes {
-			c.out = c.append(c.out, "MSGF", bodies[i%len(bodies)])
+		for len(out) < batchBytes {
+			var err error
+			if out, err = c.Append(out, "MSGF", bodies[i%len(bodies)]); err != nil {
+				return err
+			}
 			i++
 			n++
 		}
-		if err := c.write(c.out); err != nil {
+		if err := c.write(out); err != nil {
 			return err
 		}
 		a.rounds.Add(n)

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"time"
 
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
+	"quorate/bench/client"
 	"quorate/opcua/wire"
 )
 
@@ -79,7 +79,7 @@ func idle(ctx context.Context, a *attacker) error {
 	}
 	defer closing(ctx, c)()
 	a.rounds.Add(1)
-	_, err = io.Copy(io.Discard, c.nc)
+	_, err = io.Copy(io.Discard, c)
 	return err
 }
 
@@ -89,7 +89,7 @@ func reset(ctx context.Context, a *attacker) error {
 		return err
 	}
 	a.rounds.Add(1)
-	return errors.Join(c.nc.(*net.TCPConn).SetLinger(0), c.nc.Close())
+	return errors.Join(c.SetLinger(0), c.Close())
 }
 
 // garbage sends bytes that mean nothing, to a new connection or behind a channel's opening.
@@ -122,24 +122,27 @@ func reverseHello(ctx context.Context, a *attacker) error {
 		return err
 	}
 	defer closing(ctx, c)()
-	err = c.write(frame("RHEF", field([]byte("urn:siege")), field([]byte(a.Endpoint))))
+	err = c.write(client.Frame("RHEF", client.Field([]byte("urn:siege")), client.Field([]byte(a.Endpoint))))
 	a.rounds.Add(1)
 	return err
 }
 
 // unfinishedChunks begins requests of the largest size and finishes none.
 func unfinishedChunks(_ context.Context, a *attacker, c *conn) error {
-	part := make([]byte, maxChunk-headerLength-4-sequenceLength)
+	part := make([]byte, client.MaxChunk-client.HeaderLength-4-client.SequenceLength)
 	for range 31 {
-		b := c.append(nil, "MSGC", part)
+		b, err := c.Append(nil, "MSGC", part)
+		if err != nil {
+			return err
+		}
 		// All chunks belong to one request.
-		copy(b[headerLength+4+4:], words(1))
+		copy(b[client.HeaderLength+4+4:], client.Words(1))
 		if err := c.write(b); err != nil {
 			return err
 		}
 		a.rounds.Add(1)
 	}
-	_, err := io.Copy(io.Discard, c.nc)
+	_, err := io.Copy(io.Discard, c)
 	return err
 }
 
@@ -175,7 +178,7 @@ func nestedVariants() []byte {
 func bombs() (list [][]byte) {
 	for _, n := range []uint32{0x7fffffff, 0xfffffffe, 0x80000000, 1 << 24} {
 		for _, kind := range []byte{12, 15, 22, 24} { // String, ByteString, ExtensionObject, Variant
-			list = append(list, writeOf(append([]byte{kind | 0x80}, words(n, 0)...)), writeOf(append([]byte{kind}, words(n, 0)...)))
+			list = append(list, writeOf(append([]byte{kind | 0x80}, client.Words(n, 0)...)), writeOf(append([]byte{kind}, client.Words(n, 0)...)))
 		}
 	}
 	// The largest array that has nothing in it: two bytes for each node.
@@ -198,33 +201,33 @@ func value(node uint32) *ua.ReadValueID {
 
 func withoutSession(c *conn) ([]ua.Request, error) {
 	return []ua.Request{
-		&ua.ReadRequest{RequestHeader: c.header(), NodesToRead: []*ua.ReadValueID{value(id.Server_ServiceLevel)}},
-		&ua.CreateSubscriptionRequest{RequestHeader: c.header()},
-		&ua.CreateMonitoredItemsRequest{RequestHeader: c.header(), SubscriptionID: 1},
-		&ua.PublishRequest{RequestHeader: c.header()},
-		&ua.BrowseRequest{RequestHeader: c.header()},
-		&ua.CallRequest{RequestHeader: c.header()},
-		&ua.WriteRequest{RequestHeader: c.header()},
-		&ua.DeleteSubscriptionsRequest{RequestHeader: c.header(), SubscriptionIDs: []uint32{1}},
+		&ua.ReadRequest{RequestHeader: c.Header(), NodesToRead: []*ua.ReadValueID{value(id.Server_ServiceLevel)}},
+		&ua.CreateSubscriptionRequest{RequestHeader: c.Header()},
+		&ua.CreateMonitoredItemsRequest{RequestHeader: c.Header(), SubscriptionID: 1},
+		&ua.PublishRequest{RequestHeader: c.Header()},
+		&ua.BrowseRequest{RequestHeader: c.Header()},
+		&ua.CallRequest{RequestHeader: c.Header()},
+		&ua.WriteRequest{RequestHeader: c.Header()},
+		&ua.DeleteSubscriptionsRequest{RequestHeader: c.Header(), SubscriptionIDs: []uint32{1}},
 	}, nil
 }
 
 func discovery(c *conn) ([]ua.Request, error) {
 	return []ua.Request{
-		&ua.GetEndpointsRequest{RequestHeader: c.header(), EndpointURL: c.endpoint},
-		&ua.FindServersRequest{RequestHeader: c.header(), EndpointURL: c.endpoint},
+		&ua.GetEndpointsRequest{RequestHeader: c.Header(), EndpointURL: c.Endpoint},
+		&ua.FindServersRequest{RequestHeader: c.Header(), EndpointURL: c.Endpoint},
 	}, nil
 }
 
 func sessionsNeverActivated(c *conn) ([]ua.Request, error) {
 	return []ua.Request{&ua.CreateSessionRequest{
-		RequestHeader: c.header(), ClientDescription: &ua.ApplicationDescription{ApplicationURI: clientURI}, EndpointURL: c.endpoint,
+		RequestHeader: c.Header(), ClientDescription: &ua.ApplicationDescription{ApplicationURI: client.ApplicationURI(clientName)}, EndpointURL: c.Endpoint,
 	}}, nil
 }
 
 func renewals(_ context.Context, a *attacker, c *conn) error {
 	for {
-		if err := errors.Join(c.patience(), c.openChannel(ua.SecurityTokenRequestTypeRenew)); err != nil {
+		if err := errors.Join(c.patience(), c.OpenChannel(ua.SecurityTokenRequestTypeRenew)); err != nil {
 			return err
 		}
 		a.rounds.Add(1)
@@ -251,11 +254,11 @@ func slowReader(_ context.Context, a *attacker, c *conn) error {
 	if err != nil {
 		return err
 	}
-	if err := c.nc.SetDeadline(time.Time{}); err != nil {
+	if err := c.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
 	for {
-		if err := c.send(body); err != nil {
+		if err := c.Send(body); err != nil {
 			return err
 		}
 		a.rounds.Add(1)
@@ -266,7 +269,7 @@ func slowReader(_ context.Context, a *attacker, c *conn) error {
 func (c *conn) subscribe(items int) (uint32, error) {
 	var sub ua.CreateSubscriptionResponse
 	if err := c.call(&ua.CreateSubscriptionRequest{
-		RequestHeader: c.header(), RequestedLifetimeCount: 10_000, RequestedMaxKeepAliveCount: 1, PublishingEnabled: true,
+		RequestHeader: c.Header(), RequestedLifetimeCount: 10_000, RequestedMaxKeepAliveCount: 1, PublishingEnabled: true,
 	}, &sub); err != nil {
 		return 0, err
 	}
@@ -277,7 +280,7 @@ func (c *conn) subscribe(items int) (uint32, error) {
 }
 
 func createItems(c *conn, subscription uint32, n int) *ua.CreateMonitoredItemsRequest {
-	r := &ua.CreateMonitoredItemsRequest{RequestHeader: c.header(), SubscriptionID: subscription, TimestampsToReturn: ua.TimestampsToReturnBoth}
+	r := &ua.CreateMonitoredItemsRequest{RequestHeader: c.Header(), SubscriptionID: subscription, TimestampsToReturn: ua.TimestampsToReturnBoth}
 	for range n {
 		r.ItemsToCreate = append(r.ItemsToCreate, &ua.MonitoredItemCreateRequest{
 			ItemToMonitor: value(id.Server_ServerStatus_CurrentTime), MonitoringMode: ua.MonitoringModeReporting,
@@ -294,11 +297,11 @@ func stalledSubscriber(ctx context.Context, a *attacker, c *conn) error {
 	}
 	a.rounds.Add(1)
 	for range 20 {
-		body, err := wire.AppendMessage(nil, &ua.PublishRequest{RequestHeader: c.header()})
+		body, err := wire.AppendMessage(nil, &ua.PublishRequest{RequestHeader: c.Header()})
 		if err != nil {
 			return err
 		}
-		if err := c.send(body); err != nil {
+		if err := c.Send(body); err != nil {
 			return err
 		}
 	}
@@ -312,7 +315,7 @@ func subscriptionStorm(_ context.Context, a *attacker, c *conn) error {
 		if err != nil {
 			return err
 		}
-		if err := c.call(&ua.DeleteSubscriptionsRequest{RequestHeader: c.header(), SubscriptionIDs: []uint32{subscription}},
+		if err := c.call(&ua.DeleteSubscriptionsRequest{RequestHeader: c.Header(), SubscriptionIDs: []uint32{subscription}},
 			new(ua.DeleteSubscriptionsResponse)); err != nil {
 			return err
 		}
@@ -330,7 +333,7 @@ func itemStorm(_ context.Context, a *attacker, c *conn) error {
 		if err := c.call(createItems(c, subscription, 900), &made); err != nil {
 			return err
 		}
-		remove := &ua.DeleteMonitoredItemsRequest{RequestHeader: c.header(), SubscriptionID: subscription}
+		remove := &ua.DeleteMonitoredItemsRequest{RequestHeader: c.Header(), SubscriptionID: subscription}
 		for _, r := range made.Results {
 			remove.MonitoredItemIDs = append(remove.MonitoredItemIDs, r.MonitoredItemID)
 		}
@@ -347,17 +350,17 @@ func unknownIDs(c *conn) ([]ua.Request, error) {
 		ids[i] = rand.Uint32()
 	}
 	return []ua.Request{
-		&ua.DeleteMonitoredItemsRequest{RequestHeader: c.header(), SubscriptionID: 1, MonitoredItemIDs: ids},
-		&ua.DeleteSubscriptionsRequest{RequestHeader: c.header(), SubscriptionIDs: ids},
-		&ua.SetPublishingModeRequest{RequestHeader: c.header(), SubscriptionIDs: ids},
-		&ua.TransferSubscriptionsRequest{RequestHeader: c.header(), SubscriptionIDs: ids},
-		&ua.RepublishRequest{RequestHeader: c.header(), SubscriptionID: 1, RetransmitSequenceNumber: 1},
-		&ua.BrowseNextRequest{RequestHeader: c.header(), ContinuationPoints: [][]byte{{1, 2, 3, 4, 5, 6, 7, 8}}},
+		&ua.DeleteMonitoredItemsRequest{RequestHeader: c.Header(), SubscriptionID: 1, MonitoredItemIDs: ids},
+		&ua.DeleteSubscriptionsRequest{RequestHeader: c.Header(), SubscriptionIDs: ids},
+		&ua.SetPublishingModeRequest{RequestHeader: c.Header(), SubscriptionIDs: ids},
+		&ua.TransferSubscriptionsRequest{RequestHeader: c.Header(), SubscriptionIDs: ids},
+		&ua.RepublishRequest{RequestHeader: c.Header(), SubscriptionID: 1, RetransmitSequenceNumber: 1},
+		&ua.BrowseNextRequest{RequestHeader: c.Header(), ContinuationPoints: [][]byte{{1, 2, 3, 4, 5, 6, 7, 8}}},
 	}, nil
 }
 
 func writes(c *conn) ([]ua.Request, error) {
-	r := &ua.WriteRequest{RequestHeader: c.header()}
+	r := &ua.WriteRequest{RequestHeader: c.Header()}
 	for range 1000 {
 		r.NodesToWrite = append(r.NodesToWrite, &ua.WriteValue{
 			NodeID: ua.NewNumericNodeID(0, id.Server_ServiceLevel), AttributeID: ua.AttributeIDValue,
@@ -375,11 +378,11 @@ func publishRequests(c *conn) ([]ua.Request, error) {
 	for i := range acknowledged {
 		acknowledged[i] = &ua.SubscriptionAcknowledgement{SubscriptionID: rand.Uint32(), SequenceNumber: 1}
 	}
-	return []ua.Request{&ua.PublishRequest{RequestHeader: c.header(), SubscriptionAcknowledgements: acknowledged}}, nil
+	return []ua.Request{&ua.PublishRequest{RequestHeader: c.Header(), SubscriptionAcknowledgements: acknowledged}}, nil
 }
 
 func singleReads(c *conn) ([]ua.Request, error) {
-	return []ua.Request{&ua.ReadRequest{RequestHeader: c.header(), TimestampsToReturn: ua.TimestampsToReturnBoth,
+	return []ua.Request{&ua.ReadRequest{RequestHeader: c.Header(), TimestampsToReturn: ua.TimestampsToReturnBoth,
 		NodesToRead: []*ua.ReadValueID{value(id.Server_ServiceLevel)}}}, nil
 }
 
@@ -389,7 +392,7 @@ func bigReads(n int) func(c *conn) ([]ua.Request, error) {
 		value(id.Server_ServerCapabilities_ServerProfileArray), value(id.Server_ServerStatus), value(id.Server_NamespaceArray),
 	}
 	return func(c *conn) ([]ua.Request, error) {
-		r := &ua.ReadRequest{RequestHeader: c.header(), TimestampsToReturn: ua.TimestampsToReturnBoth}
+		r := &ua.ReadRequest{RequestHeader: c.Header(), TimestampsToReturn: ua.TimestampsToReturnBoth}
 		for i := range n {
 			r.NodesToRead = append(r.NodesToRead, nodes[i%len(nodes)])
 		}
@@ -403,7 +406,7 @@ func browse(n int) func(c *conn) ([]ua.Request, error) {
 	return func(c *conn) ([]ua.Request, error) {
 		var list []ua.Request
 		for _, class := range []ua.NodeClass{0, ua.NodeClassView} {
-			r := &ua.BrowseRequest{RequestHeader: c.header()}
+			r := &ua.BrowseRequest{RequestHeader: c.Header()}
 			for range n {
 				r.NodesToBrowse = append(r.NodesToBrowse, &ua.BrowseDescription{
 					NodeID: ua.NewNumericNodeID(0, id.ModellingRule_Mandatory), BrowseDirection: ua.BrowseDirectionBoth,
@@ -419,7 +422,7 @@ func browse(n int) func(c *conn) ([]ua.Request, error) {
 
 // browsePaths follows paths through the node with most references, which lead to nothing.
 func browsePaths(c *conn) ([]ua.Request, error) {
-	r := &ua.TranslateBrowsePathsToNodeIDsRequest{RequestHeader: c.header()}
+	r := &ua.TranslateBrowsePathsToNodeIDsRequest{RequestHeader: c.Header()}
 	for range 1000 {
 		r.BrowsePaths = append(r.BrowsePaths, &ua.BrowsePath{
 			StartingNode: ua.NewNumericNodeID(0, id.ModellingRule_Mandatory),
@@ -439,7 +442,7 @@ func methodCalls(ctx context.Context, a *attacker, c *conn) error {
 		return err
 	}
 	return flood(func(c *conn) ([]ua.Request, error) {
-		r := &ua.CallRequest{RequestHeader: c.header()}
+		r := &ua.CallRequest{RequestHeader: c.Header()}
 		for i := range 100 {
 			method := uint32(id.Server_GetMonitoredItems)
 			if i%2 == 0 {
@@ -481,7 +484,7 @@ func eventFilters(_ context.Context, a *attacker, c *conn) error {
 		}
 		filter.WhereClause.Elements = append(filter.WhereClause.Elements, e)
 	}
-	r := &ua.CreateMonitoredItemsRequest{RequestHeader: c.header(), SubscriptionID: subscription}
+	r := &ua.CreateMonitoredItemsRequest{RequestHeader: c.Header(), SubscriptionID: subscription}
 	for range 4 {
 		r.ItemsToCreate = append(r.ItemsToCreate, &ua.MonitoredItemCreateRequest{
 			ItemToMonitor:       &ua.ReadValueID{NodeID: serverNode, AttributeID: ua.AttributeIDEventNotifier},
@@ -494,7 +497,7 @@ func eventFilters(_ context.Context, a *attacker, c *conn) error {
 		if err := c.call(r, &made); err != nil {
 			return err
 		}
-		remove := &ua.DeleteMonitoredItemsRequest{RequestHeader: c.header(), SubscriptionID: subscription}
+		remove := &ua.DeleteMonitoredItemsRequest{RequestHeader: c.Header(), SubscriptionID: subscription}
 		for _, result := range made.Results {
 			if result.StatusCode != ua.StatusOK {
 				return fmt.Errorf("an item for events: %w", result.StatusCode)

@@ -1,17 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
-)
 
-// tick is the unit of processor time in /proc, which is the same on all machines (man 5 proc, USER_HZ).
-const tick = time.Second / 100
+	"quorate/bench/process"
+)
 
 // prioritise gives this process priority, or takes it, against others of its session, and the session against others where the kernel
 // schedules sessions (man 7 sched, autogroup). restore undoes the latter.
@@ -55,56 +54,32 @@ func renice(nice int) error {
 	return errors.Join(errs...)
 }
 
-// process is a member as the kernel sees it.
-type process struct{ pid int }
-
 // use is what a process has in use.
 type use struct {
 	rss     float64 // MB
 	files   int     // open files: its connections, and some that it always has
 	threads int
-	cpu     time.Duration // since it started
 }
 
-func (p process) use() (u use, err error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
-	if err != nil {
-		return u, err
-	}
-	kib, rssErr := number(string(status), "VmRSS:")
-	u.rss = float64(kib) * 1024 / 1e6
-	var threadsErr error
-	u.threads, threadsErr = number(string(status), "Threads:")
-	files, filesErr := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.pid))
-	u.files = len(files)
-	var cpuErr error
-	u.cpu, cpuErr = p.cpu()
-	return u, errors.Join(rssErr, threadsErr, filesErr, cpuErr)
+func useOf(p process.ID) (u use, err error) {
+	var rssErr, threadsErr, filesErr error
+	u.rss, rssErr = p.RSS()
+	u.threads, threadsErr = p.Threads()
+	u.files, filesErr = p.Files()
+	return u, errors.Join(rssErr, threadsErr, filesErr)
 }
 
-func number(status, name string) (int, error) {
-	_, rest, _ := strings.Cut(status, name)
-	fields := strings.Fields(rest)
-	if len(fields) == 0 {
-		return 0, fmt.Errorf("the process has no %s", name)
+// peak is the most that a process has in use until ctx ends.
+func peak(ctx context.Context, p process.ID) (most use) {
+	for tick := time.NewTicker(settlePoll); ; {
+		if u, err := useOf(p); err == nil {
+			most.rss, most.files, most.threads = max(most.rss, u.rss), max(most.files, u.files), max(most.threads, u.threads)
+		}
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return most
+		case <-tick.C:
+		}
 	}
-	return strconv.Atoi(fields[0])
-}
-
-// cpu is the processor time of the process, in user and kernel mode.
-func (p process) cpu() (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.pid))
-	if err != nil {
-		return 0, err
-	}
-	// The name of the command, in parentheses, may have spaces. Behind it come the state and so on; utime and stime are the
-	// 14th and 15th of all fields (man 5 proc).
-	_, rest, _ := strings.Cut(string(b), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat has no processor times", p.pid)
-	}
-	user, userErr := strconv.ParseInt(fields[11], 10, 64)
-	system, systemErr := strconv.ParseInt(fields[12], 10, 64)
-	return time.Duration(user+system) * tick, errors.Join(userErr, systemErr)
 }

@@ -5,81 +5,19 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/big"
-	"net"
-	"os"
 	"sync"
-	"time"
 
 	"github.com/gopcua/opcua/ua"
 	"github.com/gopcua/opcua/uapolicy"
 
-	"quorate/opcua/wire"
-	"quorate/pki"
+	"quorate/bench/client"
 )
 
-const (
-	clientURI   = "urn:quorate:siege"
-	nonceLength = 32
-	// manyStrangers is how many different certificates one attacker shows.
-	manyStrangers = 400
-)
-
-// identity is an application certificate with its key.
-type identity struct {
-	Certificate []byte // DER
-	Key         *rsa.PrivateKey
-}
-
-func newIdentity() (i identity, err error) {
-	dir, err := os.MkdirTemp("", "siege-")
-	if err != nil {
-		return i, err
-	}
-	i.Certificate, i.Key, err = pki.EnsureApplicationCertificate(dir, clientURI, []string{"localhost"}, time.Now())
-	return i, errors.Join(err, os.RemoveAll(dir))
-}
-
-// openMessage is an OpenSecureChannel message of somebody to a server (Part 6 §6.7.2): Basic256Sha256 and SignAndEncrypt.
-func openMessage(who identity, server []byte) ([]byte, error) {
-	const policy = ua.SecurityPolicyURIBasic256Sha256
-	serverKey, err := uapolicy.PublicKey(server)
-	if err != nil {
-		return nil, err
-	}
-	alg, err := uapolicy.Asymmetric(policy, who.Key, serverKey)
-	if err != nil {
-		return nil, err
-	}
-	nonce := make([]byte, nonceLength)
-	rand.Read(nonce)
-	body, err := wire.AppendMessage(nil, &ua.OpenSecureChannelRequest{
-		RequestHeader: new(ua.RequestHeader), SecurityMode: ua.MessageSecurityModeSignAndEncrypt, ClientNonce: nonce,
-		RequestedLifetime: uint32(channelLifetime.Milliseconds()),
-	})
-	if err != nil {
-		return nil, err
-	}
-	b := frame("OPNF", words(0), field([]byte(policy)), field(who.Certificate), field(uapolicy.Thumbprint(server)))
-	clear := len(b)
-	b = append(append(b, words(1, 1)...), body...)
-	block := alg.PlaintextBlockSize()
-	padding := (block - (len(b)-clear+1+alg.SignatureLength())%block) % block
-	for range padding + 1 {
-		b = append(b, byte(padding))
-	}
-	blocks := (len(b) - clear + alg.SignatureLength()) / block
-	binary.LittleEndian.PutUint32(b[4:], uint32(clear+blocks*alg.BlockSize()))
-	signature, err := alg.Signature(b)
-	if err != nil {
-		return nil, err
-	}
-	encrypted, err := alg.Encrypt(append(b, signature...)[clear:])
-	return append(b[:clear], encrypted...), err
-}
+// manyStrangers is how many different certificates one attacker shows.
+const manyStrangers = 400
 
 // An OpenSecureChannel message may be sent again and again on new connections: the attacker pays for its cryptography once, and
 // the server each time.
@@ -108,19 +46,19 @@ func (a *attacker) sendOPN(ctx context.Context, message []byte) error {
 		return err
 	}
 	defer closing(ctx, c)()
-	if err := errors.Join(c.patience(), c.hello(), c.write(message)); err != nil {
+	if err := errors.Join(c.patience(), c.Hello(), c.write(message)); err != nil {
 		return err
 	}
-	_, err = c.in.Peek(8)
-	_ = c.nc.(*net.TCPConn).SetLinger(0) // Or the ports run out.
+	_, err = c.In.Peek(8)
+	_ = c.SetLinger(0) // Or the ports run out.
 	if err == nil {
 		a.rounds.Add(1)
 	}
 	return err
 }
 
-func trustedOPN(a *attacker) ([]byte, error)   { return openMessage(a.Trusted, a.Server) }
-func strangersOPN(a *attacker) ([]byte, error) { return openMessage(a.Stranger, a.Server) }
+func trustedOPN(a *attacker) ([]byte, error)   { return client.OpenMessage(a.Trusted, a.Server) }
+func strangersOPN(a *attacker) ([]byte, error) { return client.OpenMessage(a.Stranger, a.Server) }
 
 // invalidOPN is of a trusted application, as anybody may say who has seen its certificate.
 func invalidOPN(a *attacker) ([]byte, error) {
@@ -128,7 +66,7 @@ func invalidOPN(a *attacker) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openMessage(identity{a.Trusted.Certificate, key}, a.Server)
+	return client.OpenMessage(&client.Identity{Certificate: a.Trusted.Certificate, Key: key}, a.Server)
 }
 
 // strangers are messages with a different certificate each.
@@ -143,12 +81,12 @@ func manyCertificates(ctx context.Context, a *attacker) error {
 		template, err := x509.ParseCertificate(a.Stranger.Certificate)
 		for i := 0; err == nil && i < manyStrangers; i++ {
 			template.SerialNumber = big.NewInt(int64(i + 1))
-			who := identity{Key: a.Stranger.Key}
+			who := &client.Identity{Key: a.Stranger.Key}
 			if who.Certificate, err = x509.CreateCertificate(rand.Reader, template, template, who.Key.Public(), who.Key); err != nil {
 				break
 			}
 			var m []byte
-			m, err = openMessage(who, a.Server)
+			m, err = client.OpenMessage(who, a.Server)
 			strangers.messages = append(strangers.messages, m)
 		}
 		strangers.err = err
@@ -167,7 +105,7 @@ func manyCertificates(ctx context.Context, a *attacker) error {
 // downgrade asks for channels with less security than there is, or with none that anybody knows.
 func downgrade(ctx context.Context, a *attacker) error {
 	for _, policy := range []string{ua.SecurityPolicyURIBasic128Rsa15, ua.SecurityPolicyURIBasic256, ua.SecurityPolicyURIPrefix + "Nothing"} {
-		if err := a.sendOPN(ctx, frame("OPNF", words(0), field([]byte(policy)), field(a.Trusted.Certificate), field(uapolicy.Thumbprint(a.Server)),
+		if err := a.sendOPN(ctx, client.Frame("OPNF", client.Words(0), client.Field([]byte(policy)), client.Field(a.Trusted.Certificate), client.Field(uapolicy.Thumbprint(a.Server)),
 			make([]byte, 512))); err != nil {
 			return err
 		}
@@ -219,13 +157,13 @@ func wrongPasswords(ctx context.Context, a *attacker) error {
 	for ctx.Err() == nil {
 		var name [8]byte
 		rand.Read(name[:])
-		secret := append(words(uint32(len(name)+len(nonce))), name[:]...)
+		secret := append(client.Words(uint32(len(name)+len(nonce))), name[:]...)
 		encrypted, err := alg.Encrypt(append(secret, nonce...))
 		if err != nil {
 			return err
 		}
 		err = c.call(&ua.ActivateSessionRequest{
-			RequestHeader: c.header(), ClientSignature: &ua.SignatureData{},
+			RequestHeader: c.Header(), ClientSignature: &ua.SignatureData{},
 			UserIdentityToken: ua.NewExtensionObject(&ua.UserNameIdentityToken{
 				PolicyID: "username-basic256sha256", UserName: fmt.Sprintf("%x", name), Password: encrypted,
 				EncryptionAlgorithm: alg.EncryptionURI(),

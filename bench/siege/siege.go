@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"quorate/bench/client"
+	"quorate/bench/process"
 	"quorate/devgroup"
 )
 
@@ -23,7 +25,7 @@ const (
 // siege is a group under attack.
 type siege struct {
 	group             *devgroup.Group
-	trusted, stranger identity
+	trusted, stranger *client.Identity
 	watch             *raftWatch
 	reference         *reference
 	victims           []*victim // one for each member
@@ -39,7 +41,7 @@ const (
 // victim is a member that is attacked.
 type victim struct {
 	devgroup.Member
-	process     process
+	process     process.ID
 	certificate []byte
 	reader      *reader
 }
@@ -47,10 +49,10 @@ type victim struct {
 // newSiege starts a group whose members trust one application.
 func newSiege(ctx context.Context, binary, data string, port int, log io.Writer) (s *siege, err error) {
 	s = new(siege)
-	if s.trusted, err = newIdentity(); err != nil {
+	if s.trusted, err = client.NewIdentity(clientName); err != nil {
 		return nil, err
 	}
-	if s.stranger, err = newIdentity(); err != nil {
+	if s.stranger, err = client.NewIdentity(clientName); err != nil {
 		return nil, err
 	}
 	for i := 1; i <= 3; i++ {
@@ -83,8 +85,8 @@ func (s *siege) surround(ctx context.Context) (err error) {
 		return err
 	}
 	for _, m := range s.group.Members {
-		v := &victim{Member: m, process: process{m.PID}}
-		if v.certificate, err = serverCertificate(ctx, m.OPCUA); err != nil {
+		v := &victim{Member: m, process: process.ID(m.PID)}
+		if v.certificate, err = client.Certificate(ctx, optionsFor(m.OPCUA, "")); err != nil {
 			return err
 		}
 		if v.reader, err = newReader(ctx, m.OPCUA); err != nil {
@@ -145,7 +147,7 @@ func (s *siege) attackOnce(ctx context.Context, name, role string, d, control ti
 		return o, err
 	}
 	o.attack, o.role, o.leading = name, role, s.leading
-	if o.before, err = v.process.use(); err != nil {
+	if o.before, err = useOf(v.process); err != nil {
 		return o, err
 	}
 	p, err := startAttacker(order{Attack: name, Endpoint: v.OPCUA, Server: v.certificate, Trusted: s.trusted, Stranger: s.stranger})
@@ -153,15 +155,15 @@ func (s *siege) attackOnce(ctx context.Context, name, role string, d, control ti
 		return o, err
 	}
 	pause(ctx, warmup)
-	cpu, cpuErr := v.process.cpu()
+	cpu, cpuErr := v.process.CPU()
 	began := time.Now()
 	watching, stop := context.WithCancel(ctx)
-	peak := make(chan use)
-	go func() { peak <- v.process.peak(watching) }()
+	most := make(chan use)
+	go func() { most <- peak(watching, v.process) }()
 	o.during, err = s.observe(ctx, v, d)
 	stop()
-	o.most = <-peak
-	now, nowErr := v.process.cpu()
+	o.most = <-most
+	now, nowErr := v.process.CPU()
 	o.serverCores = float64(now-cpu) / float64(time.Since(began))
 	var stopErr error
 	o.report, o.attackerCores, stopErr = p.stop()
@@ -182,26 +184,11 @@ func (s *siege) attackOnce(ctx context.Context, name, role string, d, control ti
 	return o, errors.Join(err, stopErr)
 }
 
-// peak is the most that a process has in use until ctx ends.
-func (p process) peak(ctx context.Context) (most use) {
-	for tick := time.NewTicker(settlePoll); ; {
-		if u, err := p.use(); err == nil {
-			most.rss, most.files, most.threads = max(most.rss, u.rss), max(most.files, u.files), max(most.threads, u.threads)
-		}
-		select {
-		case <-ctx.Done():
-			tick.Stop()
-			return most
-		case <-tick.C:
-		}
-	}
-}
-
 // settle waits until the member has no more connections than before, or for settleLimit.
 func (s *siege) settle(ctx context.Context, v *victim, o *outcome) (err error) {
 	began := time.Now()
 	for {
-		if o.after, err = v.process.use(); err != nil {
+		if o.after, err = useOf(v.process); err != nil {
 			return err
 		}
 		o.settled = time.Since(began)

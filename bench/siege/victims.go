@@ -6,17 +6,16 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	gopcua "github.com/gopcua/opcua"
 	"github.com/gopcua/opcua/id"
 	"github.com/gopcua/opcua/ua"
 
+	"quorate/bench/client"
+	"quorate/bench/process"
 	"quorate/opcua/wire"
 )
 
@@ -45,39 +44,34 @@ func (l latencies) most() time.Duration { return l.at(100) }
 // reference is a server that has nothing to do but to echo, in a process of its own, and a connection to it. It is read as the
 // reader reads, at the same time: what it suffers, the machine does to everybody.
 type reference struct {
-	cmd *exec.Cmd
-	nc  net.Conn
+	child *process.Child
+	nc    net.Conn
 }
 
-// referenceFlag makes this program an echo, which ends with its standard input.
+// referenceFlag makes this program an echo to one connection, with which it ends.
 const referenceFlag = "-reference"
 
 func startReference() (*reference, error) {
-	program, err := os.Executable()
+	cmd, err := process.Self(referenceFlag)
 	if err != nil {
 		return nil, err
 	}
-	r := &reference{cmd: exec.Command(program, referenceFlag)}
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := r.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := r.cmd.Start(); err != nil {
+	r := new(reference)
+	if r.child, err = process.Start(cmd); err != nil {
 		return nil, err
 	}
 	var address string
-	if _, err = fmt.Fscanln(out, &address); err == nil {
+	if _, err = fmt.Fscanln(r.child.Out, &address); err == nil {
 		r.nc, err = net.Dial("tcp", address)
 	}
 	if err != nil {
-		return nil, errors.Join(err, r.cmd.Process.Kill(), r.cmd.Wait())
+		return nil, errors.Join(err, r.child.Kill())
 	}
 	return r, nil
 }
 
 // stop ends it: it has one connection, whose end is its own.
-func (r *reference) stop() error { return errors.Join(r.nc.Close(), r.cmd.Wait()) }
+func (r *reference) stop() error { return errors.Join(r.nc.Close(), r.child.Stop()) }
 
 // beReference is what this program does as a reference.
 func beReference(out io.Writer) error {
@@ -121,7 +115,7 @@ func newReader(ctx context.Context, endpoint string) (*reader, error) {
 	}
 	r := &reader{c: c}
 	r.body, err = wire.AppendMessage(nil, &ua.ReadRequest{
-		RequestHeader: c.header(), TimestampsToReturn: ua.TimestampsToReturnBoth, NodesToRead: []*ua.ReadValueID{value(id.Server_ServiceLevel)},
+		RequestHeader: c.Header(), TimestampsToReturn: ua.TimestampsToReturnBoth, NodesToRead: []*ua.ReadValueID{value(id.Server_ServiceLevel)},
 	})
 	return r, err
 }
@@ -144,15 +138,15 @@ func steadily(ctx context.Context, read func() error) (l latencies, err error) {
 }
 
 func (r *reader) read() error {
-	if err := errors.Join(r.c.patience(), r.c.send(r.body)); err != nil {
+	if err := errors.Join(r.c.patience(), r.c.Send(r.body)); err != nil {
 		return err
 	}
-	body, err := r.c.receive()
+	body, err := r.c.Receive()
 	if err != nil {
 		return err
 	}
 	var resp ua.ReadResponse
-	if err := decode(body, &resp); err != nil {
+	if err := client.Decode(body, &resp); err != nil {
 		return err
 	}
 	if len(resp.Results) != 1 || resp.Results[0].Status != ua.StatusOK {
@@ -200,7 +194,7 @@ func plainVisit(endpoint string) func(context.Context) error {
 }
 
 // secureVisit comes with a certificate that the server trusts.
-func secureVisit(endpoint string, who identity, server []byte) func(context.Context) error {
+func secureVisit(endpoint string, who *client.Identity, server []byte) func(context.Context) error {
 	return func(ctx context.Context) error {
 		c, err := secureClient(endpoint, who, server)
 		if err != nil {
@@ -213,34 +207,15 @@ func secureVisit(endpoint string, who identity, server []byte) func(context.Cont
 	}
 }
 
-func secureClient(endpoint string, who identity, server []byte) (*gopcua.Client, error) {
+func secureClient(endpoint string, who *client.Identity, server []byte) (*gopcua.Client, error) {
 	return gopcua.NewClient(endpoint,
-		gopcua.Certificate(who.Certificate), gopcua.PrivateKey(who.Key), gopcua.ApplicationURI(clientURI),
+		gopcua.Certificate(who.Certificate), gopcua.PrivateKey(who.Key), gopcua.ApplicationURI(client.ApplicationURI(clientName)),
 		gopcua.SecurityFromEndpoint(&ua.EndpointDescription{
 			SecurityPolicyURI: ua.SecurityPolicyURIBasic256Sha256, SecurityMode: ua.MessageSecurityModeSignAndEncrypt, ServerCertificate: server,
 			UserIdentityTokens: []*ua.UserTokenPolicy{{PolicyID: "anonymous", TokenType: ua.UserTokenTypeAnonymous}},
 		}, ua.UserTokenTypeAnonymous),
 		gopcua.AutoReconnect(false), gopcua.RequestTimeout(connectLimit),
 	)
-}
-
-// serverCertificate asks an endpoint for its certificate.
-func serverCertificate(ctx context.Context, endpoint string) ([]byte, error) {
-	c, err := open(ctx, endpoint, "")
-	if err != nil {
-		return nil, err
-	}
-	defer c.nc.Close()
-	var resp ua.GetEndpointsResponse
-	if err := c.call(&ua.GetEndpointsRequest{RequestHeader: c.header(), EndpointURL: endpoint}, &resp); err != nil {
-		return nil, err
-	}
-	for _, e := range resp.Endpoints {
-		if len(e.ServerCertificate) > 0 {
-			return e.ServerCertificate, nil
-		}
-	}
-	return nil, errors.New("the server shows no certificate")
 }
 
 // observed is what there was to see in one run.
