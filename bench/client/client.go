@@ -109,6 +109,9 @@ func Open(ctx context.Context, o Options) (*Conn, error) {
 	return c, nil
 }
 
+// Close ends the connection. How that went says nothing that matters any more.
+func (c *Conn) Close() { _ = c.TCPConn.Close() }
+
 // Hello negotiates the limits (Part 6 §7.1.2.3).
 func (c *Conn) Hello() error {
 	chunks := uint32(0) // As many as the server likes.

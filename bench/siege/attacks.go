@@ -89,7 +89,7 @@ func reset(ctx context.Context, a *attacker) error {
 		return err
 	}
 	a.rounds.Add(1)
-	return errors.Join(c.SetLinger(0), c.Close())
+	return errors.Join(c.SetLinger(0), c.TCPConn.Close())
 }
 
 // garbage sends bytes that mean nothing, to a new connection or behind a channel's opening.
