@@ -21,7 +21,9 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	quoratev1 "quorate/proto/quorate/v1"
 )
@@ -239,6 +241,31 @@ func Dial(m Member) (*grpc.ClientConn, error) {
 		}))
 }
 
+// askLimit is how long Ask waits for one member's answer.
+const askLimit = 2 * time.Second
+
+// Ask asks one member after the other until one answers, as a client would that knows them all: always with the same request id. What a member
+// refuses, and doesn't merely fail to do, is an error.
+func Ask[R any](ctx context.Context, members []*grpc.ClientConn, call func(ctx context.Context, conn *grpc.ClientConn) (R, error)) (R, error) {
+	for i := 0; ; i++ {
+		one, cancel := context.WithTimeout(ctx, askLimit)
+		answer, err := call(one, members[i%len(members)])
+		cancel()
+		if err == nil {
+			return answer, nil
+		}
+		switch status.Code(err) {
+		case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Unknown:
+			// Unknown is an outcome that is not known: the same request asks for it.
+		default:
+			return answer, err
+		}
+		if ctx.Err() != nil {
+			return answer, fmt.Errorf("nobody answered: %w", err)
+		}
+	}
+}
+
 // Leader asks any member that answers who leads.
 func (g *Group) Leader(ctx context.Context) (Member, error) {
 	var leader Member
@@ -289,14 +316,4 @@ func waitUntil(ctx context.Context, what string, holds func() bool) error {
 		case <-tick.C:
 		}
 	}
-}
-
-// Build builds the quorate command into dir, for tests that want the one of this tree, and returns its path.
-func Build(ctx context.Context, dir string) (string, error) {
-	binary := filepath.Join(dir, "quorate")
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "quorate/cmd/quorate").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build quorate: %w\n%s", err, out)
-	}
-	return binary, nil
 }

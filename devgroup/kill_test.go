@@ -1,7 +1,6 @@
 package devgroup
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -34,11 +33,11 @@ const (
 func startForTest(ctx context.Context, t *testing.T) *Group {
 	t.Helper()
 	dir := t.TempDir()
-	binary, err := built()
+	binary, err := Built()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log syncBuffer
+	var log Output
 	g, err := Start(ctx, Options{Binary: binary, Data: filepath.Join(dir, "group"), BasePort: killPort, Log: &log})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
@@ -52,24 +51,6 @@ func startForTest(ctx context.Context, t *testing.T) *Group {
 		}
 	})
 	return g
-}
-
-// syncBuffer takes what several processes print at once.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // clients holds a connection to each member.

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	quoratev1 "quorate/proto/quorate/v1"
 )
@@ -27,14 +25,14 @@ type rolling struct {
 	t     *testing.T
 	ctx   context.Context
 	hooks *Hooks
-	conns map[string]*grpc.ClientConn
+	conns clients // in the order of the members
 	count int
 }
 
 func startRolling(ctx context.Context, t *testing.T, withHook bool) *rolling {
 	t.Helper()
 	dir := t.TempDir()
-	binary, err := built()
+	binary, err := Built()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,12 +44,12 @@ func startRolling(ctx context.Context, t *testing.T, withHook bool) *rolling {
 	if withHook {
 		redundancy["applyHook"] = map[string]any{"command": []string{hooks.Command()}}
 	}
-	var log syncBuffer
+	var log Output
 	w, err := StartWired(ctx, Options{Binary: binary, Data: filepath.Join(dir, "group"), BasePort: rolloutPort, Log: &log}, map[string]any{"redundancy": redundancy})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
-	r := &rolling{Wired: w, t: t, ctx: ctx, hooks: hooks, conns: map[string]*grpc.ClientConn{}}
+	r := &rolling{Wired: w, t: t, ctx: ctx, hooks: hooks}
 	t.Cleanup(func() {
 		for _, m := range []string{"m1", "m2"} {
 			r.release(m)
@@ -63,12 +61,7 @@ func startRolling(ctx context.Context, t *testing.T, withHook bool) *rolling {
 			t.Logf("the members said:\n%s", log.String())
 		}
 	})
-	for _, m := range w.Members {
-		if r.conns[m.ID], err = Dial(m); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { r.conns[m.ID].Close() })
-	}
+	r.conns = dialAll(t, w.Members)
 	return r
 }
 
@@ -90,27 +83,12 @@ func (r *rolling) await(what string, holds func() bool) {
 	}
 }
 
-// ask asks one member after the other until one answers, as a client would that knows them all. What a member refuses, and doesn't merely fail to
-// do, is an error.
+// ask asks member after member; a refusal ends the test.
 func ask[R any](r *rolling, call func(ctx context.Context, conn *grpc.ClientConn) (R, error)) R {
 	r.t.Helper()
-	for i := 0; ; i++ {
-		ctx, cancel := context.WithTimeout(r.ctx, 2*time.Second)
-		answer, err := call(ctx, r.conns[r.Members[i%len(r.Members)].ID])
-		cancel()
-		if err == nil {
-			return answer
-		}
-		switch status.Code(err) {
-		case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Unknown:
-			// Unknown is an outcome that is not known: the same request asks for it.
-		default:
-			r.t.Fatal(err)
-		}
-		if r.ctx.Err() != nil {
-			r.t.Fatalf("nobody answered: %v", err)
-		}
-	}
+	answer, err := Ask(r.ctx, r.conns, call)
+	r.must(err)
+	return answer
 }
 
 // publish publishes a set, and forces a roll-out of it.
@@ -146,8 +124,8 @@ func (r *rolling) settled(generation uint64) {
 		}
 		return o.GetState() == quoratev1.RolloutState_ROLLOUT_STATE_DONE && o.GetGeneration() >= generation
 	})
-	for id, conn := range r.conns {
-		r.await(id+" shows that all is settled", func() bool {
+	for i, conn := range r.conns {
+		r.await(r.Members[i].ID+" shows that all is settled", func() bool {
 			ctx, cancel := context.WithTimeout(r.ctx, 2*time.Second)
 			defer cancel()
 			leases, err := quoratev1.NewLeaseServiceClient(conn).ListLeases(ctx, &quoratev1.ListLeasesRequest{})

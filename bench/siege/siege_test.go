@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -27,18 +25,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// syncBuffer takes what several processes print at once.
-type syncBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
 // TestSiege is the short form of the siege: some of the worst attacks on the leader.
 func TestSiege(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), testLimit)
@@ -48,17 +34,17 @@ func TestSiege(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var output syncBuffer
+	var output devgroup.Output
 	s, err := newSiege(ctx, binary, filepath.Join(dir, "group"), siegePort, &output)
 	if err != nil {
-		t.Fatalf("%v\n%s", err, output.buf.String())
+		t.Fatalf("%v\n%s", err, output.String())
 	}
 	t.Cleanup(func() {
 		if err := s.end(); err != nil {
 			t.Error(err)
 		}
 		if t.Failed() {
-			t.Logf("the members said:\n%s", output.buf.String())
+			t.Logf("the members said:\n%s", output.String())
 		}
 	})
 	for _, a := range attacks {

@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -46,26 +45,13 @@ type contender struct {
 // nodeContender has node-opcua make attempts, in a process of its own that ends with the test.
 func nodeContender(ctx context.Context, t *testing.T, endpoint string) contender {
 	t.Helper()
-	cmd := client(ctx, t, "attempts", map[string]any{"endpoint": endpoint})
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var said strings.Builder
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	client := startTalk(ctx, t, "attempts", map[string]any{"endpoint": endpoint}, &said)
 	t.Cleanup(func() {
-		if err := errors.Join(in.Close(), cmd.Wait()); err != nil && ctx.Err() == nil {
+		if err := errors.Join(client.in.Close(), client.Wait()); err != nil && ctx.Err() == nil {
 			t.Errorf("the client: %v\n%s", err, said.String())
 		}
 	})
-	lines := bufio.NewScanner(out)
 	return contender{name: nodeOPCUA, try: func(_ context.Context, t *testing.T, a attempt) outcome {
 		t.Helper()
 		wanted := map[string]any{
@@ -77,15 +63,15 @@ func nodeContender(ctx context.Context, t *testing.T, endpoint string) contender
 		if a.endpoint != "" {
 			wanted["endpoint"] = a.endpoint
 		}
-		if err := json.NewEncoder(in).Encode(wanted); err != nil {
+		if err := json.NewEncoder(client.in).Encode(wanted); err != nil {
 			t.Fatal(err)
 		}
-		if !lines.Scan() {
-			t.Fatalf("the client ended: %v", lines.Err())
+		if !client.lines.Scan() {
+			t.Fatalf("the client ended: %v", client.lines.Err())
 		}
 		var o outcome
-		if err := json.Unmarshal(lines.Bytes(), &o); err != nil {
-			t.Fatalf("%v in %q", err, lines.Bytes())
+		if err := json.Unmarshal(client.lines.Bytes(), &o); err != nil {
+			t.Fatalf("%v in %q", err, client.lines.Bytes())
 		}
 		return o
 	}}

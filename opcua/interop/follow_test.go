@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -27,30 +26,18 @@ type follower struct {
 
 func follow(ctx context.Context, t *testing.T, scenario, name string, options map[string]any) *follower {
 	t.Helper()
-	cmd := client(ctx, t, scenario, options)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	f := &follower{name: name, levels: make(chan int, changes+1), hangUp: in.Close, ended: cmd.Wait}
+	client := startTalk(ctx, t, scenario, options, os.Stderr)
+	f := &follower{name: name, levels: make(chan int, changes+1), hangUp: client.in.Close, ended: client.Wait}
 	go func() {
 		defer close(f.levels)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
+		for client.lines.Scan() {
 			var line struct {
 				Value  int
 				Status string
 				Error  string
 			}
-			if err := json.Unmarshal(lines.Bytes(), &line); err != nil || line.Error != "" || line.Status != "Good" {
-				t.Errorf("%s: the client said %s (%v)", name, lines.Text(), err)
+			if err := json.Unmarshal(client.lines.Bytes(), &line); err != nil || line.Error != "" || line.Status != "Good" {
+				t.Errorf("%s: the client said %s (%v)", name, client.lines.Text(), err)
 				continue
 			}
 			f.levels <- line.Value

@@ -4,15 +4,12 @@ package interop
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"flag"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -35,9 +32,6 @@ const (
 	renewFor   = time.Minute
 )
 
-// nodeBinary is the Node.js that npm installed beside the client: Debian's is older than node-opcua needs.
-const nodeBinary = "node_modules/.bin/node"
-
 type security struct{ Mode, Policy string }
 
 // offeredPolicies are the policies that a member offers beside None.
@@ -58,96 +52,20 @@ var securities = []security{
 	{"SignAndEncrypt", "Basic256Sha256"},
 }
 
-// buildFolder holds the binary of this tree, which is built once for all tests.
-var buildFolder string
-
-var built = sync.OnceValues(func() (string, error) { return devgroup.Build(context.Background(), buildFolder) })
-
 func TestMain(m *testing.M) {
 	flag.Parse()
 	// The clients mostly wait, so more of them than there are cores go side by side.
 	if err := flag.Set("test.parallel", strconv.Itoa(sideBySide)); err != nil {
 		panic(err)
 	}
-	dir, err := os.MkdirTemp("", "quorate-interop-")
-	if err != nil {
-		panic(err)
-	}
-	buildFolder = dir
-	code := m.Run()
-	if err := os.RemoveAll(dir); err != nil {
-		panic(err)
-	}
-	os.Exit(code)
-}
-
-func requireClient(t *testing.T) {
-	t.Helper()
-	if _, err := os.Stat(nodeBinary); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("node-opcua is not installed: run `make test`, or `npm ci` in opcua/interop")
-		}
-		t.Skip("node-opcua is not installed: run `make test`, or `npm ci` in opcua/interop")
-	}
-}
-
-// client prepares one run of the JavaScript client.
-func client(ctx context.Context, t *testing.T, scenario string, options map[string]any) *exec.Cmd {
-	t.Helper()
-	options = maps.Clone(options)
-	// A folder of its own for each run, since the client keeps what it learns in it.
-	folder := filepath.Join(t.TempDir(), "pki")
-	if application, ok := options["pki"].(string); ok {
-		if err := os.CopyFS(folder, os.DirFS(application)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	options["pki"] = folder
-	b, err := json.Marshal(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return exec.CommandContext(ctx, nodeBinary, "client.mjs", scenario, string(b))
-}
-
-// run runs a scenario and decodes the only line that it printed.
-func run[R any](t *testing.T, scenario string, options map[string]any) R {
-	t.Helper()
-	lines := runLines[R](t, scenario, options)
-	if len(lines) != 1 {
-		t.Fatalf("%s printed %d lines, want one", scenario, len(lines))
-	}
-	return lines[0]
-}
-
-// runLines runs a scenario and decodes the lines that it printed.
-func runLines[R any](t *testing.T, scenario string, options map[string]any) []R {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), scenarioLimit)
-	defer cancel()
-	cmd := client(ctx, t, scenario, options)
-	var errOut bytes.Buffer
-	cmd.Stderr = &errOut
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s%s", scenario, err, out, errOut.Bytes())
-	}
-	var results []R
-	for line := range strings.Lines(string(out)) {
-		var r R
-		if err := json.Unmarshal([]byte(line), &r); err != nil {
-			t.Fatalf("%s: %v in %q", scenario, err, line)
-		}
-		results = append(results, r)
-	}
-	return results
+	os.Exit(devgroup.RunTests(m))
 }
 
 // TestInterop runs all clients' scenarios against one group of three processes, and compares what ran with the table in docs.
 func TestInterop(t *testing.T) {
 	requireClient(t)
 	dir := t.TempDir()
-	binary, err := built()
+	binary, err := devgroup.Built()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,13 +1,10 @@
 package interop
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"sync"
 	"testing"
 	"time"
@@ -22,9 +19,7 @@ type seen struct {
 
 // watcher is a client that is subscribed to the ServiceLevel of several servers, and keeps what it saw.
 type watcher struct {
-	t   *testing.T
-	cmd *exec.Cmd
-	in  io.Closer
+	t *testing.T
 
 	mu      sync.Mutex
 	all     []seen
@@ -33,27 +28,15 @@ type watcher struct {
 
 func watchLevels(ctx context.Context, t *testing.T, endpoints map[string]string) *watcher {
 	t.Helper()
-	cmd := client(ctx, t, "levels", map[string]any{"endpoints": endpoints})
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	w := &watcher{t: t, cmd: cmd, in: in, changed: make(chan struct{})}
+	client := startTalk(ctx, t, "levels", map[string]any{"endpoints": endpoints}, os.Stderr)
+	w := &watcher{t: t, changed: make(chan struct{})}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
+		for client.lines.Scan() {
 			var s seen
-			if err := json.Unmarshal(lines.Bytes(), &s); err != nil {
-				t.Errorf("the client said %s (%v)", lines.Text(), err)
+			if err := json.Unmarshal(client.lines.Bytes(), &s); err != nil {
+				t.Errorf("the client said %s (%v)", client.lines.Text(), err)
 				continue
 			}
 			w.mu.Lock()
@@ -64,9 +47,9 @@ func watchLevels(ctx context.Context, t *testing.T, endpoints map[string]string)
 		}
 	}()
 	t.Cleanup(func() {
-		_ = in.Close()
+		_ = client.in.Close()
 		<-done
-		_ = cmd.Wait()
+		_ = client.Wait()
 		if t.Failed() {
 			for _, s := range w.all {
 				t.Logf("%s: %s %d %s", time.UnixMilli(s.At).UTC().Format("15:04:05.000"), s.Server, s.Value, s.Error)

@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"io"
@@ -18,32 +17,20 @@ type polling struct {
 
 func pollFrom(ctx context.Context, t *testing.T, endpoint string) *polling {
 	t.Helper()
-	cmd := client(ctx, t, "failover", map[string]any{"endpoint": endpoint, "interval": pollingInterval.Milliseconds()})
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := &polling{in: in, from: make(chan string, 100), done: make(chan struct{})}
+	client := startTalk(ctx, t, "failover", map[string]any{"endpoint": endpoint, "interval": pollingInterval.Milliseconds()}, os.Stderr)
+	p := &polling{in: client.in, from: make(chan string, 100), done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
+		for client.lines.Scan() {
 			var line struct{ Endpoint, Status string }
-			if json.Unmarshal(lines.Bytes(), &line) == nil && line.Status == "Good" {
+			if json.Unmarshal(client.lines.Bytes(), &line) == nil && line.Status == "Good" {
 				select {
 				case p.from <- line.Endpoint:
 				default: // Nobody asks any more.
 				}
 			}
 		}
-		_ = cmd.Wait()
+		_ = client.Wait()
 	}()
 	return p
 }

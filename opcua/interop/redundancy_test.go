@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -9,14 +8,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"quorate/devgroup"
@@ -46,28 +42,11 @@ type plant struct {
 	requests   int
 }
 
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 func startPlant(ctx context.Context, t *testing.T) *plant {
 	t.Helper()
 	requireClient(t)
 	dir := t.TempDir()
-	binary, err := built()
+	binary, err := devgroup.Built()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +54,7 @@ func startPlant(ctx context.Context, t *testing.T) *plant {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log lockedBuffer
+	var log devgroup.Output
 	w, err := devgroup.StartWired(ctx, devgroup.Options{Binary: binary, Data: filepath.Join(dir, "group"), BasePort: redundancyPort, Log: &log}, map[string]any{
 		"redundancy": map[string]any{
 			"probeInterval": "500ms", "probeTimeout": "1s", "recoverDwell": "500ms", "applyHook": map[string]any{"command": []string{hooks.Command()}},
@@ -129,25 +108,12 @@ func (p *plant) free(servers ...string) {
 	}
 }
 
-// ask asks member after member, with the same request id, as a client should.
+// ask asks member after member; a refusal ends the test.
 func ask[R any](p *plant, call func(ctx context.Context, conn *grpc.ClientConn) (R, error)) R {
 	p.t.Helper()
-	for i := 0; ; i++ {
-		ctx, cancel := context.WithTimeout(p.ctx, 2*time.Second)
-		answer, err := call(ctx, p.conns[i%len(p.conns)])
-		cancel()
-		if err == nil {
-			return answer
-		}
-		switch status.Code(err) {
-		case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Unknown:
-		default:
-			p.t.Fatal(err)
-		}
-		if p.ctx.Err() != nil {
-			p.t.Fatalf("nobody answered: %v", err)
-		}
-	}
+	answer, err := devgroup.Ask(p.ctx, p.conns, call)
+	p.must(err)
+	return answer
 }
 
 // put publishes the set.
