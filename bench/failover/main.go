@@ -115,18 +115,10 @@ func (b *bench) close() {
 }
 
 // ask asks member after member until one answers.
-func ask[R any](ctx context.Context, b *bench, call func(ctx context.Context, conn *grpc.ClientConn) (R, error)) (answer R, err error) {
+func ask[R any](ctx context.Context, b *bench, call func(ctx context.Context, conn *grpc.ClientConn) (R, error)) (R, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepLimit)
 	defer cancel()
-	for i := 0; ctx.Err() == nil; i++ {
-		one, cancel := context.WithTimeout(ctx, 2*time.Second)
-		answer, err = call(one, b.conns[i%len(b.conns)])
-		cancel()
-		if err == nil {
-			return answer, nil
-		}
-	}
-	return answer, err
+	return devgroup.Ask(ctx, b.conns, call)
 }
 
 // publish publishes the current topology with changes to its only set, and returns when its commit was acknowledged.
