@@ -374,9 +374,13 @@ func swapsUnreachable(ctx context.Context, t *testing.T, p *plant) {
 
 // evicts keeps clients out of a server in maintenance, and the other server's probes not.
 func evicts(ctx context.Context, t *testing.T, p *plant) {
-	p.publish(false, "m1", &quoratev1.RedundancyPolicies{EvictClients: "maintenance"})
-	p.are(ctx, "clients may be evicted", 255, 100)
 	mark := p.mark()
+	p.publish(false, "m1", &quoratev1.RedundancyPolicies{EvictClients: "maintenance"})
+	p.await(ctx, "the client has been told of the roll-out", func() bool {
+		return slices.Contains(p.values(mark, "m2"), 50) && slices.Contains(p.values(mark, "m1"), 200)
+	})
+	p.are(ctx, "clients may be evicted", 255, 100)
+	mark = p.mark()
 	p.maintenance("m1", true)
 	p.await(ctx, "clients of m1 are told that it is halted", func() bool {
 		return slices.ContainsFunc(p.since(mark, "m1"), func(s seen) bool { return strings.Contains(s.Error, "BadServerHalted") })
