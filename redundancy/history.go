@@ -57,6 +57,13 @@ func (h *history) note(before, after Level, at time.Time) {
 	}
 }
 
+// count returns how many changes there were since the start of this process.
+func (h *history) count() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.number
+}
+
 // batch returns the oldest changes as they are recorded for a server that has recorded that many before this process, and the number of the last one to
 // settle them by.
 func (h *history) batch(server string, recorded uint64) (changes []*quoratev1.LevelChange, last uint64) {

@@ -1,6 +1,10 @@
 package redundancy
 
-import "quorate/telemetry"
+import (
+	"time"
+
+	"quorate/telemetry"
+)
 
 // reading is what one scrape is told.
 type reading struct {
@@ -8,12 +12,18 @@ type reading struct {
 	peers    []PeerView
 	midApply bool
 	adopted  uint64
+	applied  uint64
+	lease    time.Duration
+	changes  uint64
 }
 
 func (m *Manager) reading() reading {
 	state := m.group.Local().State
 	record, _ := state.Member(m.member)
-	return reading{level: m.Level(), peers: m.probes.views(), midApply: state.MidApply(m.member), adopted: record.GetAdoptedGeneration()}
+	return reading{
+		level: m.Level(), peers: m.probes.views(), midApply: state.MidApply(m.member), adopted: record.GetAdoptedGeneration(),
+		applied: state.AppliedGeneration(m.member), lease: max(m.serving.left(m.elapsed()), 0), changes: m.history.count(),
+	}
 }
 
 // measure registers how fit this server is and what it sees of the others. The names of the first three are given by redundancy.md §8.
@@ -35,6 +45,12 @@ func (m *Manager) measure(metrics *telemetry.Metrics) error {
 			}),
 		telemetry.Gauge("quorate_redundancy_adopted_generation", "Generation of the topology that this server works under, 0 if none.",
 			func(r reading) uint64 { return r.adopted }),
+		telemetry.Gauge("quorate_redundancy_applied_generation", "Last generation of the topology that this server applied well, 0 if none.",
+			func(r reading) uint64 { return r.applied }),
+		telemetry.Gauge("quorate_redundancy_serving_lease_seconds", "What is left of this server's serving lease, in seconds; 0 without one.",
+			func(r reading) float64 { return r.lease.Seconds() }),
+		telemetry.Counter("quorate_redundancy_level_changes_total", "Changes of this server's ServiceLevel or band since the member started.",
+			func(r reading) uint64 { return r.changes }),
 		telemetry.CounterBy("quorate_redundancy_probes_total", "Probes of peers, by result: good; failed; outdated, when the topology changed meanwhile.",
 			[]string{"result"}, func(_ reading, report telemetry.Report) {
 				report(float64(m.probes.good.Load()), "good")

@@ -40,6 +40,9 @@ func TestMetricsFollowTheLevelThePeersAndTheLeases(t *testing.T) {
 			`quorate_redundancy_band{band="Authoritative",`+own+`} 1`, `quorate_redundancy_band{band="NoData",`+own+`} 0`,
 			`quorate_redundancy_probes_total{`+own+`,result="good"} 1`)
 
+		expectLines(`quorate_redundancy_serving_lease_seconds{`+own+`} 5`, `quorate_redundancy_level_changes_total{`+own+`} 1`,
+			`quorate_redundancy_applied_generation{`+own+`} 0`)
+
 		lease := &logv1.BeginLease{Server: "m1"}
 		g.apply(&logv1.Command{RequestId: "b", Body: &logv1.Command_BeginLease{BeginLease: lease}})
 		expectLines(`ot_opcua_service_level{`+own+`} 200`, `ot_opcua_apply_in_progress{`+own+`} 1`)
