@@ -115,6 +115,10 @@ func TestRestartKeepsEverything(t *testing.T) {
 			}
 		}
 		again, err := g.follower().Propose(t.Context(), publishCommand("r1", 0))
+		for e := new(Error); errors.As(err, &e) && e.Kind == UnknownOutcome; {
+			// The leader changed once more, as it may so soon after the start. The request id is what makes it safe to ask again.
+			again, err = g.follower().Propose(t.Context(), publishCommand("r1", 0))
+		}
 		if err != nil || again.GetRevision() != o.GetRevision() || fsm.RefusalOf(again) != nil {
 			t.Errorf("the request is forgotten: %v, %v", again, err)
 		}
