@@ -22,8 +22,9 @@ dev: build ## Run three members with the demo topology. ARGS is passed through.
 test: $(INTEROP)/node_modules/.installed ## Run all tests.
 	$(GO) test -timeout 8m ./...
 
-race: $(INTEROP)/node_modules/.installed ## Run all tests under the race detector.
-	$(GO) test -race -timeout 20m ./...
+# Not the interop tests: their members are processes, which the detector does not see, and gopcua's client races with itself when it renews.
+race: ## Run all other tests under the race detector.
+	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /$(INTEROP)$$)
 
 test-interop: $(INTEROP)/node_modules/.installed ## Let OPC UA clients of others talk to real members. ARGS=-update writes docs/compatibility.md.
 	$(GO) test -count 1 -timeout 5m ./$(INTEROP) $(ARGS)

@@ -47,11 +47,11 @@ func (j *journal) expect(t *testing.T, want ...string) {
 	j.lines = nil
 }
 
-// applying notes each apply, which takes a second.
+// applying notes each apply, which takes a second, and the level at its end: at the beginning of the first one the group may not have answered yet.
 func (j *journal) applying(m **Manager) Applier {
 	return applierFunc(func(_ context.Context, a Apply) (string, error) {
-		j.note("%s applies %d of %s as %s at %d", a.Server, a.Generation, a.Set, a.Role, (*m).Level().Value)
 		time.Sleep(time.Second)
+		j.note("%s applies %d of %s as %s at %d", a.Server, a.Generation, a.Set, a.Role, (*m).Level().Value)
 		return "said " + a.Server, nil
 	})
 }
@@ -281,16 +281,16 @@ func TestApplyEndsWhenItsLeaseIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGroup(t, "m1")
 		g.publish(server("m1", Primary))
-		var cause error
+		causes := make(chan error, 1)
 		m := start(t, g, newFakeProber(), as("m1", applierFunc(func(ctx context.Context, _ Apply) (string, error) {
 			<-ctx.Done()
-			cause = context.Cause(ctx)
+			causes <- context.Cause(ctx)
 			return "", ctx.Err()
 		})))
 		time.Sleep(time.Second)
 		g.apply(&logv1.Command{RequestId: "e", Body: &logv1.Command_EndLease{EndLease: &logv1.EndLease{Server: "m1", Outcome: "given up"}}})
 		time.Sleep(5 * time.Second)
-		if !errors.Is(cause, errAbandoned) {
+		if cause := <-causes; !errors.Is(cause, errAbandoned) {
 			t.Errorf("the apply ended for %v", cause)
 		}
 		g.expectRollout(t, "STOPPED m1:FAILED/0")

@@ -135,6 +135,13 @@ func (g *group) Propose(ctx context.Context, c *logv1.Command) (*logv1.Outcome, 
 	return g.commit(c)
 }
 
+// changes returns the changes of level that were recorded.
+func (g *group) changes() []*quoratev1.LevelChange {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Clone(g.recorded)
+}
+
 func (g *group) set(fn func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -59,21 +59,21 @@ func TestHistoryIsBoundedAndBatched(t *testing.T) {
 		}
 		m.history.note(levels[0], levels[0], time.Now()) // no change
 		time.Sleep(time.Minute + recordInterval/2)       // between two attempts
-		if len(g.recorded) != 0 {
-			t.Errorf("%d changes were recorded without a leader", len(g.recorded))
+		if n := len(g.changes()); n != 0 {
+			t.Errorf("%d changes were recorded without a leader", n)
 		}
 		g.set(func() { g.down = false })
 		time.Sleep(recordInterval)
 		synctest.Wait()
-		if n := len(g.recorded); n != fsm.MaxLevelBatch {
+		if n := len(g.changes()); n != fsm.MaxLevelBatch {
 			t.Errorf("%d changes in the first batch", n)
 		}
 		time.Sleep(10 * recordInterval)
 		synctest.Wait()
-		if n := len(g.recorded); n != maxQueuedChanges {
+		if n := len(g.changes()); n != maxQueuedChanges {
 			t.Fatalf("%d changes were recorded", n)
 		}
-		for i, c := range g.recorded {
+		for i, c := range g.changes() {
 			if c.GetNumber() != uint64(i+11) { // The gap is at the beginning.
 				t.Fatalf("change %d has number %d", i, c.GetNumber())
 			}
