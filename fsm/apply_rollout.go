@@ -48,7 +48,7 @@ func (a *application) rollOut(p publishing) {
 	old := a.rollouts.bySet.Snapshot()
 	a.rollouts = newRollouts()
 	for _, set := range a.CurrentGeneration().GetTopology().GetSets() {
-		before := findSet(p.before, set.GetId())
+		before := FindSet(p.before, set.GetId())
 		previous, known := old.Get(set.GetId())
 		switch _, kept := a.Generation(previous.GetGeneration()); {
 		case !known || p.force || before == nil || !kept && previous.GetState() != rolloutDone:
@@ -63,7 +63,8 @@ func (a *application) rollOut(p publishing) {
 	}
 }
 
-func findSet(t *quoratev1.Topology, id string) *quoratev1.RedundantSet {
+// FindSet returns a set of a topology by its id, nil if it has none.
+func FindSet(t *quoratev1.Topology, id string) *quoratev1.RedundantSet {
 	for _, set := range t.GetSets() {
 		if set.GetId() == id {
 			return set
@@ -183,7 +184,7 @@ func handOverFrom(r *quoratev1.Rollout, set *quoratev1.RedundantSet) string {
 // its state is what follows from theirs; and who is applying holds the lease for it.
 func (s *State) checkRollouts() error {
 	for id, r := range s.rollouts.bySet.All() {
-		set := findSet(s.CurrentGeneration().GetTopology(), id)
+		set := FindSet(s.CurrentGeneration().GetTopology(), id)
 		if set == nil || r.GetSet() != id {
 			return fmt.Errorf("roll-out of %q: there is no such set", id)
 		}

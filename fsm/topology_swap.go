@@ -19,7 +19,7 @@ func (a *application) swapRoles(c *logv1.SwapRoles) (*logv1.Outcome, *Refusal) {
 	if r := a.CheckExpected(c.GetExpectedGeneration()); r != nil {
 		return nil, r
 	}
-	set := findSet(a.CurrentGeneration().GetTopology(), c.GetSet())
+	set := FindSet(a.CurrentGeneration().GetTopology(), c.GetSet())
 	if set == nil {
 		return nil, unknownSet(c.GetSet())
 	}
@@ -27,7 +27,7 @@ func (a *application) swapRoles(c *logv1.SwapRoles) (*logv1.Outcome, *Refusal) {
 		return nil, r
 	}
 	topology := proto.CloneOf(a.CurrentGeneration().GetTopology())
-	for _, server := range findSet(topology, set.GetId()).GetServers() {
+	for _, server := range FindSet(topology, set.GetId()).GetServers() {
 		switch {
 		case server.GetMember() == c.GetTo():
 			server.Role = RolePrimary

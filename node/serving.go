@@ -140,21 +140,26 @@ func until(ctx context.Context, v verdict, replaced <-chan struct{}) bool {
 // moveServing commits a move of the right. It doesn't end with the question that caused it: as long as the fate of the command is open, those that it
 // takes the right from are barred.
 func (n *Node) moveServing(s *session, m *move) {
-	outcome, err := n.proposeIn(s.ctx, s, m.command)
-	if refused := fsm.RefusalOf(outcome); err == nil && refused != nil {
-		err = refused
-	}
+	err := n.proposeIn(s.ctx, s, m.command)
 	if err != nil && s.ctx.Err() == nil {
 		n.logger.Info("serving right not moved", "command", fmt.Sprintf("%T", m.command.GetBody()), "server", m.server, "error", err)
 	}
 	s.servings.ended(m, err)
 }
 
-// proposeIn commits a command that was decided on under a leadership and is void under any other, even of the same member.
-func (n *Node) proposeIn(ctx context.Context, s *session, cmd *logv1.Command) (*logv1.Outcome, error) {
+// proposeIn commits a command that was decided on under a leadership and is void under any other, even of the same member. A refusal is an error
+// here: what was decided on no longer holds.
+func (n *Node) proposeIn(ctx context.Context, s *session, cmd *logv1.Command) error {
 	data, err := proto.Marshal(cmd)
 	if err != nil {
-		return nil, &Error{Op: "propose", Kind: Invalid, Err: err}
+		return &Error{Op: "propose", Kind: Invalid, Err: err}
 	}
-	return n.commit(ctx, cmd, &proposal{data: data, term: s.term})
+	outcome, err := n.commit(ctx, cmd, &proposal{data: data, term: s.term})
+	if err != nil {
+		return err
+	}
+	if refused := fsm.RefusalOf(outcome); refused != nil {
+		return refused
+	}
+	return nil
 }

@@ -16,9 +16,6 @@ import (
 const (
 	// servingFresh is the age at which what a member last said, of itself and of others, counts no more. Members ask each second.
 	servingFresh = 3 * time.Second
-
-	rolePrimary = "Primary"
-	roleBackup  = "Backup"
 )
 
 // servings is what a leader knows of serving leases: those that it granted under one leadership, and what the members said meanwhile. Readings are
@@ -155,7 +152,7 @@ func (b *servings) decide(m *machine, clock Clock, req *peerv1.RenewServingReque
 		resp.Reason = fmt.Sprintf("generation %d is current", generation)
 		return v
 	}
-	standIn := server.GetRole() != rolePrimary
+	standIn := server.GetRole() != fsm.RolePrimary
 	if standIn {
 		if resp.Reason = b.mayStandIn(a.state, set, me, now); resp.Reason != "" {
 			resp.StepDown = req.GetHoldsHealthy()
@@ -305,7 +302,7 @@ func placeIn(t *quoratev1.Topology, server string) (set, role string) {
 
 func primaryOf(set *quoratev1.RedundantSet) string {
 	for _, s := range set.GetServers() {
-		if s.GetRole() == rolePrimary {
+		if s.GetRole() == fsm.RolePrimary {
 			return s.GetMember()
 		}
 	}

@@ -49,12 +49,9 @@ func (n *Node) keepServing(s *session) {
 
 // swapRoles publishes the swap that the set's policy authorised. Whoever published meanwhile goes first.
 func (n *Node) swapRoles(s *session, state *fsm.State, set *quoratev1.RedundantSet, to string) {
-	outcome, err := n.proposeIn(s.ctx, s, &logv1.Command{Body: &logv1.Command_SwapRoles{SwapRoles: &logv1.SwapRoles{
+	err := n.proposeIn(s.ctx, s, &logv1.Command{Body: &logv1.Command_SwapRoles{SwapRoles: &logv1.SwapRoles{
 		Set: set.GetId(), ExpectedGeneration: state.CurrentGeneration().GetNumber(), To: to, Why: fsm.SwapFailover,
 	}}})
-	if refused := fsm.RefusalOf(outcome); err == nil && refused != nil {
-		err = refused
-	}
 	if err != nil {
 		n.logger.Warn("automatic failover failed", "set", set.GetId(), "to", to, "error", err)
 		return
@@ -76,7 +73,7 @@ func (b *servings) failover(state *fsm.State, set *quoratev1.RedundantSet, now t
 	}
 	for _, server := range set.GetServers() {
 		s, ok := b.said[server.GetMember()]
-		if server.GetRole() == roleBackup && ok && s.fit && now-s.at <= servingFresh {
+		if server.GetRole() == fsm.RoleBackup && ok && s.fit && now-s.at <= servingFresh {
 			return server.GetMember()
 		}
 	}

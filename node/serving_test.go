@@ -71,9 +71,9 @@ func (b *book) publish(expected uint64, primary string, policies *quoratev1.Redu
 	set := c.GetPublishTopology().GetTopology().GetSets()[0]
 	set.Policies = policies
 	for _, s := range set.GetServers() {
-		s.Role = roleBackup
+		s.Role = fsm.RoleBackup
 		if s.GetMember() == primary {
-			s.Role = rolePrimary
+			s.Role = fsm.RolePrimary
 		}
 	}
 	b.apply(c)
@@ -406,9 +406,9 @@ func TestRenewServing(t *testing.T) {
 func publishCommandFor(request string, expected uint64, primary string) *logv1.Command {
 	c := publishCommand(request, expected)
 	for _, s := range c.GetPublishTopology().GetTopology().GetSets()[0].GetServers() {
-		s.Role = roleBackup
+		s.Role = fsm.RoleBackup
 		if s.GetMember() == primary {
-			s.Role = rolePrimary
+			s.Role = fsm.RolePrimary
 		}
 	}
 	return c

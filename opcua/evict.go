@@ -69,12 +69,7 @@ func (e *Endpoint) evicts(state *fsm.State, level redundancy.Level) string {
 // setOf is the set that a level was made under.
 func setOf(state *fsm.State, level redundancy.Level) *quoratev1.RedundantSet {
 	g, _ := state.Generation(level.Generation)
-	for _, set := range g.GetTopology().GetSets() {
-		if set.GetId() == level.Set {
-			return set
-		}
-	}
-	return nil
+	return fsm.FindSet(g.GetTopology(), level.Set)
 }
 
 // exempt names the applications that keep their sessions all the same: the servers of the topology, which probe each other, and this one, which

@@ -7,13 +7,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"quorate/node"
 	peerv1 "quorate/proto/quorate/peer/v1"
 )
 
 const (
 	// ServingLeaseTTL is for how long a serving lease lets a server do what it was granted for, counted from before it asked. An election is
 	// shorter, so it alone moves no level.
-	ServingLeaseTTL = 5 * time.Second
+	ServingLeaseTTL = node.ServingLeaseTTL
 
 	// servingInterval is between two questions for a serving lease while nothing happens.
 	servingInterval = time.Second

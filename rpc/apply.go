@@ -90,7 +90,7 @@ func rollbackDraft(state *fsm.State, request *quoratev1.RollbackApplyRequest) (*
 	if refusal != nil {
 		return nil, refusal
 	}
-	before := setIn(generation.GetTopology(), request.GetSet())
+	before := fsm.FindSet(generation.GetTopology(), request.GetSet())
 	if before == nil {
 		return nil, precondition(ReasonNothingApplied, "set", "set %s is not in generation %d, the last that its servers applied", request.GetSet(), good)
 	}
@@ -101,15 +101,6 @@ func rollbackDraft(state *fsm.State, request *quoratev1.RollbackApplyRequest) (*
 		}
 	}
 	return draft, nil
-}
-
-func setIn(topology *quoratev1.Topology, id string) *quoratev1.RedundantSet {
-	for _, set := range topology.GetSets() {
-		if set.GetId() == id {
-			return set
-		}
-	}
-	return nil
 }
 
 // Reasons of this service's own.

@@ -44,7 +44,7 @@ func levelsOf(set *quoratev1.RedundantSet, generation uint64, midApply string) [
 func planRollouts(current, draft *quoratev1.Topology, generation uint64, force bool) []*quoratev1.PlannedRollout {
 	var planned []*quoratev1.PlannedRollout
 	for _, set := range draft.GetSets() {
-		before := setIn(current, set.GetId())
+		before := fsm.FindSet(current, set.GetId())
 		p := &plan{
 			set: proto.CloneOf(set), generation: generation,
 			rollout: &quoratev1.PlannedRollout{Set: set.GetId(), Policies: set.GetPolicies()},
