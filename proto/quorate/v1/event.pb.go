@@ -49,6 +49,10 @@ type Event struct {
 	//	*Event_ServingAssigned
 	//	*Event_ServingReleased
 	//	*Event_LevelChanged
+	//	*Event_PartitionsCreated
+	//	*Event_PartitionChanged
+	//	*Event_PartitionSettingsChanged
+	//	*Event_InstanceChanged
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -239,6 +243,42 @@ func (x *Event) GetLevelChanged() *LevelChange {
 	return nil
 }
 
+func (x *Event) GetPartitionsCreated() *PartitionsCreated {
+	if x != nil {
+		if x, ok := x.Body.(*Event_PartitionsCreated); ok {
+			return x.PartitionsCreated
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetPartitionChanged() *PartitionChange {
+	if x != nil {
+		if x, ok := x.Body.(*Event_PartitionChanged); ok {
+			return x.PartitionChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetPartitionSettingsChanged() *PartitionSettings {
+	if x != nil {
+		if x, ok := x.Body.(*Event_PartitionSettingsChanged); ok {
+			return x.PartitionSettingsChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetInstanceChanged() *InstanceChange {
+	if x != nil {
+		if x, ok := x.Body.(*Event_InstanceChanged); ok {
+			return x.InstanceChanged
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -287,6 +327,22 @@ type Event_LevelChanged struct {
 	LevelChanged *LevelChange `protobuf:"bytes,20,opt,name=level_changed,json=levelChanged,proto3,oneof"`
 }
 
+type Event_PartitionsCreated struct {
+	PartitionsCreated *PartitionsCreated `protobuf:"bytes,30,opt,name=partitions_created,json=partitionsCreated,proto3,oneof"`
+}
+
+type Event_PartitionChanged struct {
+	PartitionChanged *PartitionChange `protobuf:"bytes,31,opt,name=partition_changed,json=partitionChanged,proto3,oneof"`
+}
+
+type Event_PartitionSettingsChanged struct {
+	PartitionSettingsChanged *PartitionSettings `protobuf:"bytes,32,opt,name=partition_settings_changed,json=partitionSettingsChanged,proto3,oneof"`
+}
+
+type Event_InstanceChanged struct {
+	InstanceChanged *InstanceChange `protobuf:"bytes,33,opt,name=instance_changed,json=instanceChanged,proto3,oneof"`
+}
+
 func (*Event_TopologyPublished) isEvent_Body() {}
 
 func (*Event_LeaseBegun) isEvent_Body() {}
@@ -308,6 +364,14 @@ func (*Event_ServingAssigned) isEvent_Body() {}
 func (*Event_ServingReleased) isEvent_Body() {}
 
 func (*Event_LevelChanged) isEvent_Body() {}
+
+func (*Event_PartitionsCreated) isEvent_Body() {}
+
+func (*Event_PartitionChanged) isEvent_Body() {}
+
+func (*Event_PartitionSettingsChanged) isEvent_Body() {}
+
+func (*Event_InstanceChanged) isEvent_Body() {}
 
 // MemberChange says that a member joined, left, or changed its addresses or suffrage.
 type MemberChange struct {
@@ -421,7 +485,9 @@ type WatchEventsRequest struct {
 	// Events of this revision and later. 0 means from now on.
 	FromRevision uint64 `protobuf:"varint,1,opt,name=from_revision,json=fromRevision,proto3" json:"from_revision,omitempty"`
 	// Names of the body's fields; empty means all.
-	Kinds         []string `protobuf:"bytes,2,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	Kinds []string `protobuf:"bytes,2,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// Only events of these partitions, and no others; empty means all events.
+	Partitions    []string `protobuf:"bytes,3,rep,name=partitions,proto3" json:"partitions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -466,6 +532,13 @@ func (x *WatchEventsRequest) GetFromRevision() uint64 {
 func (x *WatchEventsRequest) GetKinds() []string {
 	if x != nil {
 		return x.Kinds
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetPartitions() []string {
+	if x != nil {
+		return x.Partitions
 	}
 	return nil
 }
@@ -528,7 +601,8 @@ var File_quorate_v1_event_proto protoreflect.FileDescriptor
 const file_quorate_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"\x16quorate/v1/event.proto\x12\n" +
-	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16quorate/v1/apply.proto\x1a\x17quorate/v1/header.proto\x1a\x16quorate/v1/lease.proto\x1a\x1cquorate/v1/maintenance.proto\x1a\x18quorate/v1/serving.proto\x1a\x19quorate/v1/topology.proto\"\x8b\b\n" +
+	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16quorate/v1/apply.proto\x1a\x15quorate/v1/gate.proto\x1a\x17quorate/v1/header.proto\x1a\x16quorate/v1/lease.proto\x1a\x1cquorate/v1/maintenance.proto\x1a\x1aquorate/v1/partition.proto\x1a\x18quorate/v1/serving.proto\x1a\x19quorate/v1/topology.proto\"\xcf\n" +
+	"\n" +
 	"\x05Event\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\rR\bsequence\x12<\n" +
@@ -553,7 +627,11 @@ const file_quorate_v1_event_proto_rawDesc = "" +
 	"\x0frollout_changed\x18\x11 \x01(\v2\x13.quorate.v1.RolloutH\x00R\x0erolloutChanged\x12@\n" +
 	"\x10serving_assigned\x18\x12 \x01(\v2\x13.quorate.v1.ServingH\x00R\x0fservingAssigned\x12@\n" +
 	"\x10serving_released\x18\x13 \x01(\v2\x13.quorate.v1.ServingH\x00R\x0fservingReleased\x12>\n" +
-	"\rlevel_changed\x18\x14 \x01(\v2\x17.quorate.v1.LevelChangeH\x00R\flevelChangedB\x06\n" +
+	"\rlevel_changed\x18\x14 \x01(\v2\x17.quorate.v1.LevelChangeH\x00R\flevelChanged\x12N\n" +
+	"\x12partitions_created\x18\x1e \x01(\v2\x1d.quorate.v1.PartitionsCreatedH\x00R\x11partitionsCreated\x12J\n" +
+	"\x11partition_changed\x18\x1f \x01(\v2\x1b.quorate.v1.PartitionChangeH\x00R\x10partitionChanged\x12]\n" +
+	"\x1apartition_settings_changed\x18  \x01(\v2\x1d.quorate.v1.PartitionSettingsH\x00R\x18partitionSettingsChanged\x12G\n" +
+	"\x10instance_changed\x18! \x01(\v2\x1a.quorate.v1.InstanceChangeH\x00R\x0finstanceChangedB\x06\n" +
 	"\x04body\"6\n" +
 	"\fMemberChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
@@ -562,10 +640,13 @@ const file_quorate_v1_event_proto_rawDesc = "" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
-	"generation\"Y\n" +
+	"generation\"\xa5\x01\n" +
 	"\x12WatchEventsRequest\x12#\n" +
 	"\rfrom_revision\x18\x01 \x01(\x04R\ffromRevision\x12\x1e\n" +
-	"\x05kinds\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10 R\x05kinds\"t\n" +
+	"\x05kinds\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10 R\x05kinds\x12J\n" +
+	"\n" +
+	"partitions\x18\x03 \x03(\tB*\xbaH'\x92\x01$\x10\xe8\a\"\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\n" +
+	"partitions\"t\n" +
 	"\x13WatchEventsResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x12)\n" +
 	"\x06events\x18\x02 \x03(\v2\x11.quorate.v1.EventR\x06events2`\n" +
@@ -600,7 +681,11 @@ var file_quorate_v1_event_proto_goTypes = []any{
 	(*Rollout)(nil),               // 11: quorate.v1.Rollout
 	(*Serving)(nil),               // 12: quorate.v1.Serving
 	(*LevelChange)(nil),           // 13: quorate.v1.LevelChange
-	(*ResponseHeader)(nil),        // 14: quorate.v1.ResponseHeader
+	(*PartitionsCreated)(nil),     // 14: quorate.v1.PartitionsCreated
+	(*PartitionChange)(nil),       // 15: quorate.v1.PartitionChange
+	(*PartitionSettings)(nil),     // 16: quorate.v1.PartitionSettings
+	(*InstanceChange)(nil),        // 17: quorate.v1.InstanceChange
+	(*ResponseHeader)(nil),        // 18: quorate.v1.ResponseHeader
 }
 var file_quorate_v1_event_proto_depIdxs = []int32{
 	5,  // 0: quorate.v1.Event.cluster_time:type_name -> google.protobuf.Duration
@@ -617,15 +702,19 @@ var file_quorate_v1_event_proto_depIdxs = []int32{
 	12, // 11: quorate.v1.Event.serving_assigned:type_name -> quorate.v1.Serving
 	12, // 12: quorate.v1.Event.serving_released:type_name -> quorate.v1.Serving
 	13, // 13: quorate.v1.Event.level_changed:type_name -> quorate.v1.LevelChange
-	14, // 14: quorate.v1.WatchEventsResponse.header:type_name -> quorate.v1.ResponseHeader
-	0,  // 15: quorate.v1.WatchEventsResponse.events:type_name -> quorate.v1.Event
-	3,  // 16: quorate.v1.EventService.WatchEvents:input_type -> quorate.v1.WatchEventsRequest
-	4,  // 17: quorate.v1.EventService.WatchEvents:output_type -> quorate.v1.WatchEventsResponse
-	17, // [17:18] is the sub-list for method output_type
-	16, // [16:17] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	14, // 14: quorate.v1.Event.partitions_created:type_name -> quorate.v1.PartitionsCreated
+	15, // 15: quorate.v1.Event.partition_changed:type_name -> quorate.v1.PartitionChange
+	16, // 16: quorate.v1.Event.partition_settings_changed:type_name -> quorate.v1.PartitionSettings
+	17, // 17: quorate.v1.Event.instance_changed:type_name -> quorate.v1.InstanceChange
+	18, // 18: quorate.v1.WatchEventsResponse.header:type_name -> quorate.v1.ResponseHeader
+	0,  // 19: quorate.v1.WatchEventsResponse.events:type_name -> quorate.v1.Event
+	3,  // 20: quorate.v1.EventService.WatchEvents:input_type -> quorate.v1.WatchEventsRequest
+	4,  // 21: quorate.v1.EventService.WatchEvents:output_type -> quorate.v1.WatchEventsResponse
+	21, // [21:22] is the sub-list for method output_type
+	20, // [20:21] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_quorate_v1_event_proto_init() }
@@ -634,9 +723,11 @@ func file_quorate_v1_event_proto_init() {
 		return
 	}
 	file_quorate_v1_apply_proto_init()
+	file_quorate_v1_gate_proto_init()
 	file_quorate_v1_header_proto_init()
 	file_quorate_v1_lease_proto_init()
 	file_quorate_v1_maintenance_proto_init()
+	file_quorate_v1_partition_proto_init()
 	file_quorate_v1_serving_proto_init()
 	file_quorate_v1_topology_proto_init()
 	file_quorate_v1_event_proto_msgTypes[0].OneofWrappers = []any{
@@ -651,6 +742,10 @@ func file_quorate_v1_event_proto_init() {
 		(*Event_ServingAssigned)(nil),
 		(*Event_ServingReleased)(nil),
 		(*Event_LevelChanged)(nil),
+		(*Event_PartitionsCreated)(nil),
+		(*Event_PartitionChanged)(nil),
+		(*Event_PartitionSettingsChanged)(nil),
+		(*Event_InstanceChanged)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
