@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"sort"
 	"sync"
 	"time"
 
@@ -54,6 +55,42 @@ func (h *history) reset(revision uint64) {
 	h.end++
 	h.first, h.dropped, h.revision = h.end, revision, revision
 	h.wake()
+}
+
+// reach waits until everything up to a revision is in the history.
+func (h *history) reach(ctx context.Context, revision uint64) error {
+	for {
+		h.mu.Lock()
+		reached, grown := h.revision >= revision, h.grown
+		h.mu.Unlock()
+		if reached {
+			return nil
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// partitionsSince returns the partitions whose owner, phase or epoch changed after a revision, and the revision up to which that holds. It is not
+// complete where the history doesn't reach back so far. What was created since is left out: nobody knows anything of it that could be wrong.
+func (h *history) partitionsSince(revision uint64) (ids []string, upTo uint64, complete bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if revision < h.dropped {
+		return nil, h.revision, false
+	}
+	first := h.first + uint64(sort.Search(int(h.end-h.first), func(i int) bool { return h.at(h.first+uint64(i)).Revision > revision }))
+	known := map[string]bool{}
+	for ; first < h.end; first++ {
+		if id := h.at(first).GetPartitionChanged().GetPartition().GetId(); id != "" && !known[id] {
+			known[id] = true
+			ids = append(ids, id)
+		}
+	}
+	return ids, h.revision, true
 }
 
 func (h *history) at(number uint64) *quoratev1.Event { return h.ring[number%uint64(len(h.ring))] }
