@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -134,7 +135,7 @@ func (n *Node) proposeGated(ctx context.Context, cmd *logv1.Command, partition s
 		n.background.Go(func() { s.openWhenKnown(p, partition) })
 		return nil, err
 	}
-	if fsm.RefusalOf(outcome).GetReason() == fsm.ReasonGatesNotClosed {
+	if outcome.GetRefusal().GetReason() == fsm.ReasonGatesNotClosed {
 		return nil, &Error{Op: "propose", Kind: NotLeader, Err: fsm.RefusalOf(outcome)}
 	}
 	return outcome, nil
@@ -179,8 +180,9 @@ func (p peers) RenewGate(ctx context.Context, req *peerv1.RenewGateRequest) (*pe
 		return nil, toPeer(&Error{Op: "renew gate", Kind: Invalid, Err: fmt.Errorf("request: is missing")})
 	}
 	resp, err := p.n.renewGateHere(ctx, req.GetRequest())
-	if r, ok := err.(*fsm.Refusal); ok {
-		return &peerv1.RenewGateResponse{Refusal: r.Refusal}, nil
+	var refusal *fsm.Refusal
+	if errors.As(err, &refusal) {
+		return &peerv1.RenewGateResponse{Refusal: refusal.Refusal}, nil
 	}
 	if err != nil {
 		return nil, toPeer(err)

@@ -102,7 +102,7 @@ func (b *gates) awaitNews(ctx context.Context, who fsm.InstanceSession, req *quo
 	for gathering := false; ; {
 		b.mu.Lock()
 		h, news := b.holders[who], b.news.wait()
-		fresh := h == nil || h.told != b.version || req.GetTerm() != s.term || req.GetGrant() != h.grant
+		fresh := h == nil || req.GetGrant() == 0 || h.told != b.version || req.GetTerm() != s.term || req.GetGrant() != h.grant
 		b.mu.Unlock()
 		if fresh && !gathering {
 			gathering = true
