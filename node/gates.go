@@ -89,6 +89,7 @@ func (n *Node) renewGateHere(ctx context.Context, req *quoratev1.RenewGateReques
 	if err := n.machine.events.reach(ctx, revision); err != nil {
 		return nil, gateEnded(ctx, op)
 	}
+	n.counts.gateGrants.Add(1)
 	return s.gates.grant(n.machine, n.cfg.Clock, who, req, s.term, replaced)
 }
 
@@ -109,7 +110,10 @@ func (n *Node) proposeGated(ctx context.Context, cmd *logv1.Command, partition s
 	if state := n.machine.latest.Load().state; state.Accepts(cmd) != nil {
 		return refused(state, state.Accepts(cmd)), nil
 	}
-	if err := s.gates.close(ctx, s, n.machine, n.cfg.Clock, partition); err != nil {
+	began := n.cfg.Clock.Elapsed()
+	err := s.gates.close(ctx, s, n.machine, n.cfg.Clock, partition)
+	n.counts.gateWait.Observe(n.cfg.Clock.Elapsed() - began)
+	if err != nil {
 		return nil, err
 	}
 	cmd = proto.CloneOf(cmd)

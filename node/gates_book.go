@@ -146,7 +146,7 @@ func (b *gates) grant(m *machine, clock Clock, who fsm.InstanceSession, req *quo
 	h.grant, h.end, h.told = b.granted, max(h.end, clock.Elapsed()+gateEnd(ttl)), b.version
 	resp := &quoratev1.RenewGateResponse{
 		Ttl: durationpb.New(ttl), Term: term, Grant: h.grant, Revision: revision,
-		Closed: slices.Sorted(maps.Keys(b.closed)), Drain: state.EarlyCutovers(),
+		Closed: slices.Sorted(maps.Keys(b.closed)), Drain: state.EarlyCutovers(), MinDrainBarrier: state.PartitionSettings().GetMinDrainBarrier(),
 	}
 	switch {
 	case req.GetRevision() == 0:
