@@ -77,11 +77,10 @@ func (d *Disk) ioctl(request uint, value int) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if err := unix.IoctlSetPointerInt(int(f.Fd()), request, value); err != nil {
-		return fmt.Errorf("%s: request %#x: %w", d.Dir, request, err)
+	if err = unix.IoctlSetPointerInt(int(f.Fd()), request, value); err != nil {
+		err = fmt.Errorf("%s: request %#x: %w", d.Dir, request, err)
 	}
-	return nil
+	return errors.Join(err, f.Close())
 }
 
 // ballast is the file that fills a disk.

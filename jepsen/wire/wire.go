@@ -100,30 +100,28 @@ func openIn(namespace string) (file *os.File, err error) {
 	if namespace == "" {
 		return open()
 	}
+	home, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	there, err := os.Open(namespace)
+	if err != nil {
+		return nil, errors.Join(err, home.Close())
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
-		var home, there int
-		if home, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-			return
-		}
-		defer unix.Close(home)
-		if there, err = unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-			err = fmt.Errorf("%s: %w", namespace, err)
-			return
-		}
-		defer unix.Close(there)
-		if err = unix.Setns(there, unix.CLONE_NEWNET); err != nil {
+		if err = unix.Setns(int(there.Fd()), unix.CLONE_NEWNET); err != nil {
 			return
 		}
 		file, err = open()
-		if unix.Setns(home, unix.CLONE_NEWNET) == nil {
+		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
 			runtime.UnlockOSThread()
 		}
 	}()
 	<-done
-	return file, err
+	return file, errors.Join(err, there.Close(), home.Close())
 }
 
 func open() (*os.File, error) {
