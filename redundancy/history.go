@@ -19,6 +19,9 @@ const (
 	maxQueuedChanges = 256
 	// recordInterval is between two batches: a level that flaps must not fill the log.
 	recordInterval = time.Second
+	// recordBurst is how many batches may follow each other at once after a quiet time. A publish moves a level several times within moments, and
+	// every member's page shows what the log says.
+	recordBurst = 8
 )
 
 // history holds the changes of level that are not yet recorded in the log. It is for people and decides nothing.
@@ -86,7 +89,8 @@ func (h *history) settle(last uint64) {
 	h.queue = slices.DeleteFunc(h.queue, func(c *quoratev1.LevelChange) bool { return c.GetNumber() <= last })
 }
 
-// record proposes the changes of level in batches, once it is known how many were recorded before this process began.
+// record proposes the changes of level in batches, once it is known how many were recorded before this process began. Each attempt takes one off a
+// budget, which grows by one with each interval.
 func (m *Manager) record(ctx context.Context) {
 	if !m.awaitReady(ctx) {
 		return
@@ -94,17 +98,29 @@ func (m *Manager) record(ctx context.Context) {
 	recorded := lastRecorded(m.group.Local().State, m.member)
 	pace := time.NewTicker(recordInterval)
 	defer pace.Stop()
-	for {
+	for budget := recordBurst; ; {
 		select {
 		case <-ctx.Done():
 			return
+		case <-pace.C:
+			budget = min(budget+1, recordBurst)
+			continue
 		case <-m.history.news:
 		}
 		for ctx.Err() == nil {
+			if budget == 0 {
+				select {
+				case <-ctx.Done():
+					return
+				case <-pace.C:
+					budget++
+				}
+			}
 			changes, last := m.history.batch(m.member, recorded)
 			if len(changes) == 0 {
 				break
 			}
+			budget--
 			_, err := m.propose(ctx, &logv1.Command{Body: &logv1.Command_RecordLevels{RecordLevels: &logv1.RecordLevels{Changes: changes}}})
 			switch {
 			case err == nil:
@@ -114,10 +130,6 @@ func (m *Manager) record(ctx context.Context) {
 				m.history.settle(last)
 			default:
 				m.log.Debug("changes of level not recorded yet", "changes", len(changes), "error", err)
-			}
-			select {
-			case <-ctx.Done():
-			case <-pace.C:
 			}
 		}
 	}

@@ -89,6 +89,29 @@ func TestHistoryIsBoundedAndBatched(t *testing.T) {
 	})
 }
 
+// What follows upon each other is in the log at once, as long as it is not too much; then once in each interval.
+func TestAFewChangesAreRecordedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, "m1")
+		m := start(t, g, newFakeProber())
+		time.Sleep(2 * recordBurst * recordInterval)
+		synctest.Wait()
+		before := len(g.changes())
+		for i := range 2 * recordBurst {
+			m.history.note(Level{Value: byte(i)}, Level{Value: byte(i + 1)}, time.Now())
+			synctest.Wait()
+		}
+		if n := len(g.changes()) - before; n != recordBurst {
+			t.Errorf("%d changes at once, want %d", n, recordBurst)
+		}
+		time.Sleep(recordInterval)
+		synctest.Wait()
+		if n := len(g.changes()) - before; n != 2*recordBurst {
+			t.Errorf("%d changes after the interval, want all that waited", n)
+		}
+	})
+}
+
 // A change that the state machine would never take does not keep the others back.
 func TestRefusedChangesAreDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -47,6 +47,9 @@ var rules = map[string]rule{
 	"/quorate.v1.MemberService/RemoveMember":       {role: pki.RoleAdministrator, changes: true},
 
 	"/quorate.v1.EventService/WatchEvents": {role: pki.RoleViewer},
+	"/quorate.v1.EventService/ListEvents":  {role: pki.RoleViewer},
+
+	"/quorate.v1.OverviewService/GetOverview": {role: pki.RoleViewer},
 
 	"/grpc.health.v1.Health/Check": {role: pki.RoleViewer},
 	"/grpc.health.v1.Health/List":  {role: pki.RoleViewer},

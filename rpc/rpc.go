@@ -39,6 +39,8 @@ type Node interface {
 	Local() node.View
 	// Watch streams the events of a revision and later, 0 meaning from now on.
 	Watch(from uint64) (*node.Watch, error)
+	// Events returns what is kept of the events, once it reflects a revision.
+	Events(ctx context.Context, least uint64) (*node.Kept, error)
 	// Members asks all members for what they say of themselves.
 	Members(context.Context) ([]*quoratev1.Member, error)
 	// TransferLeadership hands it to the named voter, or the one that is furthest, and returns who leads afterwards.
