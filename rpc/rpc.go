@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"quorate/node"
@@ -55,6 +56,15 @@ type Node interface {
 	Ready() error
 }
 
+// Page is the web page, as *admin.Server gives it. It is served on the HTTP port beside REST.
+type Page interface {
+	// ServePage answers a request for PagePath or below it, which whoever the connection's certificate names has made; in dev it names nobody.
+	ServePage(w http.ResponseWriter, r *http.Request, who pki.Identity)
+}
+
+// PagePath is where the page is; / leads there.
+const PagePath = "/ui/"
+
 // Config is what a Server needs. Only Node is required.
 type Config struct {
 	Node Node
@@ -67,6 +77,8 @@ type Config struct {
 	Audit func(AuditRecord)
 	// Metrics are served at /metrics to viewers, and get what this package measures. Nil means that there are none.
 	Metrics *telemetry.Metrics
+	// Page is the web page. Nil means that there is none.
+	Page Page
 	// Version goes into the OpenAPI document.
 	Version string
 	// Now is the wall clock; nil means time.Now.
