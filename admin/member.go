@@ -44,11 +44,14 @@ type memberTable struct {
 }
 
 func newMemberTable(o *quoratev1.GetOverviewResponse, r *reader, whole bool) memberTable {
-	t := memberTable{Whole: whole, Changes: whole && r.may(quoratev1.MemberService_TransferLeadership_FullMethodName)}
 	var furthest uint64
+	led := false
 	for _, m := range o.GetMembers() {
 		furthest = max(furthest, m.GetAppliedRevision())
+		led = led || m.GetReachable() && m.GetLeader()
 	}
+	// Without a leader there is none to hand over.
+	t := memberTable{Whole: whole, Changes: whole && led && r.may(quoratev1.MemberService_TransferLeadership_FullMethodName)}
 	for _, m := range o.GetMembers() {
 		v := memberView{Member: m, Raft: "voter", Level: noAnswer}
 		switch {
@@ -76,7 +79,8 @@ func readMembers(ctx context.Context, r *reader) ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []part{{template: "member.head"}, {template: "member.table", data: newMemberTable(o, r, true)}}, nil
+	table := newMemberTable(o, r, true)
+	return []part{{template: "member.head"}, {template: "member.table", data: table}, {template: "member.addresses", data: table}}, nil
 }
 
 // transferView is what handing over the leadership does.

@@ -168,7 +168,7 @@ type serverView struct {
 	Level                   level
 	Reasons                 []string
 	Peers                   []peerView
-	// Right says what the group lets it advertise, Leased whether it has a serving lease now.
+	// Right says what the group lets it advertise under a serving lease, and Leased whether it has one now.
 	Right  string
 	Leased bool
 	// Leases are its open apply leases.
@@ -225,8 +225,8 @@ func newServerView(o *quoratev1.GetOverviewResponse, set *quoratev1.RedundantSet
 	}
 	for _, serving := range o.GetServing() {
 		if serving.GetServer() == v.ID {
-			if v.Right = "Healthy"; serving.GetStandIn() {
-				v.Right = "stand-in"
+			if v.Right = "right to Healthy levels"; serving.GetStandIn() {
+				v.Right = "right to stand in"
 			}
 		}
 	}

@@ -87,7 +87,15 @@
   // The chart of levels ---------------------------------------------------------------------------------------------
   // Each line has a colour and a dash of its own, so that neither needs the other.
   const dashes = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
+  const marks = ["solid", "dashed", "dotted", "double"];
   const charts = new Map();
+  // Of 24 hours, with the day where it changes: increment, template, then what is added at a new year, month, day, hour, minute, second, and how.
+  const clockTimes = [
+    [86400, "{YYYY}-{MM}-{DD}", null, null, null, null, null, null, 1],
+    [60, "{HH}:{mm}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
+    [1, "{HH}:{mm}:{ss}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
+    [0.001, "{HH}:{mm}:{ss}.{fff}", "\n{YYYY}-{MM}-{DD}", null, "\n{MM}-{DD}", null, null, null, 1],
+  ];
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   // align makes one row of times of all servers' changes, each level holding until the next.
@@ -117,10 +125,10 @@
     return new uPlot({
       width: host.clientWidth, height: 260,
       scales: { x: { time: true }, y: { range: [-5, 265] } },
-      axes: [axis, { ...axis, size: 44, splits: () => [0, 50, 100, 150, 200, 255] }],
+      axes: [{ ...axis, values: clockTimes }, { ...axis, size: 44, splits: () => [0, 50, 100, 150, 200, 255] }],
       hooks: { drawClear: [healthy] },
-      legend: { live: true },
-      series: [{}, ...servers.map((s, i) => ({
+      legend: { live: true, markers: { dash: (u, i) => marks[(i - 1) % marks.length] } },
+      series: [{ value: (u, t) => t == null ? "–" : local(new Date(t * 1000)) }, ...servers.map((s, i) => ({
         label: s.id, stroke: style(`--line-${i % 4 + 1}`), width: 2, dash: dashes[i % dashes.length],
         paths: uPlot.paths.stepped({ align: 1 }), points: { show: false }, value: (u, v) => v ?? "–",
       }))],
