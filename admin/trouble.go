@@ -78,7 +78,7 @@ func troubleOf(err error) *trouble {
 		t.Title = "Another generation was published meanwhile"
 		t.Advice = "Generation " + strconv.FormatUint(t.Current, 10) + " is current. Nothing was changed. Look at what it brought, and begin a new draft."
 	case t.Reason == reasonUnknownOutcome:
-		t.Title = "It is not known whether that was done"
+		t.Title, t.Code = "It is not known whether that was done", http.StatusServiceUnavailable
 		t.Advice = "Send the form again as it is: it carries the same request id, so it is done once at most, and the answer tells what became of it."
 	case t.Reason == reasonNoLeader:
 		t.Title = "There is no leader"
