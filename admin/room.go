@@ -88,9 +88,6 @@ func (rs *rooms) close() {
 	rs.running.Wait()
 }
 
-// maxPauseShare is how many times as long as a rendering took the pause after it is, so that pages cost a member a quarter of one core at most.
-const maxPauseShare = 3
-
 // run renders whenever something moved, until ctx ends.
 //
 // What moves a page is pushed: Changed tells of everything in the log, which has every member's changes of level within a moment of their happening; Subscribe
@@ -110,7 +107,8 @@ func (r *room) run(ctx context.Context, s *Server, sc screen, a arguments) {
 		begun := s.config.Now()
 		r.refresh(ctx, s, sc, a)
 		took := s.config.Now().Sub(begun)
-		alarm.Reset(min(max(maxPauseShare*took, limits.MinPause), limits.Patience))
+		// As long as it took, so that a page costs a member half of one core at most, and mostly next to nothing.
+		alarm.Reset(min(max(took, limits.MinPause), limits.Patience))
 		select {
 		case <-ctx.Done():
 			return

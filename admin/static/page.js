@@ -29,27 +29,36 @@
   };
 
   // Whether the page is live ----------------------------------------------------------------------------------------
-  // The stream has a sign of life every 5 s. A member that hangs keeps the connection and says nothing.
+  // The stream has a sign of life every 5 s. A member that hangs keeps the connection and says nothing, and what is broken on the way may not be noticed
+  // either: after this silence the page says so, and connects anew.
   const silence = 12000;
-  let heard = 0;
-  const live = () => document.getElementById("live");
+  // A page whose first connection was refused, as by a member that has enough open, tries again after this time.
+  const patience = 3000;
+  let heard = 0, connection = null;
+  const live = document.getElementById("live");
   const say = (state, words) => {
-    const element = live();
-    if (!element || element.dataset.state === state) return;
-    element.dataset.state = state;
-    element.querySelector(".words").textContent = words;
-    document.body.classList.toggle("stale", state !== "on");
+    if (live.dataset.state === state) return;
+    live.dataset.state = state;
+    live.querySelector(".words").textContent = words;
   };
   const listen = () => {
-    const element = live();
-    if (!element) return;
-    element.addEventListener("beat", (event) => { heard = performance.now(); clock(event.detail.data); say("on", "live"); });
-    element.addEventListener("reload", () => location.reload());
-    element.addEventListener("htmx:sse:error", () => { heard = 0; say("off", "not live: connecting again"); });
-    element.addEventListener("htmx:sse:after:message", () => { heard = performance.now(); });
+    heard = performance.now();
+    live.addEventListener("htmx:sse:after:connection", (event) => { connection = event.detail.connection; });
+    live.addEventListener("beat", (event) => { heard = performance.now(); clock(event.detail.data); say("on", "live"); });
+    live.addEventListener("reload", () => location.reload());
+    live.addEventListener("htmx:sse:after:message", () => { heard = performance.now(); });
+    live.addEventListener("htmx:sse:error", () => say("off", "not live: connecting again"));
   };
   const watch = () => {
-    if (heard && performance.now() - heard > silence && !document.hidden) say("off", "not live: no word from this member");
+    const quiet = performance.now() - heard;
+    if (!connection && quiet > patience) {
+      heard = performance.now();
+      live.dispatchEvent(new Event("again"));
+    } else if (connection && quiet > silence && !document.hidden) {
+      heard = performance.now();
+      say("off", "not live: no word from this member");
+      connection.reader?.cancel();
+    }
   };
 
   // Dialogs ---------------------------------------------------------------------------------------------------------
@@ -162,13 +171,13 @@
 
   // Beginning -------------------------------------------------------------------------------------------------------
   clock(document.body.dataset.now);
-  listen();
+  if (live) listen();
   tellTimes();
   drawAll();
   let ticks = 0;
   setInterval(() => {
     tellTimes();
-    watch();
+    if (live) watch();
     // The last level goes on.
     if (++ticks % 10 === 0) for (const chart of charts.values()) chart.plot.setData(align(chart.servers));
   }, 1000);
