@@ -39,9 +39,9 @@ type sight struct {
 }
 
 // showing opens a page that writes down what it shows.
-func showing(t *testing.T, browser context.Context, url string) *tab {
+func showing(browser context.Context, t *testing.T, url string) *tab {
 	t.Helper()
-	b := newTab(t, browser)
+	b := newTab(browser, t)
 	b.onEachPage(recordLevels)
 	b.open(url)
 	return b
@@ -109,13 +109,13 @@ func TestEveryPageShowsAFlipWithinASecond(t *testing.T) {
 	browser := startBrowser(t)
 	pages := make(map[string]*tab)
 	for _, m := range p.Members {
-		pages[m.ID] = showing(t, browser, p.url(m.ID, "/ui/"))
+		pages[m.ID] = showing(browser, t, p.url(m.ID, "/ui/"))
 		pages[m.ID].untilLevel("m1", "255")
 		pages[m.ID].untilLevel("m2", "100")
 	}
 
 	begun := time.Now()
-	swapRoles(t, browser, p.url("m3", "/ui/redundancy/line-a"))
+	swapRoles(browser, t, p.url("m3", "/ui/redundancy/line-a"))
 	for _, b := range pages {
 		b.untilLevel("m1", "100")
 		b.untilLevel("m2", "255")
@@ -183,9 +183,9 @@ func TestEveryPageShowsAFlipWithinASecond(t *testing.T) {
 }
 
 // swapRoles goes from the page of a set over the draft to the publish, as an operator would.
-func swapRoles(t *testing.T, browser context.Context, url string) {
+func swapRoles(browser context.Context, t *testing.T, url string) {
 	t.Helper()
-	b := newTab(t, browser)
+	b := newTab(browser, t)
 	b.open(url)
 	b.click("#swap")
 	b.shows("Draft: make m2 the Primary of line-a")

@@ -227,7 +227,7 @@ func TestRolesAreThoseOfTheCertificate(t *testing.T) {
 	if answer := g.do(pki.RoleOperator, http.MethodPost, set+"/maintenance", forgeries[set+"/maintenance"], "Sec-Fetch-Site", "same-origin"); answer.code != http.StatusSeeOther {
 		t.Errorf("an operator's maintenance: %d\n%s", answer.code, answer.body)
 	}
-	t.Run("a viewer's page is live", func(t *testing.T) { aViewersPageIsLive(t, browser, g) })
+	t.Run("a viewer's page is live", func(t *testing.T) { aViewersPageIsLive(browser, t, g) })
 	// Without a certificate there is no page.
 	if _, err := (&http.Client{Timeout: stepLimit}).Get(g.url + "/ui/"); err == nil {
 		t.Error("somebody without a certificate was answered")
@@ -236,7 +236,7 @@ func TestRolesAreThoseOfTheCertificate(t *testing.T) {
 
 // aViewersPageIsLive has a browser look with a viewer's certificate. Chromium takes certificates from its user alone, so something between shows it for
 // the browser; between that and the member all is as it would be, streams over HTTP/2 included.
-func aViewersPageIsLive(t *testing.T, browser context.Context, g *guarded) {
+func aViewersPageIsLive(browser context.Context, t *testing.T, g *guarded) {
 	target, err := url.Parse(g.url)
 	if err != nil {
 		t.Fatal(err)
@@ -255,7 +255,7 @@ func aViewersPageIsLive(t *testing.T, browser context.Context, g *guarded) {
 	}))
 	defer between.Close()
 	defer between.CloseClientConnections()
-	b := newTab(t, browser)
+	b := newTab(browser, t)
 	b.open(between.URL + "/ui/redundancy/line-a")
 	b.shows("vera")
 	if offers := eval[int](b, `document.querySelectorAll("main .button").length`); offers != 0 {

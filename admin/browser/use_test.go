@@ -48,7 +48,7 @@ func TestThePageInUse(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			q := *p
 			q.t = t
-			b := newTab(t, browser)
+			b := newTab(browser, t)
 			b.look(1280, "light")
 			part(&q, b)
 		})
@@ -56,11 +56,11 @@ func TestThePageInUse(t *testing.T) {
 	t.Run("everybody can use it", func(t *testing.T) {
 		q := *p
 		q.t = t
-		b := newTab(t, browser)
+		b := newTab(browser, t)
 		everybodyCanUseIt(&q, b, script)
 	})
 	t.Run("phone", func(t *testing.T) {
-		b := newTab(t, browser)
+		b := newTab(browser, t)
 		for _, width := range []int64{400, 320} {
 			b.look(width, "dark")
 			for _, path := range screens {
