@@ -63,8 +63,8 @@ type Limits struct {
 	Refresh time.Duration
 	// Patience is how long a live page waits for members that don't answer: 400 ms.
 	Patience time.Duration
-	// MinPause is the least time between two renderings of a live page: 50 ms. It becomes longer where rendering takes long.
-	MinPause time.Duration
+	// MinPause and MaxPause bound the time between two renderings of a live page, which is longer where rendering takes long: 50 ms and 100 ms.
+	MinPause, MaxPause time.Duration
 	// MaxOutcomes is how many of the last changes made here are remembered, to be shown once their form was left: 256.
 	MaxOutcomes int
 	// MaxFormBytes bounds a form that is posted: 64 KiB.
@@ -79,6 +79,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.Refresh, 2*time.Second)
 	setDefault(&l.Patience, 400*time.Millisecond)
 	setDefault(&l.MinPause, 50*time.Millisecond)
+	setDefault(&l.MaxPause, 100*time.Millisecond)
 	setDefault(&l.MaxOutcomes, 256)
 	setDefault(&l.MaxFormBytes, 64<<10)
 	return l

@@ -88,6 +88,10 @@ func (rs *rooms) close() {
 	rs.running.Wait()
 }
 
+// pauseShare is how many times as long as a rendering took the pause after it is, so that a page costs a member a quarter of one core at most while everything
+// moves. What takes really long is no work, but waiting for a member that hangs: so there is a longest pause.
+const pauseShare = 3
+
 // run renders whenever something moved, until ctx ends.
 //
 // What moves a page is pushed: Changed tells of everything in the log, which has every member's changes of level within a moment of their happening; Subscribe
@@ -107,8 +111,7 @@ func (r *room) run(ctx context.Context, s *Server, sc screen, a arguments) {
 		begun := s.config.Now()
 		r.refresh(ctx, s, sc, a)
 		took := s.config.Now().Sub(begun)
-		// As long as it took, so that a page costs a member half of one core at most, and mostly next to nothing.
-		alarm.Reset(min(max(took, limits.MinPause), limits.Patience))
+		alarm.Reset(min(max(pauseShare*took, limits.MinPause), limits.MaxPause))
 		select {
 		case <-ctx.Done():
 			return

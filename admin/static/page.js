@@ -48,6 +48,11 @@
     live.addEventListener("reload", () => location.reload());
     live.addEventListener("htmx:sse:after:message", () => { heard = performance.now(); });
     live.addEventListener("htmx:sse:error", () => say("off", "not live: connecting again"));
+    // In the background the stream is closed, and opened again with the page.
+    document.addEventListener("visibilitychange", () => {
+      heard = performance.now();
+      say("off", "not live: connecting again");
+    });
   };
   const watch = () => {
     const quiet = performance.now() - heard;
