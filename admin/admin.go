@@ -50,7 +50,7 @@ type Config struct {
 
 // Limits bound what visitors can make this member spend.
 type Limits struct {
-	// MaxStreams bounds the open pages that are live, on this member: 256. One more shows what it was loaded with, and tries again.
+	// MaxStreams bounds the open pages that are live, on this member: 128. One more shows what it was loaded with, and tries again.
 	MaxStreams int
 	// WriteTimeout is how long a browser may take to accept one message of a stream: 10 s. Then the stream ends, and the browser may come back.
 	WriteTimeout time.Duration
@@ -72,7 +72,7 @@ type Limits struct {
 }
 
 func (l Limits) withDefaults() Limits {
-	setDefault(&l.MaxStreams, 256)
+	setDefault(&l.MaxStreams, 128)
 	setDefault(&l.WriteTimeout, 10*time.Second)
 	setDefault(&l.MaxStreamAge, 15*time.Minute)
 	setDefault(&l.Beat, 5*time.Second)

@@ -13,6 +13,7 @@ import (
 var functions = template.FuncMap{
 	"asset": assetURL,
 	"when":  when,
+	"exact": exact,
 	"short": short,
 	"took":  took,
 	"join":  func(list []string) string { return strings.Join(list, ", ") },
@@ -25,7 +26,12 @@ var functions = template.FuncMap{
 type moment interface{ AsTime() time.Time }
 
 // when is a time of day as an element that the browser turns into its own zone, with the age beside it. Without scripts it stays UTC, which it says.
-func when(m moment) template.HTML {
+func when(m moment) template.HTML { return timeElement(m, "", "2006-01-02 15:04:05Z") }
+
+// exact is the same to the millisecond, for lists of what follows upon each other.
+func exact(m moment) template.HTML { return timeElement(m, " data-exact", "2006-01-02 15:04:05.000Z") }
+
+func timeElement(m moment, attribute, layout string) template.HTML {
 	if t, ok := m.(*timestamppb.Timestamp); ok && t == nil {
 		return ""
 	}
@@ -33,7 +39,7 @@ func when(m moment) template.HTML {
 	if t.IsZero() || t.Unix() == 0 {
 		return ""
 	}
-	return template.HTML(fmt.Sprintf(`<time datetime="%s">%s</time>`, t.Format("2006-01-02T15:04:05.000Z"), t.Format("2006-01-02 15:04:05Z")))
+	return template.HTML(fmt.Sprintf(`<time datetime="%s"%s>%s</time>`, t.Format("2006-01-02T15:04:05.000Z"), attribute, t.Format(layout)))
 }
 
 // instant is a moment that was worked out here.

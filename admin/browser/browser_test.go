@@ -165,15 +165,18 @@ func (b *tab) shows(text string) {
 	b.until(fmt.Sprintf("document.body.innerText.includes(%q)", text))
 }
 
-// text is what the page says, for messages.
+// text is what the page and the browser say, for messages.
 func (b *tab) text() string {
+	b.mu.Lock()
+	problems := strings.Join(b.problems, "\n")
+	b.mu.Unlock()
 	ctx, cancel := context.WithTimeout(b.ctx, time.Second)
 	defer cancel()
 	text, err := chromedp.Run(ctx, chromedp.Evaluate[string]("document.body.innerText"))
 	if err != nil {
 		return err.Error()
 	}
-	return text
+	return text + "\nand the browser:\n" + problems
 }
 
 // eval returns the value of an expression.

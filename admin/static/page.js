@@ -14,15 +14,15 @@
     const text = s < 60 ? `${s} s` : s < 3600 ? `${Math.floor(s / 60)} min` : s < 172800 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} d`;
     return ms < -999 ? `in ${text}` : `${text} ago`;
   };
-  const local = (t) => {
+  const local = (t, exact) => {
     const today = new Date(now());
-    const time = `${pad(t.getHours())}:${pad(t.getMinutes())}:${pad(t.getSeconds())}`;
+    const time = `${pad(t.getHours())}:${pad(t.getMinutes())}:${pad(t.getSeconds())}` + (exact ? `.${String(t.getMilliseconds()).padStart(3, "0")}` : "");
     return t.toDateString() === today.toDateString() ? time : `${t.getFullYear()}-${pad(t.getMonth() + 1)}-${pad(t.getDate())} ${time}`;
   };
   const tellTimes = () => {
     for (const element of document.querySelectorAll("time[datetime]")) {
       const t = new Date(element.dateTime);
-      const text = local(t), old = `(${age(now() - t)})`;
+      const text = local(t, "exact" in element.dataset), old = `(${age(now() - t)})`;
       if (element.textContent !== text) element.textContent = text;
       if (element.dataset.ago !== old) element.dataset.ago = old;
     }
@@ -174,11 +174,21 @@
     drawAll();
   };
 
+  // What a change has done is said once, and not again when the page is loaded anew.
+  const forget = () => {
+    const here = new URL(location.href);
+    if (here.searchParams.has("done")) {
+      here.searchParams.delete("done");
+      history.replaceState(null, "", here);
+    }
+  };
+
   // Beginning -------------------------------------------------------------------------------------------------------
   clock(document.body.dataset.now);
   if (live) listen();
   tellTimes();
   drawAll();
+  forget();
   let ticks = 0;
   setInterval(() => {
     tellTimes();
