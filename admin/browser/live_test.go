@@ -3,6 +3,7 @@ package browser
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -47,54 +48,123 @@ func showing(browser context.Context, t *testing.T, url string) *tab {
 	return b
 }
 
-// lags returns, for each change of level, after what time a page showed it, or one that came after it: what lasted less than a page takes may be skipped.
-func lags(sights []sight, server string, changes []*quoratev1.LevelChange) (list []time.Duration, err error) {
+// lags returns, for each change of level, after what time a page showed it, or one that came after it: what lasted less than a page takes may be skipped,
+// but what a page shows has to be true.
+func lags(sights []sight, server string, changes []*quoratev1.LevelChange) ([]time.Duration, error) {
+	var own []sight
+	for _, s := range sights {
+		if s.Server == server {
+			own = append(own, s)
+		}
+	}
+	// Sights are told by the millisecond, and so are changes, lest one comes before the other.
+	milli := func(c *quoratev1.LevelChange) int64 { return c.GetAt().AsTime().UnixMilli() }
+	var list []time.Duration
 	for i, change := range changes {
-		at, seen := change.GetAt().AsTime(), time.Duration(-1)
-		for _, s := range sights {
-			if s.Server != server || s.At < at.UnixMilli() || seen >= 0 {
-				continue
-			}
+		seen := int64(-1)
+		for j, s := range own {
 			for _, later := range changes[i:] {
-				// A page may not show what is yet to come.
-				if s.Value == strconv.FormatUint(uint64(later.GetAfter()), 10) && s.At >= later.GetAt().AsTime().UnixMilli() {
-					seen = time.UnixMilli(s.At).Sub(at)
+				at := max(s.At, milli(later))
+				gone := j+1 < len(own) && own[j+1].At <= at
+				if s.Value == strconv.FormatUint(uint64(later.GetAfter()), 10) && !gone && (seen < 0 || at < seen) {
+					seen = at
 				}
 			}
 		}
 		if seen < 0 {
-			return nil, fmt.Errorf("%s: %d → %d at %v was never shown: %v", server, change.GetBefore(), change.GetAfter(), at, sights)
+			return nil, fmt.Errorf("%s: %d → %d at %d was never shown: %v", server, change.GetBefore(), change.GetAfter(), milli(change), own)
 		}
-		list = append(list, seen)
+		list = append(list, time.Duration(seen-milli(change))*time.Millisecond)
 	}
 	return list, nil
 }
 
-// checkLags looks at what pages showed of the changes of a server's level since a moment.
-func (p *plant) checkLags(pages map[string]*tab, since time.Time, witness, server string) {
-	p.t.Helper()
-	var changes []*quoratev1.LevelChange
-	for _, change := range p.levels(witness, server) {
-		if change.GetAt().AsTime().After(since) {
-			changes = append(changes, change)
-		}
-	}
-	if len(changes) == 0 {
-		p.t.Errorf("no change of the level of %s", server)
-	}
-	for member, b := range pages {
-		list, err := lags(eval[[]sight](b, "window.shown"), server, changes)
-		if err != nil {
-			p.t.Errorf("the page of %s: %v", member, err)
-			continue
-		}
-		for i, lag := range list {
-			if lag > flipLimit {
-				p.t.Errorf("the page of %s showed %s: %d → %d after %v, want at most %v", member, server, changes[i].GetBefore(), changes[i].GetAfter(), lag, flipLimit)
+const (
+	// starved is how long a thread that wants to run is held up on a machine on which a second can't be measured: a level goes through six processes.
+	starved = 100 * time.Millisecond
+	// rounds is how often it is tried there.
+	rounds = 3
+)
+
+// gauge tells how long a thread had to wait for the machine, at worst.
+type gauge struct {
+	end   chan struct{}
+	worst chan time.Duration
+}
+
+func startGauge() *gauge {
+	g := &gauge{end: make(chan struct{}), worst: make(chan time.Duration)}
+	go func() {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		var worst time.Duration
+		for last := time.Now(); ; {
+			select {
+			case <-tick.C:
+				now := time.Now()
+				worst, last = max(worst, now.Sub(last)), now
+			case <-g.end:
+				g.worst <- worst
+				return
 			}
 		}
-		p.t.Logf("the page of %s showed the %d changes of %s after %v", member, len(changes), server, list)
+	}()
+	return g
+}
+
+func (g *gauge) stop() time.Duration {
+	close(g.end)
+	return <-g.worst
+}
+
+// flips does something that moves levels, and looks how soon each page showed each change of those servers' levels. Where the machine was not to be had and
+// it took too long, it is done again.
+func (p *plant) flips(what string, pages map[string]*tab, witness string, servers []string, do func(round int)) {
+	p.t.Helper()
+	for round := 1; ; round++ {
+		g, begun := startGauge(), time.Now()
+		do(round)
+		found, told := p.late(pages, begun, witness, servers)
+		stall := g.stop()
+		p.t.Logf("%s, the machine holding a thread up for %v at most:\n%s", what, stall, told)
+		switch {
+		case found == "":
+			return
+		case stall < starved || round == rounds:
+			p.t.Errorf("%s: %s", what, found)
+			return
+		}
 	}
+}
+
+// late returns what pages showed too late of the changes since a moment, empty if nothing, and tells everything.
+func (p *plant) late(pages map[string]*tab, since time.Time, witness string, servers []string) (found, told string) {
+	p.t.Helper()
+	for _, server := range servers {
+		var changes []*quoratev1.LevelChange
+		all, revision := p.levels(witness, server)
+		for _, change := range all {
+			if change.GetAt().AsTime().After(since) {
+				changes = append(changes, change)
+			}
+		}
+		if len(changes) == 0 {
+			found += fmt.Sprintf("no change of the level of %s; ", server)
+		}
+		for member, b := range pages {
+			b.until(fmt.Sprintf(`Number([...document.querySelectorAll(".facts dt")].find((e) => e.textContent === "Revision").nextElementSibling.textContent) >= %d`, revision))
+			list, err := lags(eval[[]sight](b, "window.shown"), server, changes)
+			if err != nil {
+				found += fmt.Sprintf("the page of %s: %v; ", member, err)
+				continue
+			}
+			told += fmt.Sprintf("the page of %s showed the %d changes of %s after %v\n", member, len(changes), server, list)
+			if worst := slices.Max(append(list, 0)); worst > flipLimit {
+				found += fmt.Sprintf("the page of %s showed a change of %s after %v; ", member, server, worst)
+			}
+		}
+	}
+	return found, told
 }
 
 // until waits for a level of a server on a page.
@@ -114,65 +184,70 @@ func TestEveryPageShowsAFlipWithinASecond(t *testing.T) {
 		pages[m.ID].untilLevel("m2", "100")
 	}
 
-	begun := time.Now()
-	swapRoles(browser, t, p.url("m3", "/ui/redundancy/line-a"))
-	for _, b := range pages {
-		b.untilLevel("m1", "100")
-		b.untilLevel("m2", "255")
-		b.shows("Generation 2")
-	}
-	p.rolledOut("m1")
-	for _, b := range pages {
-		b.untilLevel("m1", "100")
-		b.untilLevel("m2", "255")
-	}
-	for _, server := range []string{"m1", "m2"} {
-		p.checkLags(pages, begun, "m1", server)
-	}
+	// Everything is swapped back in an even round.
+	primary, backup := "m1", "m2"
+	p.flips("a swap of the roles", pages, "m1", []string{"m1", "m2"}, func(round int) {
+		swapRoles(browser, t, p.url("m3", "/ui/redundancy/line-a"), primary, backup, round)
+		primary, backup = backup, primary
+		p.rolledOut("m1", uint64(round+1))
+		for _, b := range pages {
+			b.untilLevel(primary, "255")
+			b.untilLevel(backup, "100")
+			b.shows(fmt.Sprintf("Generation %d", round+1))
+		}
+	})
 
 	// A lease, which is a flip that nothing else comes with.
-	begun = time.Now()
 	lease := quoratev1.NewLeaseServiceClient(p.conns["m3"])
-	if _, err := lease.BeginLease(p.ctx, &quoratev1.BeginLeaseRequest{RequestId: "lease-1", Server: "m2"}); err != nil {
-		t.Fatal(err)
-	}
-	for _, b := range pages {
-		b.untilLevel("m2", "200")
-	}
-	if _, err := lease.EndLease(p.ctx, &quoratev1.EndLeaseRequest{RequestId: "lease-2", Server: "m2"}); err != nil {
-		t.Fatal(err)
-	}
-	for _, b := range pages {
-		b.untilLevel("m2", "255")
-	}
-	p.checkLags(pages, begun, "m3", "m2")
+	p.flips("an apply lease", pages, "m3", []string{primary}, func(round int) {
+		if _, err := lease.BeginLease(p.ctx, &quoratev1.BeginLeaseRequest{RequestId: fmt.Sprint("begin-", round), Server: primary}); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range pages {
+			b.untilLevel(primary, "200")
+		}
+		if _, err := lease.EndLease(p.ctx, &quoratev1.EndLeaseRequest{RequestId: fmt.Sprint("end-", round), Server: primary}); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range pages {
+			b.untilLevel(primary, "255")
+		}
+	})
 
-	begun = time.Now()
-	if err := p.Kill(p.ctx, "m2"); err != nil {
-		t.Fatal(err)
+	gone := pages[primary]
+	delete(pages, primary)
+	back := func() {
+		if err := p.Restart(primary); err != nil {
+			t.Fatal(err)
+		}
+		gone.until(`document.getElementById("live").dataset.state === "on"`)
+		for _, b := range pages {
+			b.untilLevel(primary, "255")
+		}
 	}
-	gone := pages["m2"]
-	delete(pages, "m2")
-	for _, b := range pages {
-		b.untilLevel("m2", "–")
-		b.untilLevel("m1", "80")
-		b.shows("m2 does not answer")
-	}
-	p.checkLags(pages, begun, "m3", "m1")
+	p.flips("the death of the Primary", pages, "m3", []string{backup}, func(round int) {
+		if round > 1 {
+			back()
+		}
+		if err := p.Kill(p.ctx, primary); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range pages {
+			b.untilLevel(primary, "–")
+			b.untilLevel(backup, "80")
+			b.shows(primary + " does not answer")
+		}
+	})
 	// The page of a member that died says that it is no longer live, and is again once the member is back.
 	gone.until(`document.getElementById("live").dataset.state === "off"`)
-	if err := p.Restart("m2"); err != nil {
-		t.Fatal(err)
-	}
-	gone.until(`document.getElementById("live").dataset.state === "on"`)
-	gone.untilLevel("m2", "255")
-	if err := p.Kill(p.ctx, "m2"); err != nil {
-		t.Fatal(err)
-	}
+	back()
+	gone.untilLevel(primary, "255")
 
 	// Of three voters one is left: it says so, and shows what it knows.
-	if err := p.Kill(p.ctx, "m1"); err != nil {
-		t.Fatal(err)
+	for _, member := range []string{primary, backup} {
+		if err := p.Kill(p.ctx, member); err != nil {
+			t.Fatal(err)
+		}
 	}
 	last := pages["m3"]
 	last.shows("No leader")
@@ -183,39 +258,40 @@ func TestEveryPageShowsAFlipWithinASecond(t *testing.T) {
 }
 
 // swapRoles goes from the page of a set over the draft to the publish, as an operator would.
-func swapRoles(browser context.Context, t *testing.T, url string) {
+func swapRoles(browser context.Context, t *testing.T, url, from, to string, generation int) {
 	t.Helper()
 	b := newTab(browser, t)
 	b.open(url)
 	b.click("#swap")
-	b.shows("Draft: make m2 the Primary of line-a")
-	for _, text := range []string{"sets[line-a].servers[m1].role", "apply m1", "moves to m2", "based on generation 1"} {
+	b.shows(fmt.Sprintf("Draft: make %s the Primary of line-a", to))
+	for _, text := range []string{"sets[line-a].servers[m1].role", "apply m1", "moves to " + to, fmt.Sprint("based on generation ", generation)} {
 		b.shows(text)
 	}
 	b.click("[data-ask]")
 	b.until(`document.getElementById("ask").open`)
-	b.shows("m2 becomes the Primary of line-a, and m1 a Backup")
+	b.shows(fmt.Sprintf("%s becomes the Primary of line-a, and %s a Backup", to, from))
 	b.click("#ask button[type=submit]")
-	b.shows("Generation 2 is published.")
+	b.shows(fmt.Sprintf("Generation %d is published.", generation+1))
 	b.until(`document.getElementById("live")?.dataset.state === "on"`)
 	b.quiet()
 }
 
-// rolledOut waits until every server has applied the current generation.
-func (p *plant) rolledOut(member string) {
+// rolledOut waits until every server has applied a generation.
+func (p *plant) rolledOut(member string, generation uint64) {
 	p.t.Helper()
-	events := quoratev1.NewEventServiceClient(p.conns[member])
-	stream, err := events.WatchEvents(p.ctx, &quoratev1.WatchEventsRequest{FromRevision: 1, Kinds: []string{"rollout_changed"}})
+	ctx, cancel := context.WithTimeout(p.ctx, stepLimit)
+	defer cancel()
+	stream, err := quoratev1.NewEventServiceClient(p.conns[member]).WatchEvents(ctx, &quoratev1.WatchEventsRequest{FromRevision: 1, Kinds: []string{"rollout_changed"}})
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	for {
 		message, err := stream.Recv()
 		if err != nil {
-			p.t.Fatal(err)
+			p.t.Fatalf("waiting until generation %d is rolled out: %v", generation, err)
 		}
 		for _, event := range message.GetEvents() {
-			if r := event.GetRolloutChanged(); r.GetGeneration() == 2 && r.GetState() == quoratev1.RolloutState_ROLLOUT_STATE_DONE {
+			if r := event.GetRolloutChanged(); r.GetGeneration() == generation && r.GetState() == quoratev1.RolloutState_ROLLOUT_STATE_DONE {
 				return
 			}
 		}
@@ -230,8 +306,17 @@ func TestLagsAreTold(t *testing.T) {
 		return list
 	}
 	sights := []sight{{0, "m1", "1"}, {50, "m1", "100"}, {140, "m2", "200"}, {290, "m1", "255"}}
-	if list, err := lags(sights, "m1", changes(100, 200, 255)); err != nil || fmt.Sprint(list) != "[50ms 190ms 90ms]" {
-		t.Errorf("%v, %v", list, err)
+	for _, c := range []struct {
+		values []uint32
+		want   string
+	}{
+		{[]uint32{100, 200, 255}, "[50ms 190ms 90ms]"},
+		// What went and came back unseen is true again.
+		{[]uint32{100, 200, 100}, "[50ms 100ms 0s]"},
+	} {
+		if list, err := lags(sights, "m1", changes(c.values...)); err != nil || fmt.Sprint(list) != c.want {
+			t.Errorf("%v: %v, %v; want %s", c.values, list, err, c.want)
+		}
 	}
 	if _, err := lags(sights, "m1", changes(100, 200)); err == nil {
 		t.Error("what was never shown was found")
