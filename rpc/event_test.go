@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"quorate/node"
 	quoratev1 "quorate/proto/quorate/v1"
@@ -138,4 +139,104 @@ func TestWatchesAreLimitedAndEndWithTheServer(t *testing.T) {
 		_, err = first.Recv()
 	}
 	assertRefused(t, err, codes.Unavailable, ReasonShuttingDown, "")
+}
+
+func TestListEventsGoesBackPageByPage(t *testing.T) {
+	h := serve(t, Config{Node: openNode(t, node.Limits{})})
+	conn := h.dial(t, nil)
+	events := quoratev1.NewEventServiceClient(conn)
+	for i := range uint64(3) {
+		mustPublish(t, conn, fmt.Sprint("p", i), i, lineA())
+	}
+	all, err := events.ListEvents(testContext(t), &quoratev1.ListEventsRequest{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !all.GetComplete() || all.GetKnownFrom() != 1 || len(all.GetEvents()) < 5 || all.GetHeader().GetRevision() < all.GetEvents()[0].GetRevision() {
+		t.Fatalf("%d events, complete %v from %d, header %v", len(all.GetEvents()), all.GetComplete(), all.GetKnownFrom(), all.GetHeader())
+	}
+	var paged []*quoratev1.Event
+	request := &quoratev1.ListEventsRequest{Limit: 2}
+	for complete := false; !complete; {
+		page, err := events.ListEvents(testContext(t), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(page.GetEvents()); n == 0 || n > 2 || n < 2 && !page.GetComplete() {
+			t.Fatalf("a page of %d", n)
+		}
+		paged = append(paged, page.GetEvents()...)
+		last := page.GetEvents()[len(page.GetEvents())-1]
+		request.BeforeRevision, request.BeforeSequence = last.GetRevision(), last.GetSequence()
+		complete = page.GetComplete()
+	}
+	if len(paged) != len(all.GetEvents()) {
+		t.Fatalf("%d events in pages, %d in one list", len(paged), len(all.GetEvents()))
+	}
+	for i := range paged {
+		if !proto.Equal(paged[i], all.GetEvents()[i]) {
+			t.Errorf("event %d: %v in a page, %v in the list", i, paged[i], all.GetEvents()[i])
+		}
+	}
+}
+
+func TestListEventsFilters(t *testing.T) {
+	h := serve(t, Config{Node: openNode(t, node.Limits{})})
+	conn := h.dial(t, nil)
+	mustPublish(t, conn, "p1", 0, lineA())
+	for _, server := range []string{"m1", "m2"} {
+		if _, err := quoratev1.NewMaintenanceServiceClient(conn).SetMaintenance(testContext(t), &quoratev1.SetMaintenanceRequest{
+			RequestId: "maintain-" + server, Server: server, Active: true,
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := func(request *quoratev1.ListEventsRequest) (ids []string) {
+		t.Helper()
+		answer, err := quoratev1.NewEventServiceClient(conn).ListEvents(testContext(t), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, event := range answer.GetEvents() {
+			if event.GetRolloutChanged() == nil && event.GetMemberChanged() == nil {
+				ids = append(ids, event.GetRequestId())
+			}
+		}
+		return ids
+	}
+	for _, c := range []struct {
+		request *quoratev1.ListEventsRequest
+		want    string
+	}{
+		{&quoratev1.ListEventsRequest{Kinds: []string{"maintenance_changed"}}, "[maintain-m2 maintain-m1]"},
+		{&quoratev1.ListEventsRequest{Kinds: []string{"maintenance_changed"}, Limit: 1}, "[maintain-m2]"},
+		// A server's set is the one that it is in now, where the event names none.
+		{&quoratev1.ListEventsRequest{Set: "line-a"}, "[maintain-m2 maintain-m1 p1]"},
+		{&quoratev1.ListEventsRequest{Set: "line-b"}, "[]"},
+		{&quoratev1.ListEventsRequest{Server: "m1"}, "[maintain-m1 p1]"},
+		{&quoratev1.ListEventsRequest{Server: "m1", Set: "line-b"}, "[]"},
+	} {
+		if got := fmt.Sprint(list(c.request)); got != c.want {
+			t.Errorf("%v: %s, want %s", c.request, got, c.want)
+		}
+	}
+	_, err := quoratev1.NewEventServiceClient(conn).ListEvents(testContext(t), &quoratev1.ListEventsRequest{Kinds: []string{"lease_lost"}})
+	assertRefused(t, err, codes.InvalidArgument, ReasonInvalidArgument, "kinds[0]")
+}
+
+func TestListEventsTellsHowFarItKnows(t *testing.T) {
+	h := serve(t, Config{Node: openNode(t, node.Limits{WatchEvents: 2}), Limits: Limits{MaxPageBytes: 1}})
+	conn := h.dial(t, nil)
+	first := mustPublish(t, conn, "p0", 0, lineA())
+	for i := range uint64(3) {
+		mustPublish(t, conn, fmt.Sprint("p", i+1), i+1, lineA())
+	}
+	answer, err := quoratev1.NewEventServiceClient(conn).ListEvents(testContext(t), &quoratev1.ListEventsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// One event is always sent, whatever its size, and the rest is the next page's.
+	if len(answer.GetEvents()) != 1 || answer.GetComplete() || answer.GetKnownFrom() <= first.GetRevision() {
+		t.Errorf("%d events, complete %v from %d", len(answer.GetEvents()), answer.GetComplete(), answer.GetKnownFrom())
+	}
 }

@@ -45,6 +45,7 @@ var services = []*grpc.ServiceDesc{
 	&quoratev1.MaintenanceService_ServiceDesc,
 	&quoratev1.MemberService_ServiceDesc,
 	&quoratev1.EventService_ServiceDesc,
+	&quoratev1.OverviewService_ServiceDesc,
 }
 
 // Server serves one member's gRPC and HTTP listeners. Make it with New and end it with Shutdown.
@@ -115,6 +116,7 @@ func (s *Server) newGRPC() *grpc.Server {
 	quoratev1.RegisterMaintenanceServiceServer(server, &maintenanceService{server: s})
 	quoratev1.RegisterMemberServiceServer(server, &memberService{server: s})
 	quoratev1.RegisterEventServiceServer(server, &eventService{server: s})
+	quoratev1.RegisterOverviewServiceServer(server, &overviewService{server: s})
 	healthpb.RegisterHealthServer(server, newHealth(s.ready, services))
 	reflection.Register(server)
 	channelz.RegisterChannelzServiceToServer(server)
