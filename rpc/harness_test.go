@@ -127,7 +127,9 @@ func (h *harness) audited() []AuditRecord {
 func serve(t testing.TB, config Config) *harness {
 	t.Helper()
 	h := &harness{}
-	config.Logger = slog.New(slog.DiscardHandler)
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
 	config.Version = "test"
 	config.Audit = func(r AuditRecord) {
 		h.mu.Lock()
@@ -333,6 +335,7 @@ type scripted struct {
 	Node
 	propose func(context.Context, *logv1.Command) (*logv1.Outcome, error)
 	read    func(context.Context) (node.View, error)
+	renew   func(context.Context, *quoratev1.RenewGateRequest) (*quoratev1.RenewGateResponse, error)
 	ready   func() error
 }
 
@@ -351,6 +354,10 @@ func (s *scripted) Read(ctx context.Context, _ *quoratev1.ReadOptions) (node.Vie
 
 func (s *scripted) Propose(ctx context.Context, c *logv1.Command) (*logv1.Outcome, error) {
 	return s.propose(ctx, c)
+}
+
+func (s *scripted) RenewGate(ctx context.Context, request *quoratev1.RenewGateRequest) (*quoratev1.RenewGateResponse, error) {
+	return s.renew(ctx, request)
 }
 
 // contextExpired returns a context that has run out.
