@@ -184,6 +184,9 @@ func (s *Server) rest(gateway *runtime.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, err := restCaller(r.TLS, s.config.Credentials != nil, r.RemoteAddr, s.config.Now())
 		if err == nil {
+			err = refusePath(r)
+		}
+		if err == nil {
 			err = refuseQuery(r)
 		}
 		if err == nil {
