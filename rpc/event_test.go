@@ -3,11 +3,13 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"quorate/node"
 	quoratev1 "quorate/proto/quorate/v1"
@@ -45,6 +47,105 @@ func TestWatchEvents(t *testing.T) {
 	}
 	if fmt.Sprint(numbers) != "[1 2 3 4]" {
 		t.Errorf("generations %v", numbers)
+	}
+}
+
+// TestWatchesOfPartitions tells of the partitions that are watched and of nothing else, however many were created with them.
+func TestWatchesOfPartitions(t *testing.T) {
+	h, partitions := openPartitions(t, Limits{MaxPageBytes: 1000})
+	conn := h.dial(t, nil)
+	var ids []string
+	for i := range 1000 {
+		ids = append(ids, fmt.Sprintf("p%03d", i))
+	}
+	created := mustCreate(t, partitions, "a", ids...)
+	mustCreate(t, partitions, "b", "q1", "q2")
+	for _, id := range []string{"p007", "p008", "q1"} {
+		if _, err := partitions.BeginMigration(testContext(t), &quoratev1.BeginMigrationRequest{RequestId: "begin-" + id, Partition: id, To: "c"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gates := quoratev1.NewGateServiceClient(conn)
+	last := register(t, gates, "i1", session).GetHeader().GetRevision()
+	for _, test := range []struct {
+		name       string
+		partitions []string
+		kinds      []string
+		want       []string
+	}{
+		{"some", []string{"p999", "p007", "q1", "none"}, nil, []string{"a [p007 p999]", "b [q1]", "p007", "q1"}},
+		{"one kind", []string{"p007", "q1"}, []string{"partition_changed", "instance_changed"}, []string{"p007", "q1"}},
+		{"all of a batch", ids, []string{"partitions_created"}, []string{fmt.Sprint("a ", ids)}},
+		{"none", []string{"none"}, nil, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			stream, err := quoratev1.NewEventServiceClient(conn).WatchEvents(testContext(t), &quoratev1.WatchEventsRequest{
+				FromRevision: created.GetHeader().GetRevision(), Partitions: test.partitions, Kinds: test.kinds,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for revision := uint64(0); revision < last; {
+				message, err := stream.Recv()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, event := range message.GetEvents() {
+					switch body := event.GetBody().(type) {
+					case *quoratev1.Event_PartitionsCreated:
+						got = append(got, fmt.Sprint(body.PartitionsCreated.GetPlacement(), " ", body.PartitionsCreated.GetIds()))
+					case *quoratev1.Event_PartitionChanged:
+						got = append(got, body.PartitionChanged.GetPartition().GetId())
+					default:
+						t.Errorf("unwanted %v", event)
+					}
+				}
+				revision = message.GetHeader().GetRevision()
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("got  %q\nwant %q", got, test.want)
+			}
+		})
+	}
+	// What one watch was told in part is whole for all others.
+	stream, err := quoratev1.NewEventServiceClient(conn).WatchEvents(testContext(t), &quoratev1.WatchEventsRequest{FromRevision: created.GetHeader().GetRevision()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	message, err := stream.Recv()
+	if err != nil || len(message.GetEvents()) == 0 || len(message.GetEvents()[0].GetPartitionsCreated().GetIds()) != 1000 {
+		t.Errorf("the first event is %v, %v", message, err)
+	}
+}
+
+func TestAbout(t *testing.T) {
+	wanted := map[string]bool{"p1": true, "p3": true}
+	event := &quoratev1.Event{
+		Revision: 9, Sequence: 2, RequestId: "r", Generation: 4, Actor: &quoratev1.Actor{Name: "otto"}, ClusterTime: durationpb.New(1),
+		Body: &quoratev1.Event_PartitionsCreated{PartitionsCreated: &quoratev1.PartitionsCreated{Ids: []string{"p1", "p2", "p3"}, Placement: "a", Epoch: 5, Note: "n"}},
+	}
+	whole := proto.CloneOf(event)
+	part := about(wanted, event)
+	if !proto.Equal(event, whole) {
+		t.Errorf("the event itself became %v", event)
+	}
+	// But for the ids the part says what the whole does.
+	whole.GetPartitionsCreated().Ids = []string{"p1", "p3"}
+	if !proto.Equal(part, whole) {
+		t.Errorf("the part is %v", part)
+	}
+	if about(map[string]bool{"p1": true, "p2": true, "p3": true, "p4": true}, event) != event {
+		t.Error("an event of which all is wanted was copied")
+	}
+	for _, none := range []*quoratev1.Event{
+		{Body: &quoratev1.Event_PartitionsCreated{PartitionsCreated: &quoratev1.PartitionsCreated{Ids: []string{"p2"}}}},
+		{Body: &quoratev1.Event_PartitionChanged{PartitionChanged: &quoratev1.PartitionChange{Partition: &quoratev1.Partition{Id: "p2"}}}},
+		{Body: &quoratev1.Event_PartitionSettingsChanged{}}, {Body: &quoratev1.Event_InstanceChanged{}}, {Body: &quoratev1.Event_TopologyPublished{}}, {},
+	} {
+		if got := about(wanted, none); got != nil {
+			t.Errorf("about p1 or p3: %v", got)
+		}
 	}
 }
 
@@ -110,7 +211,7 @@ func TestFitting(t *testing.T) {
 			t.Errorf("fitting in %d bytes: %d, want %d", limit, got, want)
 		}
 	}
-	if fitting(nil, 10) != 0 {
+	if fitting[*quoratev1.Event](nil, 10) != 0 {
 		t.Error("of nothing, something fits")
 	}
 }

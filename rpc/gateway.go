@@ -67,6 +67,8 @@ var handlers = []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) erro
 	quoratev1.RegisterMemberServiceHandler,
 	quoratev1.RegisterEventServiceHandler,
 	quoratev1.RegisterOverviewServiceHandler,
+	quoratev1.RegisterPartitionServiceHandler,
+	quoratev1.RegisterGateServiceHandler,
 }
 
 // openGateway makes the HTTP server and its connection to the services.
@@ -187,6 +189,9 @@ func callerMetadata(ctx context.Context) metadata.MD {
 func (s *Server) rest(gateway *runtime.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, err := restCaller(r.TLS, s.config.Credentials != nil, r.RemoteAddr, s.config.Now())
+		if err == nil {
+			err = refusePath(r)
+		}
 		if err == nil {
 			err = refuseQuery(r)
 		}
