@@ -90,6 +90,7 @@ var arrows = []struct {
 	{"admin/browser", []string{"proto", "devgroup", "pki"}, "browser tests know members by their public APIs only"},
 	{"devgroup", []string{"proto"}, "it knows members by their public APIs and processes alone"},
 	{"jepsen/wire", nil, "it knows packets"},
+	{"jepsen/history", nil, "it knows what was done and when"},
 	{"jepsen/badfs", nil, "it knows files"},
 	{"jepsen/nemesis", []string{"jepsen/wire", "jepsen/lab"}, "it breaks what is around members, and asks the group by an interface"},
 	{"jepsen/lab", []string{"jepsen/wire", "jepsen/badfs"}, "it knows members as an operator does: a binary, a configuration, addresses"},
