@@ -24,6 +24,7 @@ type told struct {
 	Level                 any
 	Role, Previous        any
 	Generation, Outcome   any
+	Phase, Epoch          any
 }
 
 // listenTo gives the events that a third-party client gets, in their order. It begins to listen before it returns.
@@ -44,7 +45,7 @@ func listenTo(t *testing.T, endpoint string, where ...*ua.ContentFilterElement) 
 	filter := ua.EventFilter{WhereClause: &ua.ContentFilter{Elements: where}}
 	for _, name := range []ua.QualifiedName{
 		{Name: "EventType"}, {Name: "SourceName"}, {Name: "Message"}, {Name: "Severity"},
-		stateName("Level"), stateName("Role"), stateName("PreviousRole"), stateName("Generation"), stateName("Outcome"),
+		stateName("Level"), stateName("Role"), stateName("PreviousRole"), stateName("Generation"), stateName("Outcome"), stateName("Phase"), stateName("Epoch"),
 	} {
 		filter.SelectClauses = append(filter.SelectClauses, &ua.SimpleAttributeOperand{
 			TypeDefinitionID: ua.NewNumericNodeID(0, id.BaseEventType), AttributeID: ua.AttributeIDValue, BrowsePath: []*ua.QualifiedName{&name},
@@ -74,7 +75,7 @@ func listenTo(t *testing.T, endpoint string, where ...*ua.ContentFilterElement) 
 				}
 				for _, ev := range list.Events {
 					f := ev.EventFields
-					events <- told{f[0].NodeID().StringID(), f[1].String(), f[2].LocalizedText().Text, uint16(f[3].Uint()), f[4].Value(), f[5].Value(), f[6].Value(), f[7].Value(), f[8].Value()}
+					events <- told{f[0].NodeID().StringID(), f[1].String(), f[2].LocalizedText().Text, uint16(f[3].Uint()), f[4].Value(), f[5].Value(), f[6].Value(), f[7].Value(), f[8].Value(), f[9].Value(), f[10].Value()}
 				}
 			case <-ctx.Done():
 				return
@@ -90,6 +91,13 @@ func listenTo(t *testing.T, endpoint string, where ...*ua.ContentFilterElement) 
 		<-done
 	})
 	return events
+}
+
+// ofType is a where clause for the events of a type.
+func ofType(of *eventType) *ua.ContentFilterElement {
+	return &ua.ContentFilterElement{FilterOperator: ua.FilterOperatorOfType, FilterOperands: []*ua.ExtensionObject{
+		ua.NewExtensionObject(&ua.LiteralOperand{Value: ua.MustVariant(of.key.NodeID())}),
+	}}
 }
 
 func expectEvents(t *testing.T, events <-chan told, want ...told) {
@@ -116,9 +124,7 @@ func TestEventsOfTheServer(t *testing.T) {
 	f.move(healthyPrimary)
 	_, cfg := serve(t, listen(t), "m1", g, f)
 	all := listenTo(t, cfg.Endpoint)
-	applies := listenTo(t, cfg.Endpoint, &ua.ContentFilterElement{FilterOperator: ua.FilterOperatorOfType, FilterOperands: []*ua.ExtensionObject{
-		ua.NewExtensionObject(&ua.LiteralOperand{Value: ua.MustVariant(applyMoved.key.NodeID())}),
-	}})
+	applies := listenTo(t, cfg.Endpoint, ofType(applyMoved))
 
 	lower := healthyPrimary
 	lower.MidApply = true
@@ -217,9 +223,7 @@ func TestAbandonedApplyIsTold(t *testing.T) {
 	f.move(healthyPrimary)
 	_, cfg := serve(t, listen(t), "m1", g, f)
 	everything := listenTo(t, cfg.Endpoint)
-	abandoned := listenTo(t, cfg.Endpoint, &ua.ContentFilterElement{FilterOperator: ua.FilterOperatorOfType, FilterOperands: []*ua.ExtensionObject{
-		ua.NewExtensionObject(&ua.LiteralOperand{Value: ua.MustVariant(applyAbandoned.key.NodeID())}),
-	}})
+	abandoned := listenTo(t, cfg.Endpoint, ofType(applyAbandoned))
 	g.apply(&logv1.Command{RequestId: "b", Body: &logv1.Command_BeginLease{BeginLease: &logv1.BeginLease{Server: "m2"}}})
 	expectEvents(t, everything, told{Type: "types/ApplyBegunEventType", Source: "m2", Severity: severityNotice, Generation: uint64(1), Outcome: "", Message: "m2 began to apply generation 1."})
 	g.pass(fsm.ApplyMaxDuration)
