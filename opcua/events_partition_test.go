@@ -91,6 +91,9 @@ func TestFieldsOfPartitionEvents(t *testing.T) {
 			select {
 			case n := <-notes:
 				list, _ := n.Value.(*ua.EventNotificationList)
+				if n.Error != nil {
+					t.Fatal(n.Error)
+				}
 				if list == nil {
 					continue
 				}

@@ -30,13 +30,7 @@ type told struct {
 // listenTo gives the events that a third-party client gets, in their order. It begins to listen before it returns.
 func listenTo(t *testing.T, endpoint string, where ...*ua.ContentFilterElement) <-chan told {
 	t.Helper()
-	c, err := gopcua.NewClient(endpoint, gopcua.AutoReconnect(false))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Connect(within(t)); err != nil {
-		t.Fatal(err)
-	}
+	c := connect(t, endpoint)
 	notes := make(chan *gopcua.PublishNotificationData, 100)
 	sub, err := c.Subscribe(within(t), &gopcua.SubscriptionParameters{Interval: 50 * time.Millisecond}, notes)
 	if err != nil {
@@ -86,7 +80,6 @@ func listenTo(t *testing.T, endpoint string, where ...*ua.ContentFilterElement) 
 		closing, end := context.WithTimeout(context.Background(), 5*time.Second)
 		defer end()
 		_ = sub.Cancel(closing)
-		_ = c.Close(closing)
 		cancel()
 		<-done
 	})

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	gopcua "github.com/gopcua/opcua"
+	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
 	"go.uber.org/goleak"
 
 	"quorate/fsm"
@@ -61,6 +64,7 @@ type group struct {
 
 	mu      sync.Mutex
 	state   *fsm.State
+	shown   *fsm.State // a snapshot of state; nil after it changed
 	index   uint64
 	passed  time.Duration // of cluster time, beyond a millisecond for each command
 	changed chan struct{}
@@ -113,6 +117,7 @@ func (g *group) Propose(_ context.Context, c *logv1.Command) (*logv1.Outcome, er
 // step applies a command. mu is held.
 func (g *group) step(c *logv1.Command) (*logv1.Outcome, []*quoratev1.Event, error) {
 	g.index++
+	g.shown = nil
 	fsm.GatesClosed(c, true)
 	outcomes, events, err := g.state.ApplyEntry(g.index, &logv1.Entry{
 		Clock: g.index*uint64(time.Millisecond) + uint64(g.passed), Term: 1, LeaderApplied: g.index - 1, Commands: []*logv1.Command{c},
@@ -181,7 +186,10 @@ func (s *stream) Close() {}
 func (g *group) Local() node.View {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return node.View{State: g.state.Snapshot()}
+	if g.shown == nil {
+		g.shown = g.state.Snapshot()
+	}
+	return node.View{State: g.shown}
 }
 
 func (g *group) Read(context.Context, *quoratev1.ReadOptions) (node.View, error) {
@@ -330,4 +338,42 @@ func within(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// connect opens a session of a third-party client, which is ready for subscriptions.
+func connect(t testing.TB, endpoint string) *gopcua.Client {
+	t.Helper()
+	c, err := gopcua.NewClient(endpoint, gopcua.AutoReconnect(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Connect(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = c.Close(ctx)
+	})
+	// gopcua's client begins with a signal to pause its publishing, which a first subscription may overtake: then nothing is ever published. So values are
+	// awaited that never change; a second subscription resumes what the first could not.
+	notes := make(chan *gopcua.PublishNotificationData, 100)
+	for published := false; !published; {
+		sub, err := c.Subscribe(within(t), &gopcua.SubscriptionParameters{Interval: 50 * time.Millisecond}, notes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		item := gopcua.NewMonitoredItemCreateRequestWithDefaults(ua.NewNumericNodeID(0, id.Server_NamespaceArray), ua.AttributeIDValue, 1)
+		if _, err := sub.Monitor(within(t), ua.TimestampsToReturnNeither, item); err != nil {
+			t.Fatal(err)
+		}
+		overtaken := time.NewTimer(time.Second)
+		select {
+		case <-notes:
+			published = true
+		case <-overtaken.C:
+		}
+		overtaken.Stop()
+	}
+	return c
 }

@@ -77,24 +77,6 @@ func named(prefix string, count int) (ids []string) {
 	return ids
 }
 
-// connect opens a session of a third-party client.
-func connect(t testing.TB, endpoint string) *gopcua.Client {
-	t.Helper()
-	c, err := gopcua.NewClient(endpoint, gopcua.AutoReconnect(false))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Connect(within(t)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		_ = c.Close(ctx)
-	})
-	return c
-}
-
 // pages browses a node forwards and returns what is below it, with the number of pages.
 func pages(t testing.TB, c *gopcua.Client, k space.Key, most uint32) (names []string, count int) {
 	t.Helper()

@@ -212,12 +212,21 @@ var (
 	nullText       = &ua.LocalizedText{}
 )
 
-// describe builds the ReferenceDescription with the fields of the mask (Part 4 §7.30). It points into the target, which
-// is never modified.
+// description is a ReferenceDescription with what it points to, in one block. The names are copies: a target may be made for this reference alone, and
+// a page is to keep no more of it than it shows.
+type description struct {
+	ua.ReferenceDescription
+	target, typ ua.ExpandedNodeID
+	name        ua.QualifiedName
+	text        ua.LocalizedText
+}
+
+// describe builds the ReferenceDescription with the fields of the mask (Part 4 §7.30).
 func describe(r Reference, target *Node, mask ua.BrowseResultMask) *ua.ReferenceDescription {
-	d := &ua.ReferenceDescription{
+	d := &description{target: ua.ExpandedNodeID{NodeID: target.Key.NodeID()}}
+	d.ReferenceDescription = ua.ReferenceDescription{
 		ReferenceTypeID: nullID,
-		NodeID:          &ua.ExpandedNodeID{NodeID: target.Key.NodeID()},
+		NodeID:          &d.target,
 		BrowseName:      nullName,
 		DisplayName:     nullText,
 		TypeDefinition:  nullExpandedID,
@@ -232,15 +241,18 @@ func describe(r Reference, target *Node, mask ua.BrowseResultMask) *ua.Reference
 		d.NodeClass = target.Class
 	}
 	if mask&ua.BrowseResultMaskBrowseName != 0 {
-		d.BrowseName = &target.BrowseName
+		d.name = target.BrowseName
+		d.BrowseName = &d.name
 	}
 	if mask&ua.BrowseResultMaskDisplayName != 0 {
-		d.DisplayName = &target.DisplayName
+		d.text = target.DisplayName
+		d.DisplayName = &d.text
 	}
 	if mask&ua.BrowseResultMaskTypeDefinition != 0 && !target.TypeDefinition.IsNull() {
-		d.TypeDefinition = &ua.ExpandedNodeID{NodeID: target.TypeDefinition.NodeID()}
+		d.typ.NodeID = target.TypeDefinition.NodeID()
+		d.TypeDefinition = &d.typ
 	}
-	return d
+	return &d.ReferenceDescription
 }
 
 // IsSubtype reports whether type k is of, or a direct or indirect subtype of it.
