@@ -152,7 +152,11 @@ func TestPartitionsAreBrowsedByPages(t *testing.T) {
 			"Quorate.Partitions.p-0002499.Phase.p-00000": ua.StatusBadNoMatch,
 		} {
 			target, err := objects.TranslateBrowsePathInNamespaceToNodeID(within(t), stateIndex, path)
-			if got := any(target.String()); err == nil && got != want || err != nil && err != want {
+			var got any = err
+			if err == nil {
+				got = target.String()
+			}
+			if got != want {
 				t.Errorf("%s: %s leads to %v, %v, want %v", member, path, target, err, want)
 			}
 		}

@@ -190,28 +190,8 @@ func New(cfg Config) (*Endpoint, error) {
 		cfg.Now = time.Now
 	}
 	e := &Endpoint{cfg: cfg, build: buildInfo(cfg.Version), start: cfg.Now(), table: space.NewTable(), servers: map[string]struct{}{}}
-	standard, err := nodeset.New(nodeset.Options{Remove: cfg.unsupported()})
+	err := e.makeSpace()
 	if err != nil {
-		return nil, fmt.Errorf("opcua: %w", err)
-	}
-	if e.partitions, err = e.partitionCollection(); err != nil {
-		return nil, fmt.Errorf("opcua: %w", err)
-	}
-	if e.space, err = space.New([]string{space.NamespaceUA, cfg.ApplicationURI, StateNamespace}, e.table, e.partitions, standard); err != nil {
-		return nil, fmt.Errorf("opcua: %w", err)
-	}
-	if err := e.table.Edit(func(edit *space.Edit) error {
-		b := &builder{edit: edit, standard: standard}
-		e.statusNodes(b)
-		e.redundancyNodes(b)
-		e.capabilityNodes(b)
-		e.stateNodes(b)
-		e.eventNodes(b)
-		return b.err
-	}); err != nil {
-		return nil, fmt.Errorf("opcua: %w", err)
-	}
-	if err := e.followTopology(); err != nil {
 		return nil, fmt.Errorf("opcua: %w", err)
 	}
 	e.server, err = server.New(server.Config{
@@ -254,6 +234,32 @@ func New(cfg Config) (*Endpoint, error) {
 	e.running.Go(func() { e.follow(ctx) })
 	e.running.Go(func() { e.followPartitions(ctx, events) })
 	return e, nil
+}
+
+// makeSpace makes the address space: the table in front, the collections, and the standard's nodes behind them.
+func (e *Endpoint) makeSpace() error {
+	standard, err := nodeset.New(nodeset.Options{Remove: e.cfg.unsupported()})
+	if err != nil {
+		return err
+	}
+	if e.partitions, err = e.partitionCollection(); err != nil {
+		return err
+	}
+	if e.space, err = space.New([]string{space.NamespaceUA, e.cfg.ApplicationURI, StateNamespace}, e.table, e.partitions, standard); err != nil {
+		return err
+	}
+	if err := e.table.Edit(func(edit *space.Edit) error {
+		b := &builder{edit: edit, standard: standard}
+		e.statusNodes(b)
+		e.redundancyNodes(b)
+		e.capabilityNodes(b)
+		e.stateNodes(b)
+		e.eventNodes(b)
+		return b.err
+	}); err != nil {
+		return err
+	}
+	return e.followTopology()
 }
 
 // Serve accepts connections from l until Shutdown, and closes l.

@@ -292,17 +292,17 @@ func TestUniformFoldersArePassedOver(t *testing.T) {
 func TestBadCollections(t *testing.T) {
 	h := newHerd(1)
 	for want, change := range map[string]func(m *Member, l []Listing) []Listing{
-		"Prefix is empty":              func(m *Member, l []Listing) []Listing { m.Prefix = ""; return l },
-		"Type is null":                 func(m *Member, l []Listing) []Listing { m.Type = Key{}; return l },
-		"there is no listing":          func(*Member, []Listing) []Listing { return nil },
-		`Variables[1]: "" is no`:       func(m *Member, l []Listing) []Listing { m.Variables[1].Name = ""; return l },
-		`Variables[0]: "a/b" is no`:    func(m *Member, l []Listing) []Listing { m.Variables[0].Name = "a/b"; return l },
-		`Variables[1]: "Name" is ther`: func(m *Member, l []Listing) []Listing { m.Variables[1].Name = "Name"; return l },
-		`Variables[0]: "Name" has no`:  func(m *Member, l []Listing) []Listing { m.Variables[0].DataType = Key{}; return l },
-		`Variables[1]: "Weight" has`:   func(m *Member, l []Listing) []Listing { m.Variables[1].Value = nil; return l },
-		"listings[0] has no Folder":    func(_ *Member, l []Listing) []Listing { l[0].Folder = Key{}; return l },
-		"listings[1] has no":           func(_ *Member, l []Listing) []Listing { l[1].Has = nil; return l },
-		"listings[0] has":              func(_ *Member, l []Listing) []Listing { l[0].IDs = nil; return l },
+		"Prefix is empty":             func(m *Member, l []Listing) []Listing { m.Prefix = ""; return l },
+		"Type is null":                func(m *Member, l []Listing) []Listing { m.Type = Key{}; return l },
+		"there is no listing":         func(*Member, []Listing) []Listing { return nil },
+		`Variables[1]: "" is no`:      func(m *Member, l []Listing) []Listing { m.Variables[1].Name = ""; return l },
+		`Variables[0]: "a/b" is no`:   func(m *Member, l []Listing) []Listing { m.Variables[0].Name = "a/b"; return l },
+		`Variables[1]: "Name" is`:     func(m *Member, l []Listing) []Listing { m.Variables[1].Name = "Name"; return l },
+		`Variables[0]: "Name" has no`: func(m *Member, l []Listing) []Listing { m.Variables[0].DataType = Key{}; return l },
+		`Variables[1]: "Weight" has`:  func(m *Member, l []Listing) []Listing { m.Variables[1].Value = nil; return l },
+		"listings[0] has no Folder":   func(_ *Member, l []Listing) []Listing { l[0].Folder = Key{}; return l },
+		"listings[1] has no":          func(_ *Member, l []Listing) []Listing { l[1].Has = nil; return l },
+		"listings[0] has":             func(_ *Member, l []Listing) []Listing { l[0].IDs = nil; return l },
 	} {
 		m, l := h.member(), h.listings()
 		if _, err := NewCollection(m, change(&m, l)...); err == nil || !strings.Contains(err.Error(), want) {
