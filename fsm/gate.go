@@ -172,6 +172,9 @@ func (s *State) Instances() []*quoratev1.Instance {
 	return all
 }
 
+// InstanceCount returns how many instances are registered.
+func (s *State) InstanceCount() int { return s.instances.byID.Len() }
+
 // InstanceSessions returns the same with their sessions, which nobody but the leader needs to know.
 func (s *State) InstanceSessions() []InstanceSession {
 	var all []InstanceSession

@@ -945,8 +945,10 @@ func (x *RenewGateRequest) GetRequest() *v11.RenewGateRequest {
 }
 
 type RenewGateResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Response      *v11.RenewGateResponse `protobuf:"bytes,1,opt,name=response,proto3" json:"response,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Response *v11.RenewGateResponse `protobuf:"bytes,1,opt,name=response,proto3" json:"response,omitempty"`
+	// Why the instance gets none: it is not registered, or with another session.
+	Refusal       *v1.Refusal `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -984,6 +986,13 @@ func (*RenewGateResponse) Descriptor() ([]byte, []int) {
 func (x *RenewGateResponse) GetResponse() *v11.RenewGateResponse {
 	if x != nil {
 		return x.Response
+	}
+	return nil
+}
+
+func (x *RenewGateResponse) GetRefusal() *v1.Refusal {
+	if x != nil {
+		return x.Refusal
 	}
 	return nil
 }
@@ -1047,9 +1056,10 @@ const file_quorate_peer_v1_peer_proto_rawDesc = "" +
 	"\tstep_down\x18\x05 \x01(\bR\bstepDown\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\"J\n" +
 	"\x10RenewGateRequest\x126\n" +
-	"\arequest\x18\x01 \x01(\v2\x1c.quorate.v1.RenewGateRequestR\arequest\"N\n" +
+	"\arequest\x18\x01 \x01(\v2\x1c.quorate.v1.RenewGateRequestR\arequest\"\x81\x01\n" +
 	"\x11RenewGateResponse\x129\n" +
-	"\bresponse\x18\x01 \x01(\v2\x1d.quorate.v1.RenewGateResponseR\bresponse2\xd7\x05\n" +
+	"\bresponse\x18\x01 \x01(\v2\x1d.quorate.v1.RenewGateResponseR\bresponse\x121\n" +
+	"\arefusal\x18\x02 \x01(\v2\x17.quorate.log.v1.RefusalR\arefusal2\xd7\x05\n" +
 	"\vPeerService\x12L\n" +
 	"\aPropose\x12\x1f.quorate.peer.v1.ProposeRequest\x1a .quorate.peer.v1.ProposeResponse\x12R\n" +
 	"\tReadIndex\x12!.quorate.peer.v1.ReadIndexRequest\x1a\".quorate.peer.v1.ReadIndexResponse\x12X\n" +
@@ -1098,6 +1108,7 @@ var file_quorate_peer_v1_peer_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),      // 21: google.protobuf.Duration
 	(*v11.RenewGateRequest)(nil),     // 22: quorate.v1.RenewGateRequest
 	(*v11.RenewGateResponse)(nil),    // 23: quorate.v1.RenewGateResponse
+	(*v1.Refusal)(nil),               // 24: quorate.log.v1.Refusal
 }
 var file_quorate_peer_v1_peer_proto_depIdxs = []int32{
 	18, // 0: quorate.peer.v1.ProposeRequest.command:type_name -> quorate.log.v1.Command
@@ -1108,27 +1119,28 @@ var file_quorate_peer_v1_peer_proto_depIdxs = []int32{
 	21, // 5: quorate.peer.v1.UnreachableServer.age:type_name -> google.protobuf.Duration
 	22, // 6: quorate.peer.v1.RenewGateRequest.request:type_name -> quorate.v1.RenewGateRequest
 	23, // 7: quorate.peer.v1.RenewGateResponse.response:type_name -> quorate.v1.RenewGateResponse
-	0,  // 8: quorate.peer.v1.PeerService.Propose:input_type -> quorate.peer.v1.ProposeRequest
-	2,  // 9: quorate.peer.v1.PeerService.ReadIndex:input_type -> quorate.peer.v1.ReadIndexRequest
-	4,  // 10: quorate.peer.v1.PeerService.ConfirmTerm:input_type -> quorate.peer.v1.ConfirmTermRequest
-	6,  // 11: quorate.peer.v1.PeerService.Status:input_type -> quorate.peer.v1.StatusRequest
-	8,  // 12: quorate.peer.v1.PeerService.ReportDivergence:input_type -> quorate.peer.v1.ReportDivergenceRequest
-	10, // 13: quorate.peer.v1.PeerService.ChangeMembership:input_type -> quorate.peer.v1.ChangeMembershipRequest
-	13, // 14: quorate.peer.v1.PeerService.RenewServing:input_type -> quorate.peer.v1.RenewServingRequest
-	16, // 15: quorate.peer.v1.PeerService.RenewGate:input_type -> quorate.peer.v1.RenewGateRequest
-	1,  // 16: quorate.peer.v1.PeerService.Propose:output_type -> quorate.peer.v1.ProposeResponse
-	3,  // 17: quorate.peer.v1.PeerService.ReadIndex:output_type -> quorate.peer.v1.ReadIndexResponse
-	5,  // 18: quorate.peer.v1.PeerService.ConfirmTerm:output_type -> quorate.peer.v1.ConfirmTermResponse
-	7,  // 19: quorate.peer.v1.PeerService.Status:output_type -> quorate.peer.v1.StatusResponse
-	9,  // 20: quorate.peer.v1.PeerService.ReportDivergence:output_type -> quorate.peer.v1.ReportDivergenceResponse
-	12, // 21: quorate.peer.v1.PeerService.ChangeMembership:output_type -> quorate.peer.v1.ChangeMembershipResponse
-	15, // 22: quorate.peer.v1.PeerService.RenewServing:output_type -> quorate.peer.v1.RenewServingResponse
-	17, // 23: quorate.peer.v1.PeerService.RenewGate:output_type -> quorate.peer.v1.RenewGateResponse
-	16, // [16:24] is the sub-list for method output_type
-	8,  // [8:16] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	24, // 8: quorate.peer.v1.RenewGateResponse.refusal:type_name -> quorate.log.v1.Refusal
+	0,  // 9: quorate.peer.v1.PeerService.Propose:input_type -> quorate.peer.v1.ProposeRequest
+	2,  // 10: quorate.peer.v1.PeerService.ReadIndex:input_type -> quorate.peer.v1.ReadIndexRequest
+	4,  // 11: quorate.peer.v1.PeerService.ConfirmTerm:input_type -> quorate.peer.v1.ConfirmTermRequest
+	6,  // 12: quorate.peer.v1.PeerService.Status:input_type -> quorate.peer.v1.StatusRequest
+	8,  // 13: quorate.peer.v1.PeerService.ReportDivergence:input_type -> quorate.peer.v1.ReportDivergenceRequest
+	10, // 14: quorate.peer.v1.PeerService.ChangeMembership:input_type -> quorate.peer.v1.ChangeMembershipRequest
+	13, // 15: quorate.peer.v1.PeerService.RenewServing:input_type -> quorate.peer.v1.RenewServingRequest
+	16, // 16: quorate.peer.v1.PeerService.RenewGate:input_type -> quorate.peer.v1.RenewGateRequest
+	1,  // 17: quorate.peer.v1.PeerService.Propose:output_type -> quorate.peer.v1.ProposeResponse
+	3,  // 18: quorate.peer.v1.PeerService.ReadIndex:output_type -> quorate.peer.v1.ReadIndexResponse
+	5,  // 19: quorate.peer.v1.PeerService.ConfirmTerm:output_type -> quorate.peer.v1.ConfirmTermResponse
+	7,  // 20: quorate.peer.v1.PeerService.Status:output_type -> quorate.peer.v1.StatusResponse
+	9,  // 21: quorate.peer.v1.PeerService.ReportDivergence:output_type -> quorate.peer.v1.ReportDivergenceResponse
+	12, // 22: quorate.peer.v1.PeerService.ChangeMembership:output_type -> quorate.peer.v1.ChangeMembershipResponse
+	15, // 23: quorate.peer.v1.PeerService.RenewServing:output_type -> quorate.peer.v1.RenewServingResponse
+	17, // 24: quorate.peer.v1.PeerService.RenewGate:output_type -> quorate.peer.v1.RenewGateResponse
+	17, // [17:25] is the sub-list for method output_type
+	9,  // [9:17] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_quorate_peer_v1_peer_proto_init() }
