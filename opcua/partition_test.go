@@ -474,7 +474,6 @@ func TestMigrationOfARealMember(t *testing.T) {
 	propose := func(c *logv1.Command) {
 		t.Helper()
 		c.RequestId, c.Actor = fmt.Sprint("request-", n.Local().State.Revision()), &quoratev1.Actor{Name: "ada", Role: "administrator"}
-		fsm.GatesClosed(c, true)
 		outcome, err := n.Propose(within(t), c)
 		if err != nil || outcome.GetRefusal() != nil {
 			t.Fatalf("propose %T: %v, %v", c.GetBody(), err, outcome.GetRefusal())
