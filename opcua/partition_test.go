@@ -2,6 +2,7 @@ package opcua
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -545,4 +546,42 @@ func startNode(t testing.TB) *node.Node {
 			t.Fatal("the member has not announced itself")
 		}
 	}
+}
+
+// deaf is a group whose events can't be had, or end.
+type deaf struct {
+	*group
+	watch  error // of Watch, where it is not nil
+	closed chan struct{}
+}
+
+func (d deaf) Watch(uint64) (EventStream, error) {
+	if d.watch != nil {
+		return nil, d.watch
+	}
+	return d, nil
+}
+
+func (d deaf) Next(context.Context) ([]*quoratev1.Event, uint64, error) {
+	return nil, 0, &node.Error{Op: "watch", Kind: node.Diverged}
+}
+
+func (d deaf) Close() { close(d.closed) }
+
+func TestEventsThatCannotBeHad(t *testing.T) {
+	g := newGroup(t, "m1")
+	shutdown := &node.Error{Op: "watch", Kind: node.Shutdown}
+	e, err := New(Config{
+		Member: "m1", ApplicationURI: uriOf("m1"), Group: deaf{group: g, watch: shutdown}, Redundancy: &fitness{}, AllowNone: true, AllowAnonymous: true,
+		Certificate: certificateOf(t, uriOf("m1")).give, Logger: quiet,
+	})
+	if e != nil || !errors.Is(err, shutdown) {
+		t.Errorf("%v, %v", e, err)
+	}
+	// A member that has diverged gives no events any more. What it has can be read.
+	g.ask(createPartitions("nas-1", "p-1"))
+	d := deaf{group: g, closed: make(chan struct{})}
+	_, cfg := serve(t, listen(t), "m1", d, &fitness{})
+	<-d.closed
+	expectValues(t, cfg, []any{"nas-1"}, "ns=2;s=partitions/p-1/Placement")
 }
