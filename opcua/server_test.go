@@ -20,7 +20,7 @@ import (
 var healthyPrimary = redundancy.Inputs{Generation: 1, Set: "line-a", Role: redundancy.Primary, Peers: []string{"m2"}, Lease: redundancy.Right}
 
 // values reads nodes and returns their values; those that aren't Good are their status.
-func values(t *testing.T, cfg ClientConfig, nodes ...string) []any {
+func values(t testing.TB, cfg ClientConfig, nodes ...string) []any {
 	t.Helper()
 	readings, err := Read(within(t), cfg, nodes...)
 	if err != nil {
@@ -37,7 +37,7 @@ func values(t *testing.T, cfg ClientConfig, nodes ...string) []any {
 	return list
 }
 
-func expectValues(t *testing.T, cfg ClientConfig, want []any, nodes ...string) {
+func expectValues(t testing.TB, cfg ClientConfig, want []any, nodes ...string) {
 	t.Helper()
 	if diff := cmp.Diff(want, values(t, cfg, nodes...)); diff != "" {
 		t.Errorf("%v (-want +got):\n%s", nodes, diff)
@@ -159,7 +159,7 @@ func TestStateNamespaceFollowsTheGroup(t *testing.T) {
 }
 
 // awaitValue watches a node until it has a value.
-func awaitValue(t *testing.T, cfg ClientConfig, node string, want any) {
+func awaitValue(t testing.TB, cfg ClientConfig, node string, want any) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {

@@ -141,7 +141,7 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 	p.undo = append(p.undo, func() error { return m.rpc.Shutdown(context.Background()) })
 	channelLimits, limits := s.OPCUA.Limits.runtime()
 	m.opcua, err = opcua.New(opcua.Config{
-		Member: s.Member, ApplicationURI: s.OPCUA.ApplicationURI, Group: m.node, Redundancy: manager,
+		Member: s.Member, ApplicationURI: s.OPCUA.ApplicationURI, Group: opcua.GroupOf(m.node), Redundancy: manager,
 		Certificate: application.certificate, AllowNone: s.OPCUA.AllowNone, AllowAnonymous: s.OPCUA.AllowAnonymous,
 		Applications: application.trusted, Users: application.users, UserCertificates: application.userCertificates,
 		SetMaintenance: maintenanceBy(m.rpc), Version: buildVersion(), ShutdownNotice: s.shutdownNotice(), Logger: p.logger,

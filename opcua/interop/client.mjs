@@ -20,6 +20,7 @@ import {
 } from "node-opcua-client";
 
 import { attempt } from "./attempt.mjs";
+import { watch } from "./partitions.mjs";
 import { steps } from "./services.mjs";
 
 const [, , scenario, json] = process.argv;
@@ -281,6 +282,11 @@ const scenarios = {
         if (!ended) await new Promise((resolve) => setTimeout(resolve, 100));
       }
     }));
+  },
+
+  // Browses the folder of partitions, and follows one of them.
+  async partitions() {
+    await withSession({}, (session) => watch(session, options, say, readline.createInterface({ input: process.stdin })));
   },
 
   // Takes every step through the services, and says how each ended.

@@ -30,6 +30,9 @@ const (
 type ReadContext struct {
 	// Now is the time of the request by the server's clock. It becomes the ServerTimestamp.
 	Now time.Time
+	// Shared is the same for all values of one request. Value functions keep there what these have to have in common, such as a snapshot of the state that
+	// they show. It is nil where a value is read by itself.
+	Shared *any
 }
 
 // ValueFunc gives the current value of a variable. It is called without any lock held, from many goroutines at once,
