@@ -16,6 +16,9 @@ import (
 const (
 	// servingFresh is the age at which what a member last said, of itself and of others, counts no more. Members ask each second.
 	servingFresh = 3 * time.Second
+	// servingReturn is how long a server must have been asking again before votes against it count: by then every voter has probed it since, with a
+	// pause of up to 10 s between probes of a server that was lost, a second for the probe, and one until the next question tells of it.
+	servingReturn = 12 * time.Second
 )
 
 // servings is what a leader knows of serving leases: those that it granted under one leadership, and what the members said meanwhile. Readings are
@@ -52,7 +55,9 @@ type granted struct {
 
 // said is what a member said in its last question.
 type said struct {
-	at          time.Duration
+	at time.Duration
+	// since is when the questions began that came without a pause longer than servingFresh.
+	since       time.Duration
 	wants, fit  bool
 	unreachable map[string]time.Duration
 }
@@ -108,7 +113,7 @@ func (b *servings) enter(member string) (replaced <-chan struct{}, leave func())
 
 // hear notes what a question says.
 func (b *servings) hear(ctx context.Context, req *peerv1.RenewServingRequest, conn uint64, now time.Duration) {
-	s := said{at: now, wants: req.GetWantsHealthy(), fit: req.GetFit(), unreachable: make(map[string]time.Duration, len(req.GetUnreachable()))}
+	s := said{at: now, since: now, wants: req.GetWantsHealthy(), fit: req.GetFit(), unreachable: make(map[string]time.Duration, len(req.GetUnreachable()))}
 	for _, u := range req.GetUnreachable() {
 		s.unreachable[u.GetServer()] = max(u.GetAge().AsDuration(), 0)
 	}
@@ -117,6 +122,9 @@ func (b *servings) hear(ctx context.Context, req *peerv1.RenewServingRequest, co
 	if ctx.Err() != nil {
 		// It was given up, and a newer one may be here already.
 		return
+	}
+	if last, ok := b.said[req.GetMember()]; ok && now-last.at <= servingFresh {
+		s.since = last.since
 	}
 	b.said[req.GetMember()] = s
 	// The word counts only if it was certainly given after the lease was: over the connection on which that was asked for, questions come in order,

@@ -59,7 +59,8 @@ func (n *Node) swapRoles(s *session, state *fsm.State, set *quoratev1.RedundantS
 	n.logger.Warn("automatic failover: most voters can't reach the Primary", "set", set.GetId(), "from", primaryOf(set), "to", to)
 }
 
-// failover returns the Backup that has to become the Primary of a set, empty if none.
+// failover returns the Backup that has to become the Primary of a set, empty if none. A Primary that has just come back to the group is given the time
+// for everybody to see it: voters probe one that was lost more and more rarely.
 func (b *servings) failover(state *fsm.State, set *quoratev1.RedundantSet, now time.Duration) string {
 	policies := fsm.PoliciesOf(set)
 	primary := primaryOf(set)
@@ -68,7 +69,7 @@ func (b *servings) failover(state *fsm.State, set *quoratev1.RedundantSet, now t
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.unreachable(state, primary, policies.FailoverAfter, now) {
+	if p, ok := b.said[primary]; ok && now-p.at <= servingFresh && now-p.since < servingReturn || !b.unreachable(state, primary, policies.FailoverAfter, now) {
 		return ""
 	}
 	for _, server := range set.GetServers() {

@@ -382,6 +382,27 @@ func TestAutomaticFailover(t *testing.T) {
 	})
 }
 
+// TestAutomaticFailoverLeavesWhoIsBack cuts the Primary off, and lets it come back before its time is over. The voters probe it rarely by then, and find
+// that out later than the leader does: the roles stay where they are.
+func TestAutomaticFailoverLeavesWhoIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFleet(t, 3, NoMutant)
+		f.publish("m1", &quoratev1.RedundancyPolicies{Failover: "automatic"})
+		f.levels(10*time.Second, 255, 100)
+		for range 10 {
+			f.cutOff("m1")
+			f.levels(20*time.Second, 190, 80)
+			time.Sleep(8 * time.Second) // With two more they would swap.
+			f.Network.Heal()
+			f.levels(20*time.Second, 255, 100)
+			time.Sleep(30 * time.Second)
+		}
+		if g := f.Node("m2").Local().State.CurrentGeneration(); g.GetNumber() != 1 {
+			t.Errorf("generation %d, swapped by %q", g.GetNumber(), g.GetSwappedBy())
+		}
+	})
+}
+
 // TestFlappingLinksDontOscillate cuts and heals the Primary's links for five minutes, with every policy that could react. Cuts that a serving lease
 // outlasts move nothing. Longer ones take the servers down and up their bands, once each, and the roles stay where they are.
 func TestFlappingLinksDontOscillate(t *testing.T) {
