@@ -185,6 +185,7 @@ func (c *canonical) serving(v *quoratev1.Serving) {
 	c.uint(v.GetGeneration())
 	c.bool(v.GetStandIn())
 	c.duration(v.GetSince())
+	c.uint(v.GetWorksUnder())
 }
 
 func (c *canonical) rollout(r *quoratev1.Rollout) {

@@ -178,7 +178,7 @@ func (n *notebook) redundancyCommand(t *testing.T, d *datadriven.TestData, first
 	generation := number(t, d, "generation", n.state.CurrentGeneration().GetNumber())
 	switch d.Cmd {
 	case "assign":
-		c := &logv1.AssignServing{Server: first, Generation: generation, StandIn: d.HasArg("stand-in")}
+		c := &logv1.AssignServing{Server: first, Generation: generation, StandIn: d.HasArg("stand-in"), WorksUnder: number(t, d, "under", 0)}
 		if arg, ok := d.Arg("lapsed"); ok {
 			c.Lapsed = arg.Vals
 		}

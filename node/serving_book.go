@@ -173,12 +173,13 @@ func (b *servings) decide(m *machine, clock Clock, req *peerv1.RenewServingReque
 		resp.Healthy, resp.StandIn = true, standIn
 		return v
 	}
-	b.claim(&v, a, set, me, standIn, now)
+	b.claim(&v, a, set, req, standIn, now)
 	return v
 }
 
 // claim has the right moved to a server if nobody else can be using it, and otherwise lets the question wait.
-func (b *servings) claim(v *verdict, a *applied, set *quoratev1.RedundantSet, me string, standIn bool, now time.Duration) {
+func (b *servings) claim(v *verdict, a *applied, set *quoratev1.RedundantSet, req *peerv1.RenewServingRequest, standIn bool, now time.Duration) {
+	me := req.GetMember()
 	var lapsed []string
 	for _, right := range a.state.ServingConflicts(me) {
 		other := right.GetServer()
@@ -199,7 +200,7 @@ func (b *servings) claim(v *verdict, a *applied, set *quoratev1.RedundantSet, me
 		v.resp.Reason = "the right is on its way"
 	default:
 		v.moving = &move{server: me, barred: lapsed, done: make(chan struct{}), command: &logv1.Command{Body: &logv1.Command_AssignServing{
-			AssignServing: &logv1.AssignServing{Server: me, Generation: v.resp.Generation, StandIn: standIn, Lapsed: lapsed},
+			AssignServing: &logv1.AssignServing{Server: me, Generation: v.resp.Generation, StandIn: standIn, Lapsed: lapsed, WorksUnder: req.GetGeneration()},
 		}}}
 		v.begin = v.moving
 		b.begin(v.begin)

@@ -1150,7 +1150,10 @@ type AssignServing struct {
 	Generation uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	StandIn    bool                   `protobuf:"varint,3,opt,name=stand_in,json=standIn,proto3" json:"stand_in,omitempty"`
 	// Servers whose serving leases have run out by the leader's monotonic clock, or were given up.
-	Lapsed        []string `protobuf:"bytes,4,rep,name=lapsed,proto3" json:"lapsed,omitempty"`
+	Lapsed []string `protobuf:"bytes,4,rep,name=lapsed,proto3" json:"lapsed,omitempty"`
+	// The generation under which the server said that it works: an older one where it has the right already and has not heard of the current one yet.
+	// 0 is the generation above.
+	WorksUnder    uint64 `protobuf:"varint,5,opt,name=works_under,json=worksUnder,proto3" json:"works_under,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1211,6 +1214,13 @@ func (x *AssignServing) GetLapsed() []string {
 		return x.Lapsed
 	}
 	return nil
+}
+
+func (x *AssignServing) GetWorksUnder() uint64 {
+	if x != nil {
+		return x.WorksUnder
+	}
+	return 0
 }
 
 // ReleaseServing takes the right back: the server said that it no longer uses it, or its lease has run out.
@@ -1710,14 +1720,16 @@ const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"\fhttp_address\x18\x03 \x01(\tR\vhttpAddress\x12\x1b\n" +
 	"\topcua_url\x18\x04 \x01(\tR\bopcuaUrl\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12'\n" +
-	"\x0fcommand_version\x18\x06 \x01(\rR\x0ecommandVersion\"z\n" +
+	"\x0fcommand_version\x18\x06 \x01(\rR\x0ecommandVersion\"\x9b\x01\n" +
 	"\rAssignServing\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x19\n" +
 	"\bstand_in\x18\x03 \x01(\bR\astandIn\x12\x16\n" +
-	"\x06lapsed\x18\x04 \x03(\tR\x06lapsed\"H\n" +
+	"\x06lapsed\x18\x04 \x03(\tR\x06lapsed\x12\x1f\n" +
+	"\vworks_under\x18\x05 \x01(\x04R\n" +
+	"worksUnder\"H\n" +
 	"\x0eReleaseServing\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1e\n" +
 	"\n" +
