@@ -30,8 +30,8 @@ const (
 	applyFailed   = quoratev1.ApplyState_APPLY_STATE_FAILED
 )
 
-// applyReason is the reason of an apply lease that a roll-out opens, and the outcomes below are those of an apply that did not
-// end by its server's EndApply.
+// applyReason is the reason of an apply lease that a roll-out opens, for people, and the outcomes below are those of an apply that did
+// not end by its server's EndApply.
 const (
 	applyReason    = "roll-out"
 	applyAbandoned = "abandoned"
@@ -115,15 +115,16 @@ func (a *application) openApplyLease(r *quoratev1.Rollout, server string) *Refus
 	key, _ := a.applyKey(server, r.GetGeneration())
 	refusal := (*Refusal)(nil)
 	if open, ok := a.leases.open.Get(key); ok {
-		_, refusal = a.openWindow(key, open)
+		_, refusal = a.openWindow(key, open, true)
 	} else {
-		_, refusal = a.openLease(key, r.GetSet(), applyReason)
+		_, refusal = a.openLease(key, r.GetSet(), applyReason, true)
 	}
 	return refusal
 }
 
 // endApply ends an apply, and its window of the lease. A failed one stops the roll-out. Repeating it changes nothing, nor does
-// what comes after the watchdog. Of a generation that was superseded only the lease is left to be ended.
+// what comes after the watchdog. What an earlier attempt said, and comes late, does not end a later one: its apply goes on. Of a
+// generation that was superseded only the lease is left to be ended.
 //
 // A server that has never applied anything may settle its first apply without a lease, where there is nothing that it has to do:
 // nobody is served yet who could notice.
@@ -145,6 +146,12 @@ func (a *application) endApply(c *logv1.EndApply) (*logv1.Outcome, *Refusal) {
 	case applyPending:
 		if r := a.checkSettles(c, part); r != nil {
 			return nil, r
+		}
+	case applyApplying:
+		if c.GetAttempt() != 0 && c.GetAttempt() != part.GetAttempts() {
+			return nil, refuse(logv1.Kind_KIND_PRECONDITION, ReasonStaleAttempt, "attempt",
+				"attempt %d of server %s to apply generation %d is over: attempt %d is under way", c.GetAttempt(), quote(c.GetServer()),
+				c.GetGeneration(), part.GetAttempts())
 		}
 	}
 	after := a.changeApply(before, c.GetServer(), func(p *quoratev1.ServerApply) {
@@ -170,7 +177,7 @@ func applyOutcome(c *logv1.EndApply) string {
 
 // checkSettles refuses the end of an apply that has not begun, unless it is the first of a server that has nothing to do for it.
 func (s *State) checkSettles(c *logv1.EndApply, part *quoratev1.ServerApply) *Refusal {
-	if !c.GetSucceeded() || part.GetAppliedGeneration() != 0 {
+	if !c.GetSucceeded() || part.GetAppliedGeneration() != 0 || c.GetAttempt() != 0 {
 		return refuse(logv1.Kind_KIND_PRECONDITION, ReasonApplyNotBegun, "server",
 			"server %s has not begun to apply generation %d", quote(c.GetServer()), c.GetGeneration())
 	}
@@ -187,10 +194,14 @@ func (a *application) endSuperseded(c *logv1.EndApply) (*logv1.Outcome, *Refusal
 	return done(), nil
 }
 
+// endApplyLease closes the roll-out's window of an apply lease, once: what comes again must not close somebody else's.
 func (a *application) endApplyLease(c *logv1.EndApply) {
-	if key, ok := a.applyKey(c.GetServer(), c.GetGeneration()); ok {
-		if open, ok := a.leases.open.Get(key); ok {
+	for _, open := range a.openLeases(c.GetServer()) {
+		if open.GetRollout() && open.GetKey().GetGeneration() == c.GetGeneration() {
+			open = proto.CloneOf(open)
+			open.Rollout = false
 			a.endWindow(open, applyOutcome(c))
+			return
 		}
 	}
 }
@@ -324,7 +335,7 @@ func (s *State) SupersededApplies(server string) []uint64 {
 	for _, l := range s.openLeases(server) {
 		generation := l.GetKey().GetGeneration()
 		current := part.GetState() == applyApplying && generation == r.GetGeneration()
-		if own, ok := s.applyKey(server, generation); ok && own == keyOf(l) && l.GetReason() == applyReason && !current {
+		if l.GetRollout() && !current {
 			found = append(found, generation)
 		}
 	}

@@ -226,7 +226,7 @@ func (s *State) checkServerApplies(r *quoratev1.Rollout, set *quoratev1.Redundan
 		case applyApplying:
 			applying++
 			key, _ := s.applyKey(p.GetServer(), r.GetGeneration())
-			if !s.leases.open.Has(key) || applying > 1 || r.GetState() != rolloutRunning {
+			if open, _ := s.leases.open.Get(key); !open.GetRollout() || applying > 1 || r.GetState() != rolloutRunning {
 				return fmt.Errorf("server %s is applying without a lease, beside another, or while it is stopped", p.GetServer())
 			}
 		case applyApplied:

@@ -155,7 +155,7 @@ func (c *canonical) generation(g *quoratev1.Generation) {
 }
 
 func (c *canonical) lease(l *quoratev1.ApplyLease) {
-	if c.bool(l != nil); l == nil {
+	if c.message(l != nil, l.GetRollout()); l == nil {
 		return
 	}
 	key := l.GetKey()

@@ -1377,12 +1377,15 @@ func (x *BeginApply) GetGeneration() uint64 {
 
 // EndApply ends it, and with it the lease.
 type EndApply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Server        string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
-	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
-	Succeeded     bool                   `protobuf:"varint,3,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
-	Outcome       string                 `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	Output        string                 `protobuf:"bytes,5,opt,name=output,proto3" json:"output,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Server     string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	Generation uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Succeeded  bool                   `protobuf:"varint,3,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
+	Outcome    string                 `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Output     string                 `protobuf:"bytes,5,opt,name=output,proto3" json:"output,omitempty"`
+	// The attempt that has ended, by the count of BeginApply: a command of an earlier attempt that comes late must not end a later one. 0 where the apply
+	// was not begun, or not by who ends it.
+	Attempt       uint32 `protobuf:"varint,6,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1450,6 +1453,13 @@ func (x *EndApply) GetOutput() string {
 		return x.Output
 	}
 	return ""
+}
+
+func (x *EndApply) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
 }
 
 // ResumeApply goes on with a stopped roll-out.
@@ -1742,7 +1752,7 @@ const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
-	"generation\"\x92\x01\n" +
+	"generation\"\xac\x01\n" +
 	"\bEndApply\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1e\n" +
 	"\n" +
@@ -1750,7 +1760,8 @@ const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"generation\x12\x1c\n" +
 	"\tsucceeded\x18\x03 \x01(\bR\tsucceeded\x12\x18\n" +
 	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x12\x16\n" +
-	"\x06output\x18\x05 \x01(\tR\x06output\"\x1f\n" +
+	"\x06output\x18\x05 \x01(\tR\x06output\x12\x18\n" +
+	"\aattempt\x18\x06 \x01(\rR\aattempt\"\x1f\n" +
 	"\vResumeApply\x12\x10\n" +
 	"\x03set\x18\x01 \x01(\tR\x03set\"p\n" +
 	"\tSwapRoles\x12\x10\n" +
