@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -316,15 +317,27 @@ func (s *State) AppliedGeneration(server string) uint64 {
 	return p.GetAppliedGeneration()
 }
 
-// LastApplied returns the last generation that every server of a set has applied: what RollbackApply goes back to.
+// LastApplied returns the last generation that every server of a set has applied: what RollbackApply goes back to. A server that has applied nothing
+// keeps the others from going back only if it was in the set then: one that came later is taken out again.
 func (s *State) LastApplied(set string) (generation uint64, ok bool) {
 	r, _ := s.Rollout(set)
-	for i, p := range r.GetServers() {
-		if i == 0 || p.GetAppliedGeneration() < generation {
-			generation = p.GetAppliedGeneration()
+	for _, p := range r.GetServers() {
+		if n := p.GetAppliedGeneration(); n != 0 && (generation == 0 || n < generation) {
+			generation = n
+		}
+	}
+	g, _ := s.Generation(generation)
+	before := FindSet(g.GetTopology(), set)
+	for _, p := range r.GetServers() {
+		if p.GetAppliedGeneration() == 0 && (g.GetTopology() == nil || hasServer(before, p.GetServer())) {
+			return 0, false
 		}
 	}
 	return generation, generation != 0
+}
+
+func hasServer(set *quoratev1.RedundantSet, member string) bool {
+	return slices.ContainsFunc(set.GetServers(), func(s *quoratev1.RedundantServer) bool { return s.GetMember() == member })
 }
 
 // SupersededApplies returns the generations of applies that a server has begun and not ended before another generation came. Their

@@ -191,7 +191,7 @@ func (s *State) servingConflicts(v *quoratev1.Serving, server string) bool {
 	for number := from; number < current; number++ {
 		g, _ := s.Generation(number)
 		set, _ := findServer(g.GetTopology(), v.GetServer())
-		if set.GetId() != "" && slices.ContainsFunc(set.GetServers(), func(other *quoratev1.RedundantServer) bool { return other.GetMember() == server }) {
+		if hasServer(set, server) {
 			return true
 		}
 	}
