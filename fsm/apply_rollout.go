@@ -12,8 +12,9 @@ import (
 // publishing is a generation on its way into force, and what it means for the roll-outs.
 type publishing struct {
 	before *quoratev1.Topology
-	// force applies it to sets that it does not change, too.
-	force bool
+	// force applies it to sets that it does not change, too; forceSet to that one.
+	force    bool
+	forceSet string
 	// swapped is the set whose roles were swapped without a person, empty if none.
 	swapped string
 }
@@ -51,7 +52,7 @@ func (a *application) rollOut(p publishing) {
 		before := FindSet(p.before, set.GetId())
 		previous, known := old.Get(set.GetId())
 		switch _, kept := a.Generation(previous.GetGeneration()); {
-		case !known || p.force || before == nil || !kept && previous.GetState() != rolloutDone:
+		case !known || p.force || p.forceSet == set.GetId() || before == nil || !kept && previous.GetState() != rolloutDone:
 			a.setRollout(a.newRollout(set, before, applied))
 		case sameSet(before, set):
 			a.rollouts.bySet.Set(set.GetId(), a.goOn(previous))

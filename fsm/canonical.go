@@ -308,6 +308,9 @@ func (c *canonical) command(cmd *logv1.Command) {
 		c.uint(20)
 		c.uint(b.PublishTopology.GetExpectedGeneration())
 		c.topology(b.PublishTopology.GetTopology())
+		if set := b.PublishTopology.GetForceSet(); set != "" {
+			c.str(set)
+		}
 		if b.PublishTopology.GetForce() {
 			c.bool(true)
 		}

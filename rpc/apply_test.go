@@ -106,3 +106,40 @@ func TestStoppedRolloutIsRolledBack(t *testing.T) {
 	_, err = service.ResumeApply(ctx, &quoratev1.ResumeApplyRequest{RequestId: "r2", Set: "line-a"})
 	refused(fsm.ReasonApplyNotStopped, codes.FailedPrecondition, err)
 }
+
+// TestForcedRolloutIsRolledBack gives up a roll-out that was forced: the set is as it was before, and its servers apply it anew. Other sets don't.
+func TestForcedRolloutIsRolledBack(t *testing.T) {
+	a := openAppliers(t)
+	conn := serve(t, Config{Node: a.node}).dial(t, nil)
+	two := lineA()
+	other := withM3().Sets[0]
+	two.Sets = append(two.Sets, &quoratev1.RedundantSet{Id: "line-b", Mode: "WARM", Servers: other.Servers[2:]})
+	two.Sets[1].Servers[0].Role = "Primary"
+	mustPublish(t, conn, "p1", 0, two)
+	for _, server := range []string{"m2", "m1", "m3"} {
+		a.apply(server, 1, true)
+	}
+	forced := publish("p2", 1, two)
+	forced.Force = true
+	if _, err := quoratev1.NewTopologyServiceClient(conn).PublishTopology(testContext(t), forced); err != nil {
+		t.Fatal(err)
+	}
+	a.apply("m3", 2, true)
+	a.apply("m2", 2, false)
+	back, err := quoratev1.NewApplyServiceClient(conn).RollbackApply(testContext(t), &quoratev1.RollbackApplyRequest{
+		RequestId: "b", Set: "line-a", ExpectedGeneration: proto.Uint64(2),
+	})
+	if err != nil || back.GetGeneration().GetNumber() != 3 {
+		t.Fatalf("rolled back to %v, %v", back, err)
+	}
+	a.apply("m2", 3, true)
+	a.apply("m1", 3, true)
+	for _, r := range a.node.Local().State.Rollouts() {
+		if r.GetState() != quoratev1.RolloutState_ROLLOUT_STATE_DONE {
+			t.Errorf("%v", r)
+		}
+	}
+	if n := a.node.Local().State.Leases("m3", true); len(n) != 2 {
+		t.Errorf("m3 had %d applies, want those of the generations 1 and 2", len(n))
+	}
+}

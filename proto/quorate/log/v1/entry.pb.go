@@ -646,8 +646,10 @@ type PublishTopology struct {
 	ExpectedGeneration uint64                 `protobuf:"varint,1,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
 	Topology           *v1.Topology           `protobuf:"bytes,2,opt,name=topology,proto3" json:"topology,omitempty"`
 	Force              bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Force for one set alone: the one whose roll-out is given up.
+	ForceSet      string `protobuf:"bytes,4,opt,name=force_set,json=forceSet,proto3" json:"force_set,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PublishTopology) Reset() {
@@ -699,6 +701,13 @@ func (x *PublishTopology) GetForce() bool {
 		return x.Force
 	}
 	return false
+}
+
+func (x *PublishTopology) GetForceSet() string {
+	if x != nil {
+		return x.ForceSet
+	}
+	return ""
 }
 
 type RollbackTopology struct {
@@ -1685,11 +1694,12 @@ const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"\x04Tick\"\a\n" +
 	"\x05Pulse\"\f\n" +
 	"\n" +
-	"MarkDigest\"\x8a\x01\n" +
+	"MarkDigest\"\xa7\x01\n" +
 	"\x0fPublishTopology\x12/\n" +
 	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x120\n" +
 	"\btopology\x18\x02 \x01(\v2\x14.quorate.v1.TopologyR\btopology\x12\x14\n" +
-	"\x05force\x18\x03 \x01(\bR\x05force\"S\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\x12\x1b\n" +
+	"\tforce_set\x18\x04 \x01(\tR\bforceSet\"S\n" +
 	"\x10RollbackTopology\x12/\n" +
 	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\"I\n" +
