@@ -44,6 +44,12 @@ type plant struct {
 
 func startPlant(ctx context.Context, t *testing.T) *plant {
 	t.Helper()
+	return startPlantAt(ctx, t, redundancyPort, "m1", "m2")
+}
+
+// startPlantAt starts one whose client is subscribed to those servers.
+func startPlantAt(ctx context.Context, t *testing.T, port int, servers ...string) *plant {
+	t.Helper()
 	requireClient(t)
 	dir := t.TempDir()
 	binary, err := devgroup.Built()
@@ -55,7 +61,7 @@ func startPlant(ctx context.Context, t *testing.T) *plant {
 		t.Fatal(err)
 	}
 	var log devgroup.Output
-	w, err := devgroup.StartWired(ctx, devgroup.Options{Binary: binary, Data: filepath.Join(dir, "group"), BasePort: redundancyPort, Log: &log}, map[string]any{
+	w, err := devgroup.StartWired(ctx, devgroup.Options{Binary: binary, Data: filepath.Join(dir, "group"), BasePort: port, Log: &log}, map[string]any{
 		"redundancy": map[string]any{
 			"probeInterval": "500ms", "probeTimeout": "1s", "recoverDwell": "500ms", "applyHook": map[string]any{"command": []string{hooks.Command()}},
 		},
@@ -65,7 +71,7 @@ func startPlant(ctx context.Context, t *testing.T) *plant {
 	}
 	p := &plant{Wired: w, t: t, ctx: ctx, hooks: hooks}
 	t.Cleanup(func() {
-		p.free("m1", "m2")
+		p.free(servers...)
 		if err := w.Stop(); err != nil {
 			t.Error(err)
 		}
@@ -81,7 +87,7 @@ func startPlant(ctx context.Context, t *testing.T) *plant {
 		}
 		t.Cleanup(func() { conn.Close() })
 		p.conns = append(p.conns, conn)
-		if m.ID != "m3" {
+		if slices.Contains(servers, m.ID) {
 			endpoints[m.ID] = m.OPCUA // Not through the wires: a client is not cut off.
 		}
 	}
