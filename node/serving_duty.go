@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"maps"
 	"time"
 
 	"quorate/fsm"
@@ -44,6 +45,7 @@ func (n *Node) keepServing(s *session) {
 		if m := s.servings.clearAway(state, now); m != nil {
 			n.background.Go(func() { n.moveServing(s, m) })
 		}
+		s.servings.prune(state, now)
 	}
 }
 
@@ -96,6 +98,18 @@ func (b *servings) clearAway(state *fsm.State, now time.Duration) *move {
 		return m
 	}
 	return nil
+}
+
+// prune forgets members that have left the group, so that those who come and go don't add up under a leader that stays. A lease is remembered until it has run out.
+func (b *servings) prune(state *fsm.State, now time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	gone := func(member string) bool {
+		_, ok := state.Member(member)
+		return !ok
+	}
+	maps.DeleteFunc(b.said, func(member string, _ said) bool { return gone(member) })
+	maps.DeleteFunc(b.grants, func(member string, g granted) bool { return gone(member) && g.end+servingDrift <= now })
 }
 
 // isUnknown says whether the fate of a command is open.

@@ -286,6 +286,51 @@ func TestFailover(t *testing.T) {
 	if to() != "" {
 		t.Error("to a Backup that isn't fit")
 	}
+	// A Primary that asks again is given the time to be seen by everybody, and no more. One that falls silent once more is not.
+	votes := func() {
+		hear(cannotReach(wants("m2", 1, false), "m1", 20*time.Second))
+		hear(cannotReach(&peerv1.RenewServingRequest{Member: "m3"}, "m1", 20*time.Second))
+	}
+	began := b.clock.at
+	for to() == "" {
+		if b.clock.at-began > servingReturn {
+			t.Fatal("a Primary that nobody can reach keeps its role because it asks")
+		}
+		b.clock.at += time.Second
+		hear(wants("m1", 1, true))
+		votes()
+	}
+	if b.clock.at-began < servingReturn {
+		t.Errorf("the role of a Primary that came back was given away after %v", b.clock.at-began)
+	}
+	b.clock.at += servingFresh + time.Second
+	hear(wants("m1", 1, true))
+	votes()
+	if to() != "" {
+		t.Error("a Primary that came back once more has no time")
+	}
+	b.clock.at += servingFresh + time.Second
+	votes()
+	if to() != "m2" {
+		t.Error("a Primary that fell silent keeps its role")
+	}
+}
+
+// TestBookForgets: what is known of members that have left the group is dropped, and of their leases once those have run out.
+func TestBookForgets(t *testing.T) {
+	b := newBook(t, nil)
+	b.ask(wants("m1", 1, false), 1)
+	b.ask(wants("m2", 1, false), 2)
+	b.said["m9"], b.grants["m9"] = b.said["m1"], b.grants["m1"]
+	b.prune(b.state(), b.clock.at)
+	if _, ok := b.said["m9"]; ok || len(b.said) != 2 || len(b.grants) != 2 {
+		t.Errorf("said %v, grants %v", b.said, b.grants)
+	}
+	b.clock.at += ServingLeaseTTL + servingDrift
+	b.prune(b.state(), b.clock.at)
+	if _, ok := b.grants["m9"]; ok || len(b.grants) != 1 {
+		t.Errorf("grants %v", b.grants)
+	}
 }
 
 // TestRightsOfTheDepartedAreCleared: a server in no set loses its right once its lease has run out.
