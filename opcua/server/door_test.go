@@ -65,6 +65,30 @@ func TestShutClosesSessionsAndRefusesOthers(t *testing.T) {
 	})
 }
 
+// TestAdministratorsStay has an administrator's session outlive the closing of the door, and a move to another channel, but no change to a user who is none.
+func TestAdministratorsStay(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		who := Identity{Name: "ada", Role: RoleAdministrator}
+		r.v.cfg.Authenticate = func(Credentials) (Identity, ua.StatusCode) { return who, ua.StatusOK }
+		s := &Server{services: r.v}
+		boss := &fakeChannel{}
+		auth := r.create(boss)
+		want[*ua.ActivateSessionResponse](t, r.ask(boss, auth, &ua.ActivateSessionRequest{}))
+		if n := s.Shut(ua.StatusBadServerHalted); n != 1 || boss.gone || !r.ch.gone {
+			t.Errorf("%d sessions were closed, want that of the viewer; the administrator's is gone: %t", n, boss.gone)
+		}
+		read := &ua.ReadRequest{NodesToRead: []*ua.ReadValueID{{NodeID: levelKey.NodeID(), AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}}}}
+		want[*ua.ReadResponse](t, r.ask(boss, auth, read))
+		moved := &fakeChannel{}
+		want[*ua.ActivateSessionResponse](t, r.ask(moved, auth, &ua.ActivateSessionRequest{}))
+		want[*ua.ReadResponse](t, r.ask(moved, auth, read))
+		wantFault(t, r.ask(&fakeChannel{}, nil, &ua.CreateSessionRequest{}), ua.StatusBadServerHalted)
+		who = Identity{Name: "bob", Role: RoleOperator}
+		wantFault(t, r.ask(moved, auth, &ua.ActivateSessionRequest{}), ua.StatusBadServerHalted)
+		wantFault(t, r.ask(moved, auth, read), ua.StatusBadSessionIDInvalid)
+	})
+}
+
 // TestSessionsThatComeWhileItIsShut makes sessions while the door moves: none is left, whichever came first.
 func TestSessionsThatComeWhileItIsShut(t *testing.T) {
 	r := newRig(t, Limits{})

@@ -151,7 +151,7 @@ func (v *services) activateSession(ch secureChannel, r *ua.ActivateSessionReques
 	if s == nil {
 		return nil, ua.StatusBadSessionIDInvalid
 	}
-	if status := v.admits(s.application); status != ua.StatusOK {
+	if status := v.admitsSession(s); status != ua.StatusOK {
 		return nil, status
 	}
 	ch.Yield() // What follows may wait for a signature, or for the user to be judged.
@@ -185,6 +185,10 @@ func (v *services) activateSession(ch secureChannel, r *ua.ActivateSessionReques
 	}
 	if left != nil {
 		s.pub.forsake(left)
+	}
+	if status := v.admitsSession(s); status != ua.StatusOK { // The user is an administrator no more, or the server was shut meanwhile.
+		v.close(s, endSubscriptions)
+		return nil, status
 	}
 	s.seen.Store(int64(v.engine.schedule.now()))
 	s.nonce = newNonce() // A signature is good for one activation.
