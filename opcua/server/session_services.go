@@ -29,6 +29,12 @@ func (v *services) createSession(ch secureChannel, r *ua.CreateSessionRequest) (
 	if status := v.admits(applicationOf(r)); status != ua.StatusOK {
 		return nil, status
 	}
+	spare := 0
+	if v.exempt(applicationOf(r)) {
+		spare = v.cfg.Spare
+	} else if ch.Crowded() {
+		return nil, ua.StatusBadTooManySessions
+	}
 	if len(r.SessionName) > v.limits.MaxSessionNameLength || len(r.EndpointURL) > v.limits.MaxEndpointURLLength {
 		return nil, ua.StatusBadEncodingLimitsExceeded
 	}
@@ -48,7 +54,7 @@ func (v *services) createSession(ch secureChannel, r *ua.CreateSessionRequest) (
 	}
 	s, token := v.newSession(ch, r)
 	s.serverCert = leaf
-	evicted, status := v.sessions.add(s)
+	evicted, status := v.sessions.add(s, spare)
 	if status != ua.StatusOK {
 		return nil, status
 	}
@@ -153,6 +159,9 @@ func (v *services) activateSession(ch secureChannel, r *ua.ActivateSessionReques
 	}
 	if status := v.admitsSession(s); status != ua.StatusOK {
 		return nil, status
+	}
+	if ch.Crowded() && !v.exempt(s.application) {
+		return nil, ua.StatusBadTooManySessions
 	}
 	ch.Yield() // What follows may wait for a signature, or for the user to be judged.
 	s.mu.Lock()
