@@ -285,7 +285,8 @@ func (b *servings) unreachable(state *fsm.State, server string, least, now time.
 	return votes > voters/2
 }
 
-// samePlace says whether a server has the set and the role of a generation still in the current one.
+// samePlace says whether a server has the set and the role of a generation still in the current one, and as a Backup may still be Healthy beside its Primary if it might
+// then: that, too, ends with a lease that is not renewed.
 func samePlace(state *fsm.State, server string, generation uint64) bool {
 	current := state.CurrentGeneration()
 	if generation == current.GetNumber() {
@@ -297,16 +298,20 @@ func samePlace(state *fsm.State, server string, generation uint64) bool {
 	}
 	set, role := placeIn(g.GetTopology(), server)
 	nowSet, nowRole := placeIn(current.GetTopology(), server)
-	return set == nowSet && role == nowRole
+	return set.GetId() == nowSet.GetId() && role == nowRole && (role == fsm.RolePrimary || !hotBackups(set) || hotBackups(nowSet))
 }
 
-func placeIn(t *quoratev1.Topology, server string) (set, role string) {
+func placeIn(t *quoratev1.Topology, server string) (set *quoratev1.RedundantSet, role string) {
 	for _, s := range t.GetSets() {
 		if i := slices.IndexFunc(s.GetServers(), func(r *quoratev1.RedundantServer) bool { return r.GetMember() == server }); i >= 0 {
-			return s.GetId(), s.GetServers()[i].GetRole()
+			return s, s.GetServers()[i].GetRole()
 		}
 	}
-	return "", ""
+	return nil, ""
+}
+
+func hotBackups(set *quoratev1.RedundantSet) bool {
+	return set != nil && fsm.PoliciesOf(set).HotBackupsHealthy
 }
 
 func primaryOf(set *quoratev1.RedundantSet) string {

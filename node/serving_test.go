@@ -69,7 +69,9 @@ func (b *book) apply(c *logv1.Command) {
 func (b *book) publish(expected uint64, primary string, policies *quoratev1.RedundancyPolicies) {
 	c := publishCommand(fmt.Sprintf("p%d", expected), expected)
 	set := c.GetPublishTopology().GetTopology().GetSets()[0]
-	set.Policies = policies
+	if set.Policies = policies; policies.GetHotBackupsHealthy() {
+		set.Mode = fsm.ModeHot
+	}
 	for _, s := range set.GetServers() {
 		s.Role = fsm.RoleBackup
 		if s.GetMember() == primary {
@@ -313,6 +315,30 @@ func TestFailover(t *testing.T) {
 	votes()
 	if to() != "m2" {
 		t.Error("a Primary that fell silent keeps its role")
+	}
+}
+
+// TestHotBackupsAreConfirmedUnderTheirPolicyOnly withdraws hotBackupsHealthy: a Backup that has not heard of it is Healthy beside its Primary for as long as its lease
+// lasts, and no longer.
+func TestHotBackupsAreConfirmedUnderTheirPolicyOnly(t *testing.T) {
+	b := newBook(t, &quoratev1.RedundancyPolicies{HotBackupsHealthy: true}) // in mode HOT
+	ask := func(member string, generation uint64) bool {
+		t.Helper()
+		return b.ask(&peerv1.RenewServingRequest{Member: member, Generation: generation}, 1).GetConfirmed()
+	}
+	if !ask("m2", 1) {
+		t.Error("a hot Backup is not confirmed")
+	}
+	b.publish(1, "m1", &quoratev1.RedundancyPolicies{HotBackupsHealthy: true, EvictClients: fsm.EvictMaintenance})
+	if !ask("m2", 1) {
+		t.Error("not confirmed after a publish that leaves the policy as it was")
+	}
+	b.publish(2, "m1", nil)
+	if ask("m2", 2) {
+		t.Error("confirmed under a policy that was withdrawn")
+	}
+	if !ask("m2", 3) || !ask("m1", 2) {
+		t.Error("not confirmed under the current policy, or as the Primary")
 	}
 }
 
