@@ -223,10 +223,7 @@ func (c *canonical) level(l *quoratev1.LevelChange) {
 	c.str(l.GetRole())
 	c.str(l.GetSet())
 	c.uint(l.GetGeneration())
-	c.uint(uint64(len(l.GetReasons())))
-	for _, reason := range l.GetReasons() {
-		c.str(reason)
-	}
+	c.strs(l.GetReasons())
 	c.time(l.GetAt())
 }
 
@@ -295,6 +292,19 @@ func (c *canonical) outcome(o *logv1.Outcome) {
 	case *logv1.Outcome_Rollout:
 		c.uint(15)
 		c.rollout(r.Rollout)
+	case *logv1.Outcome_PartitionsMade:
+		c.uint(16)
+		c.uint(r.PartitionsMade.GetEpoch())
+	case *logv1.Outcome_PartitionMoved:
+		c.uint(17)
+		c.partition(r.PartitionMoved.GetPartition())
+		c.bool(r.PartitionMoved.GetEarly())
+	case *logv1.Outcome_PartitionSettings:
+		c.uint(18)
+		c.settings(r.PartitionSettings)
+	case *logv1.Outcome_Instance:
+		c.uint(19)
+		c.instance(r.Instance)
 	default:
 		c.uint(0)
 	}
@@ -340,6 +350,6 @@ func (c *canonical) command(cmd *logv1.Command) {
 		c.uint(72)
 		c.str(b.ResumeApply.GetSet())
 	default:
-		c.uint(0)
+		c.partitionCommand(cmd)
 	}
 }

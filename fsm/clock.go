@@ -11,8 +11,8 @@ import (
 //
 // A stamp is taken before its entry commits, so a duration counted from the stamp of the entry that began it can be short by
 // the time of the commit. A lease that its holder counts from before it asked needs no more. What must never be short, the
-// drain barrier of partitions, has to start at the first stamp whose leader_applied is at least the index of the entry that
-// began it (platform.md §2): Entry carries leader_applied for this, and the slice that needs it is the one to add it here.
+// drain barrier of partitions, starts at the first stamp whose leader_applied is at least the index of the entry that
+// began it (platform.md §2): see beginBarriers.
 type clock struct {
 	now      time.Duration
 	revision uint64
@@ -44,5 +44,6 @@ func (a *application) openTerm(c *logv1.OpenTerm) (*logv1.Outcome, *Refusal) {
 // pulse does what is due at the current cluster time.
 func (a *application) pulse() (*logv1.Outcome, *Refusal) {
 	a.abandonLeases()
+	a.tellBarriers()
 	return done(), nil
 }

@@ -98,5 +98,6 @@ func (s *State) Digest() [32]byte {
 			flush()
 		}
 	}
+	s.digestPartitions(&c, flush)
 	return [32]byte(h.Sum(nil))
 }

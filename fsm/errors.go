@@ -41,6 +41,34 @@ const (
 	ReasonTooManyServing  = "TOO_MANY_SERVING"
 	ReasonInvalidLevel    = "INVALID_LEVEL"
 
+	ReasonUnknownPartition     = "UNKNOWN_PARTITION"
+	ReasonPartitionExists      = "PARTITION_EXISTS"
+	ReasonAlreadyMigrating     = "ALREADY_MIGRATING" // details: current_epoch, to
+	ReasonNotMigrating         = "NOT_MIGRATING"     // details: current_epoch
+	ReasonNotDraining          = "NOT_DRAINING"      // details: current_epoch
+	ReasonNotCutover           = "NOT_CUTOVER"       // details: current_epoch
+	ReasonSamePlacement        = "SAME_PLACEMENT"
+	ReasonStaleEpoch           = "STALE_EPOCH"     // details: current_epoch, phase
+	ReasonBarrierPending       = "BARRIER_PENDING" // details: remaining
+	ReasonVerificationRequired = "VERIFICATION_REQUIRED"
+	ReasonGatesNotClosed       = "GATES_NOT_CLOSED"
+	ReasonPartitionBatch       = "PARTITION_BATCH" // Too many in one command, or none.
+	ReasonInvalidPartitionID   = "INVALID_PARTITION_ID"
+	ReasonDuplicatePartition   = "DUPLICATE_PARTITION"
+	ReasonInvalidPlacement     = "INVALID_PLACEMENT"
+	ReasonInvalidDrainBarrier  = "INVALID_DRAIN_BARRIER"
+	ReasonInvalidProgress      = "INVALID_PROGRESS"
+	ReasonInvalidSetting       = "INVALID_SETTING"
+	ReasonTooManyPartitions    = "TOO_MANY_PARTITIONS"
+	ReasonTooManyPlacements    = "TOO_MANY_PLACEMENTS"
+	ReasonTooManyMigrations    = "TOO_MANY_MIGRATIONS"
+
+	ReasonUnknownInstance  = "UNKNOWN_INSTANCE"
+	ReasonInstanceTaken    = "INSTANCE_TAKEN"
+	ReasonStaleSession     = "STALE_SESSION"
+	ReasonInvalidInstance  = "INVALID_INSTANCE"
+	ReasonTooManyInstances = "TOO_MANY_INSTANCES"
+
 	ReasonInvalidMembers = "INVALID_MEMBERS"
 	// ReasonMemberInTopology (details: set) is refused by the node, which changes Raft's configuration.
 	ReasonMemberInTopology = "MEMBER_IN_TOPOLOGY"
@@ -118,6 +146,8 @@ func Codes(kind logv1.Kind) KindCodes {
 		return KindCodes{GRPC: 8, StatusCode: 0x80040000, Exit: 2} // ResourceExhausted, BadResourceUnavailable
 	case logv1.Kind_KIND_UNSUPPORTED:
 		return KindCodes{GRPC: 12, StatusCode: 0x803D0000, Exit: 2} // Unimplemented, BadNotSupported
+	case logv1.Kind_KIND_UNAVAILABLE:
+		return KindCodes{GRPC: 14, StatusCode: 0x808D0000, Exit: 3} // Unavailable, BadOutOfService
 	default:
 		return KindCodes{GRPC: 13, StatusCode: 0x80020000, Exit: 2} // Internal, BadInternalError
 	}

@@ -24,6 +24,7 @@ func TestCodes(t *testing.T) {
 		logv1.Kind_KIND_CONFLICT:     {codes.Aborted, ua.StatusBadInvalidState, 3},
 		logv1.Kind_KIND_EXHAUSTED:    {codes.ResourceExhausted, ua.StatusBadResourceUnavailable, 2},
 		logv1.Kind_KIND_UNSUPPORTED:  {codes.Unimplemented, ua.StatusBadNotSupported, 2},
+		logv1.Kind_KIND_UNAVAILABLE:  {codes.Unavailable, ua.StatusBadOutOfService, 3},
 	}
 	kinds := logv1.Kind(0).Descriptor().Values()
 	for i := range kinds.Len() {

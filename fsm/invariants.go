@@ -18,6 +18,8 @@ func (s *State) Check() error {
 		{"serving", s.checkServing},
 		{"rollout", s.checkRollouts},
 		{"level", s.checkLevels},
+		{"partition", s.checkPartitions},
+		{"instance", s.checkInstances},
 	} {
 		if err := slice.check(); err != nil {
 			return fmt.Errorf("invariant of %s: %w", slice.name, err)

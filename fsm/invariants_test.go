@@ -90,12 +90,12 @@ func TestCheckFinds(t *testing.T) {
 			generation(2, func(g *quoratev1.Generation) { g.Revision = 1 }),
 			func(s *State) { s.topology.kept.Delete(1) },
 			func(s *State) { s.topology.current, _ = s.Generation(1) },
-			func(s *State) { s.topology.servers = map[string]placement{} },
+			func(s *State) { s.topology.servers = map[string]serverPlace{} },
 			func(s *State) {
-				s.topology.servers = map[string]placement{"m1": s.topology.servers["m1"], "m2": s.topology.servers["m1"]}
+				s.topology.servers = map[string]serverPlace{"m1": s.topology.servers["m1"], "m2": s.topology.servers["m1"]}
 			},
 			func(s *State) {
-				s.topology.servers = map[string]placement{"m1": s.topology.servers["m1"], "m2": s.topology.servers["m2"], "m3": {}}
+				s.topology.servers = map[string]serverPlace{"m1": s.topology.servers["m1"], "m2": s.topology.servers["m2"], "m3": {}}
 			},
 			func(s *State) { s.members.byID.Delete("m2") },
 		},

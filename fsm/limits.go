@@ -65,6 +65,38 @@ const (
 	// MaxMembers is the most members of the group, learners included.
 	MaxMembers = 256
 
+	// MaxPartitions is the most partitions of the group. One takes some 110 bytes.
+	MaxPartitions = 1 << 21
+	// MaxPartitionBatch is the most partitions in one command, and the most keys that one call resolves or checks.
+	MaxPartitionBatch = 1000
+	// MaxPlacements is the most placements that own a partition or are to get one.
+	MaxPlacements = 10_000
+	// MaxMigrations is the most partitions that migrate at one time.
+	MaxMigrations = 1 << 16
+	// MaxMigrationServers is the most servers that a migration may name.
+	MaxMigrationServers = 8
+	// MaxPartitionScan is the most partitions that one page of a list looks at.
+	MaxPartitionScan = 100_000
+
+	// DefaultDrainBarrier is the drain barrier, and the least one, until an administrator sets others (partitions.md §2). It has to be at least as
+	// long as the longest time-out of any write.
+	DefaultDrainBarrier = 30 * time.Second
+	// MinDrainBarrier and MaxDrainBarrier bound what can be set.
+	MinDrainBarrier = 100 * time.Millisecond
+	MaxDrainBarrier = 24 * time.Hour
+	// DefaultEarlyFloor is the least time between a cutover and its early completion.
+	DefaultEarlyFloor = 5 * time.Second
+	// DefaultGateTTL is for how long a gate lease lasts, counted by its holder from before it asked; MinGateTTL and MaxGateTTL bound what can be set.
+	DefaultGateTTL = 2 * time.Second
+	MinGateTTL     = 200 * time.Millisecond
+	MaxGateTTL     = 10 * time.Second
+
+	// MaxInstances is the most registered instances.
+	MaxInstances = 4096
+	// MinSessionBytes and MaxSessionBytes bound the session of an instance.
+	MinSessionBytes = 16
+	MaxSessionBytes = 64
+
 	// RequestMemory is the cluster time for which the answer to a request id is remembered.
 	RequestMemory = 10 * time.Minute
 	// MaxRequests is the most answers that are remembered; the oldest is forgotten first. One takes about 400 bytes. Above 218
@@ -83,4 +115,7 @@ const (
 )
 
 // CommandVersion is the highest command set that this package can apply (see State.CommandVersion).
-const CommandVersion = 2
+const CommandVersion = 3
+
+// partitionVersion is the command version that brought partitions.
+const partitionVersion = 3

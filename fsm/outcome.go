@@ -27,6 +27,22 @@ func rolled(r *quoratev1.Rollout) *logv1.Outcome {
 	return &logv1.Outcome{Result: &logv1.Outcome_Rollout{Rollout: r}}
 }
 
+func partitionsMade(epoch uint64) *logv1.Outcome {
+	return &logv1.Outcome{Result: &logv1.Outcome_PartitionsMade{PartitionsMade: &logv1.PartitionsMade{Epoch: epoch}}}
+}
+
+func partitionMoved(p *quoratev1.Partition, early bool) *logv1.Outcome {
+	return &logv1.Outcome{Result: &logv1.Outcome_PartitionMoved{PartitionMoved: &logv1.PartitionMoved{Partition: p, Early: early}}}
+}
+
+func settingsAre(p partitionSettings) *logv1.Outcome {
+	return &logv1.Outcome{Result: &logv1.Outcome_PartitionSettings{PartitionSettings: p.message()}}
+}
+
+func instanceIs(i *quoratev1.Instance) *logv1.Outcome {
+	return &logv1.Outcome{Result: &logv1.Outcome_Instance{Instance: i}}
+}
+
 // answer stamps what a command's applier returned with the revision, cluster time and generation after it.
 func (a *application) answer(o *logv1.Outcome, r *Refusal) *logv1.Outcome {
 	if r != nil {

@@ -198,6 +198,14 @@ func (s *State) restoreRecord(record *logv1.SnapshotRecord) error {
 		twice = s.rollouts.bySet.Set(b.Rollout.GetSet(), b.Rollout)
 	case *logv1.SnapshotRecord_Level:
 		twice = s.levels.changes.Set(levelKey{b.Level.GetServer(), b.Level.GetNumber()}, b.Level)
+	case *logv1.SnapshotRecord_PartitionsOfGroup:
+		s.restorePartitionsRecord(b.PartitionsOfGroup)
+	case *logv1.SnapshotRecord_Partitions:
+		return s.restorePartitions(b.Partitions)
+	case *logv1.SnapshotRecord_Migration:
+		return s.restoreMigration(b.Migration)
+	case *logv1.SnapshotRecord_Instance:
+		twice = s.restoreInstance(b.Instance)
 	default:
 		return fmt.Errorf("%w: it is of a kind that this program does not know", ErrCorrupt)
 	}

@@ -95,6 +95,7 @@ func (s *State) writeRecords(out *snapshotWriter) {
 	for _, c := range s.levels.changes.All() {
 		out.record(&logv1.SnapshotRecord{Body: &logv1.SnapshotRecord_Level{Level: c}})
 	}
+	s.writePartitions(out)
 }
 
 func (w *snapshotWriter) record(record *logv1.SnapshotRecord) {

@@ -14,6 +14,8 @@ type State struct {
 	servings    servings
 	rollouts    rollouts
 	levels      levels
+	partitions  partitions
+	instances   instances
 }
 
 // New returns the state before the first entry.
@@ -27,6 +29,8 @@ func New() *State {
 		servings:    newServings(),
 		rollouts:    newRollouts(),
 		levels:      newLevels(),
+		partitions:  newPartitions(),
+		instances:   newInstances(),
 	}
 }
 
@@ -43,6 +47,8 @@ func (s *State) Snapshot() *State {
 		servings:    s.servings.snapshot(),
 		rollouts:    s.rollouts.snapshot(),
 		levels:      s.levels.snapshot(),
+		partitions:  s.partitions.snapshot(),
+		instances:   s.instances.snapshot(),
 	}
 }
 
@@ -61,5 +67,10 @@ func (s *State) Leader() string { return s.clock.leader }
 // NextDeadline returns the earliest cluster time at which a pulse would do something; false means that nothing waits. The
 // request memory does not count: it is pruned by whatever entry comes next.
 func (s *State) NextDeadline() (time.Duration, bool) {
-	return s.leases.nextDeadline()
+	lease, leased := s.leases.nextDeadline()
+	barrier, waiting := s.partitions.barriers.nextDeadline(s.clock.now)
+	if !leased || waiting && barrier < lease {
+		return barrier, waiting
+	}
+	return lease, leased
 }

@@ -19,11 +19,11 @@ type topologies struct {
 	current *quoratev1.Generation
 	// servers finds a server of the current generation by its member. It is made with the generation and never changed,
 	// so snapshots share it.
-	servers map[string]placement
+	servers map[string]serverPlace
 }
 
-// placement is a server and the set that it is in.
-type placement struct {
+// serverPlace is a server and the set that it is in.
+type serverPlace struct {
 	set    *quoratev1.RedundantSet
 	server *quoratev1.RedundantServer
 }
@@ -39,10 +39,10 @@ func (t *topologies) snapshot() topologies {
 // setCurrent puts a generation into force.
 func (t *topologies) setCurrent(g *quoratev1.Generation) {
 	t.current = g
-	t.servers = make(map[string]placement)
+	t.servers = make(map[string]serverPlace)
 	for _, set := range g.GetTopology().GetSets() {
 		for _, server := range set.GetServers() {
-			t.servers[server.GetMember()] = placement{set, server}
+			t.servers[server.GetMember()] = serverPlace{set, server}
 		}
 	}
 }

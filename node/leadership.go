@@ -98,6 +98,7 @@ func (n *Node) lead(ctx context.Context, term uint64) {
 	n.logger.Info("leading", "term", term, "cluster_time", s.base)
 	n.background.Go(func() { n.keepConfirmed(ctx) })
 	n.background.Go(func() { n.keepServing(s) })
+	n.background.Go(func() { n.keepGates(s) })
 	n.doDuties(ctx, s)
 }
 
@@ -144,7 +145,7 @@ func (n *Node) openTerm(ctx context.Context, term uint64) (*session, error) {
 	// The state is read before the clock, so that the base is never newer than its moment.
 	base := n.machine.latest.Load().state.Now()
 	start := n.cfg.Clock.Elapsed()
-	return &session{term: term, base: base, start: start, ctx: ctx, servings: newServings(start)}, nil
+	return &session{term: term, base: base, start: start, ctx: ctx, servings: newServings(start), gates: newGates(start)}, nil
 }
 
 // keepConfirmed has the leadership confirmed when no reads do it, so that QuorumContact tells a deposed or paused leader from a real one.

@@ -113,7 +113,8 @@ func (m *machine) apply(l *raft.Log) (*entryResult, []*quoratev1.Event, error) {
 	return &entryResult{index: l.Index, term: l.Term, outcomes: outcomes}, events, nil
 }
 
-// disown takes from commands what only the leader of the term in which they were decided could know: that nobody has been granted a serving lease since.
+// disown takes from commands what only the leader of the term in which they were decided could know: that nobody has been granted a serving lease since,
+// or a gate lease.
 func disown(commands []*logv1.Command) {
 	for _, c := range commands {
 		switch b := c.GetBody().(type) {
@@ -122,6 +123,8 @@ func disown(commands []*logv1.Command) {
 		case *logv1.Command_ReleaseServing:
 			// No right has this generation, so the command does nothing.
 			b.ReleaseServing.Generation = 0
+		default:
+			fsm.GatesClosed(c, false)
 		}
 	}
 }

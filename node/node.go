@@ -102,6 +102,8 @@ type session struct {
 	ctx context.Context
 	// servings are the leases granted under it.
 	servings *servings
+	// gates are the gate leases granted under it.
+	gates *gates
 }
 
 func (s *session) now(c Clock) time.Duration { return s.base + c.Elapsed() - s.start }

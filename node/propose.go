@@ -127,6 +127,9 @@ func (n *Node) catchUp(ctx context.Context, revision uint64) {
 
 // proposeHere commits a command on this member, which must lead. Data is the encoded command.
 func (n *Node) proposeHere(ctx context.Context, cmd *logv1.Command, data []byte) (*logv1.Outcome, error) {
+	if partition, ok := fsm.Gated(cmd); ok {
+		return n.proposeGated(ctx, cmd, partition)
+	}
 	return n.commit(ctx, cmd, &proposal{data: data})
 }
 

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"iter"
+	"sort"
 	"sync"
 	"time"
 
@@ -56,6 +58,42 @@ func (h *history) reset(revision uint64) {
 	h.wake()
 }
 
+// reach waits until everything up to a revision is in the history.
+func (h *history) reach(ctx context.Context, revision uint64) error {
+	for {
+		h.mu.Lock()
+		reached, grown := h.revision >= revision, h.grown
+		h.mu.Unlock()
+		if reached {
+			return nil
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// partitionsSince returns the partitions whose owner, phase or epoch changed after a revision, and the revision up to which that holds. It is not
+// complete where the history doesn't reach back so far. What was created since is left out: nobody knows anything of it that could be wrong.
+func (h *history) partitionsSince(revision uint64) (ids []string, upTo uint64, complete bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if revision < h.dropped {
+		return nil, h.revision, false
+	}
+	first := h.first + uint64(sort.Search(int(h.end-h.first), func(i int) bool { return h.at(h.first+uint64(i)).Revision > revision }))
+	known := map[string]bool{}
+	for ; first < h.end; first++ {
+		if id := h.at(first).GetPartitionChanged().GetPartition().GetId(); id != "" && !known[id] {
+			known[id] = true
+			ids = append(ids, id)
+		}
+	}
+	return ids, h.revision, true
+}
+
 func (h *history) at(number uint64) *quoratev1.Event { return h.ring[number%uint64(len(h.ring))] }
 
 // interrupt wakes every watch, so that it looks whether it may go on.
@@ -68,6 +106,70 @@ func (h *history) interrupt() {
 func (h *history) wake() {
 	close(h.grown)
 	h.grown = make(chan struct{})
+}
+
+// older returns at most limit events with numbers below the given one, newest first.
+func (h *history) older(before uint64, limit int) (events []*quoratev1.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for number := before; number > h.first && len(events) < limit; number-- {
+		events = append(events, h.at(number-1))
+	}
+	return events
+}
+
+// Kept is what a member remembered of the events at one moment.
+type Kept struct {
+	// Revision is the last one that is reflected, and From the first of which every event was kept.
+	Revision, From uint64
+
+	history *history
+	end     uint64 // the number of the first event after it
+}
+
+// keptBatch is how many events are taken at once, so that a long way back never holds up what is applied meanwhile.
+const keptBatch = 256
+
+// Events returns what is kept of the events, once it reflects a revision. The error is one of kind Deadline if ctx ends before.
+func (n *Node) Events(ctx context.Context, least uint64) (*Kept, error) {
+	if err := n.usable("events"); err != nil {
+		return nil, err
+	}
+	h := n.machine.events
+	for {
+		h.mu.Lock()
+		kept, grown := &Kept{Revision: h.revision, From: h.dropped + 1, history: h, end: h.end}, h.grown
+		h.mu.Unlock()
+		if kept.Revision >= least {
+			return kept, nil
+		}
+		select {
+		case <-grown:
+		case <-n.stopping:
+			return nil, &Error{Op: "events", Kind: Shutdown}
+		case <-ctx.Done():
+			return nil, &Error{Op: "events", Kind: Deadline, Err: ctx.Err()}
+		}
+	}
+}
+
+// Backward goes through the events, newest first. What is forgotten meanwhile is left out.
+func (k *Kept) Backward() iter.Seq[*quoratev1.Event] {
+	return func(yield func(*quoratev1.Event) bool) {
+		next := k.end
+		for {
+			events := k.history.older(next, keptBatch)
+			for _, e := range events {
+				if !yield(e) {
+					return
+				}
+			}
+			if len(events) == 0 {
+				return
+			}
+			next -= uint64(len(events))
+		}
+	}
 }
 
 // Watch is a place in the stream of events. It is used by one goroutine at a time.

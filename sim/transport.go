@@ -269,3 +269,7 @@ func (c peerClient) ChangeMembership(ctx context.Context, in *peerv1.ChangeMembe
 func (c peerClient) RenewServing(ctx context.Context, in *peerv1.RenewServingRequest, _ ...grpc.CallOption) (*peerv1.RenewServingResponse, error) {
 	return call(ctx, c, in, peerv1.PeerServiceServer.RenewServing)
 }
+
+func (c peerClient) RenewGate(ctx context.Context, in *peerv1.RenewGateRequest, _ ...grpc.CallOption) (*peerv1.RenewGateResponse, error) {
+	return call(ctx, c, in, peerv1.PeerServiceServer.RenewGate)
+}

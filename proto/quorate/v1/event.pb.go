@@ -49,6 +49,10 @@ type Event struct {
 	//	*Event_ServingAssigned
 	//	*Event_ServingReleased
 	//	*Event_LevelChanged
+	//	*Event_PartitionsCreated
+	//	*Event_PartitionChanged
+	//	*Event_PartitionSettingsChanged
+	//	*Event_InstanceChanged
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -239,6 +243,42 @@ func (x *Event) GetLevelChanged() *LevelChange {
 	return nil
 }
 
+func (x *Event) GetPartitionsCreated() *PartitionsCreated {
+	if x != nil {
+		if x, ok := x.Body.(*Event_PartitionsCreated); ok {
+			return x.PartitionsCreated
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetPartitionChanged() *PartitionChange {
+	if x != nil {
+		if x, ok := x.Body.(*Event_PartitionChanged); ok {
+			return x.PartitionChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetPartitionSettingsChanged() *PartitionSettings {
+	if x != nil {
+		if x, ok := x.Body.(*Event_PartitionSettingsChanged); ok {
+			return x.PartitionSettingsChanged
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetInstanceChanged() *InstanceChange {
+	if x != nil {
+		if x, ok := x.Body.(*Event_InstanceChanged); ok {
+			return x.InstanceChanged
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -287,6 +327,22 @@ type Event_LevelChanged struct {
 	LevelChanged *LevelChange `protobuf:"bytes,20,opt,name=level_changed,json=levelChanged,proto3,oneof"`
 }
 
+type Event_PartitionsCreated struct {
+	PartitionsCreated *PartitionsCreated `protobuf:"bytes,30,opt,name=partitions_created,json=partitionsCreated,proto3,oneof"`
+}
+
+type Event_PartitionChanged struct {
+	PartitionChanged *PartitionChange `protobuf:"bytes,31,opt,name=partition_changed,json=partitionChanged,proto3,oneof"`
+}
+
+type Event_PartitionSettingsChanged struct {
+	PartitionSettingsChanged *PartitionSettings `protobuf:"bytes,32,opt,name=partition_settings_changed,json=partitionSettingsChanged,proto3,oneof"`
+}
+
+type Event_InstanceChanged struct {
+	InstanceChanged *InstanceChange `protobuf:"bytes,33,opt,name=instance_changed,json=instanceChanged,proto3,oneof"`
+}
+
 func (*Event_TopologyPublished) isEvent_Body() {}
 
 func (*Event_LeaseBegun) isEvent_Body() {}
@@ -308,6 +364,14 @@ func (*Event_ServingAssigned) isEvent_Body() {}
 func (*Event_ServingReleased) isEvent_Body() {}
 
 func (*Event_LevelChanged) isEvent_Body() {}
+
+func (*Event_PartitionsCreated) isEvent_Body() {}
+
+func (*Event_PartitionChanged) isEvent_Body() {}
+
+func (*Event_PartitionSettingsChanged) isEvent_Body() {}
+
+func (*Event_InstanceChanged) isEvent_Body() {}
 
 // MemberChange says that a member joined, left, or changed its addresses or suffrage.
 type MemberChange struct {
@@ -421,7 +485,9 @@ type WatchEventsRequest struct {
 	// Events of this revision and later. 0 means from now on.
 	FromRevision uint64 `protobuf:"varint,1,opt,name=from_revision,json=fromRevision,proto3" json:"from_revision,omitempty"`
 	// Names of the body's fields; empty means all.
-	Kinds         []string `protobuf:"bytes,2,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	Kinds []string `protobuf:"bytes,2,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// Only events of these partitions, and no others; empty means all events.
+	Partitions    []string `protobuf:"bytes,3,rep,name=partitions,proto3" json:"partitions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -466,6 +532,13 @@ func (x *WatchEventsRequest) GetFromRevision() uint64 {
 func (x *WatchEventsRequest) GetKinds() []string {
 	if x != nil {
 		return x.Kinds
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetPartitions() []string {
+	if x != nil {
+		return x.Partitions
 	}
 	return nil
 }
@@ -523,12 +596,182 @@ func (x *WatchEventsResponse) GetEvents() []*Event {
 	return nil
 }
 
+type ListEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Read  *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	// Only events before this place: those of lower revisions, and those of this revision with a lower sequence. 0 means from the newest. The next page
+	// begins before the last event of this one.
+	BeforeRevision uint64 `protobuf:"varint,2,opt,name=before_revision,json=beforeRevision,proto3" json:"before_revision,omitempty"`
+	BeforeSequence uint32 `protobuf:"varint,3,opt,name=before_sequence,json=beforeSequence,proto3" json:"before_sequence,omitempty"`
+	// 1 to 1000, 0 means 64.
+	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Names of the body's fields; empty means all.
+	Kinds []string `protobuf:"bytes,5,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// Only events that concern this set. A publish concerns every set in it; what names only a server concerns the set that this server is in now.
+	Set string `protobuf:"bytes,6,opt,name=set,proto3" json:"set,omitempty"`
+	// Only events that concern this server, or the member that runs it.
+	Server        string `protobuf:"bytes,7,opt,name=server,proto3" json:"server,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsRequest) Reset() {
+	*x = ListEventsRequest{}
+	mi := &file_quorate_v1_event_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsRequest) ProtoMessage() {}
+
+func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_v1_event_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListEventsRequest) Descriptor() ([]byte, []int) {
+	return file_quorate_v1_event_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ListEventsRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetBeforeRevision() uint64 {
+	if x != nil {
+		return x.BeforeRevision
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetBeforeSequence() uint32 {
+	if x != nil {
+		return x.BeforeSequence
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetKinds() []string {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+type ListEventsResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Header *ResponseHeader        `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	// A page ends early where it would grow too large.
+	Events []*Event `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
+	// There are no older events that match.
+	Complete bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	// The member knows every event of this revision and later ones, and none before.
+	KnownFrom     uint64 `protobuf:"varint,4,opt,name=known_from,json=knownFrom,proto3" json:"known_from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsResponse) Reset() {
+	*x = ListEventsResponse{}
+	mi := &file_quorate_v1_event_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsResponse) ProtoMessage() {}
+
+func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_v1_event_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListEventsResponse) Descriptor() ([]byte, []int) {
+	return file_quorate_v1_event_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListEventsResponse) GetHeader() *ResponseHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *ListEventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListEventsResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *ListEventsResponse) GetKnownFrom() uint64 {
+	if x != nil {
+		return x.KnownFrom
+	}
+	return 0
+}
+
 var File_quorate_v1_event_proto protoreflect.FileDescriptor
 
 const file_quorate_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"\x16quorate/v1/event.proto\x12\n" +
-	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16quorate/v1/apply.proto\x1a\x17quorate/v1/header.proto\x1a\x16quorate/v1/lease.proto\x1a\x1cquorate/v1/maintenance.proto\x1a\x18quorate/v1/serving.proto\x1a\x19quorate/v1/topology.proto\"\x8b\b\n" +
+	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16quorate/v1/apply.proto\x1a\x15quorate/v1/gate.proto\x1a\x17quorate/v1/header.proto\x1a\x16quorate/v1/lease.proto\x1a\x1cquorate/v1/maintenance.proto\x1a\x1aquorate/v1/partition.proto\x1a\x18quorate/v1/serving.proto\x1a\x19quorate/v1/topology.proto\"\xcf\n" +
+	"\n" +
 	"\x05Event\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\rR\bsequence\x12<\n" +
@@ -553,7 +796,11 @@ const file_quorate_v1_event_proto_rawDesc = "" +
 	"\x0frollout_changed\x18\x11 \x01(\v2\x13.quorate.v1.RolloutH\x00R\x0erolloutChanged\x12@\n" +
 	"\x10serving_assigned\x18\x12 \x01(\v2\x13.quorate.v1.ServingH\x00R\x0fservingAssigned\x12@\n" +
 	"\x10serving_released\x18\x13 \x01(\v2\x13.quorate.v1.ServingH\x00R\x0fservingReleased\x12>\n" +
-	"\rlevel_changed\x18\x14 \x01(\v2\x17.quorate.v1.LevelChangeH\x00R\flevelChangedB\x06\n" +
+	"\rlevel_changed\x18\x14 \x01(\v2\x17.quorate.v1.LevelChangeH\x00R\flevelChanged\x12N\n" +
+	"\x12partitions_created\x18\x1e \x01(\v2\x1d.quorate.v1.PartitionsCreatedH\x00R\x11partitionsCreated\x12J\n" +
+	"\x11partition_changed\x18\x1f \x01(\v2\x1b.quorate.v1.PartitionChangeH\x00R\x10partitionChanged\x12]\n" +
+	"\x1apartition_settings_changed\x18  \x01(\v2\x1d.quorate.v1.PartitionSettingsH\x00R\x18partitionSettingsChanged\x12G\n" +
+	"\x10instance_changed\x18! \x01(\v2\x1a.quorate.v1.InstanceChangeH\x00R\x0finstanceChangedB\x06\n" +
 	"\x04body\"6\n" +
 	"\fMemberChange\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
@@ -562,15 +809,34 @@ const file_quorate_v1_event_proto_rawDesc = "" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
-	"generation\"Y\n" +
+	"generation\"\xa5\x01\n" +
 	"\x12WatchEventsRequest\x12#\n" +
 	"\rfrom_revision\x18\x01 \x01(\x04R\ffromRevision\x12\x1e\n" +
-	"\x05kinds\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10 R\x05kinds\"t\n" +
+	"\x05kinds\x18\x02 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10 R\x05kinds\x12J\n" +
+	"\n" +
+	"partitions\x18\x03 \x03(\tB*\xbaH'\x92\x01$\x10\xe8\a\"\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\n" +
+	"partitions\"t\n" +
 	"\x13WatchEventsResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x12)\n" +
-	"\x06events\x18\x02 \x03(\v2\x11.quorate.v1.EventR\x06events2`\n" +
+	"\x06events\x18\x02 \x03(\v2\x11.quorate.v1.EventR\x06events\"\x8e\x02\n" +
+	"\x11ListEventsRequest\x12+\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.quorate.v1.ReadOptionsR\x04read\x12'\n" +
+	"\x0fbefore_revision\x18\x02 \x01(\x04R\x0ebeforeRevision\x12'\n" +
+	"\x0fbefore_sequence\x18\x03 \x01(\rR\x0ebeforeSequence\x12\x1e\n" +
+	"\x05limit\x18\x04 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x05limit\x12\x1e\n" +
+	"\x05kinds\x18\x05 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10 R\x05kinds\x12\x19\n" +
+	"\x03set\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03set\x12\x1f\n" +
+	"\x06server\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x06server\"\xae\x01\n" +
+	"\x12ListEventsResponse\x122\n" +
+	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x12)\n" +
+	"\x06events\x18\x02 \x03(\v2\x11.quorate.v1.EventR\x06events\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\x12\x1d\n" +
+	"\n" +
+	"known_from\x18\x04 \x01(\x04R\tknownFrom2\xad\x01\n" +
 	"\fEventService\x12P\n" +
-	"\vWatchEvents\x12\x1e.quorate.v1.WatchEventsRequest\x1a\x1f.quorate.v1.WatchEventsResponse0\x01B$Z\"quorate/proto/quorate/v1;quoratev1b\x06proto3"
+	"\vWatchEvents\x12\x1e.quorate.v1.WatchEventsRequest\x1a\x1f.quorate.v1.WatchEventsResponse0\x01\x12K\n" +
+	"\n" +
+	"ListEvents\x12\x1d.quorate.v1.ListEventsRequest\x1a\x1e.quorate.v1.ListEventsResponseB$Z\"quorate/proto/quorate/v1;quoratev1b\x06proto3"
 
 var (
 	file_quorate_v1_event_proto_rawDescOnce sync.Once
@@ -584,48 +850,64 @@ func file_quorate_v1_event_proto_rawDescGZIP() []byte {
 	return file_quorate_v1_event_proto_rawDescData
 }
 
-var file_quorate_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_quorate_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_quorate_v1_event_proto_goTypes = []any{
 	(*Event)(nil),                 // 0: quorate.v1.Event
 	(*MemberChange)(nil),          // 1: quorate.v1.MemberChange
 	(*GenerationAdopted)(nil),     // 2: quorate.v1.GenerationAdopted
 	(*WatchEventsRequest)(nil),    // 3: quorate.v1.WatchEventsRequest
 	(*WatchEventsResponse)(nil),   // 4: quorate.v1.WatchEventsResponse
-	(*durationpb.Duration)(nil),   // 5: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
-	(*Actor)(nil),                 // 7: quorate.v1.Actor
-	(*Generation)(nil),            // 8: quorate.v1.Generation
-	(*ApplyLease)(nil),            // 9: quorate.v1.ApplyLease
-	(*Maintenance)(nil),           // 10: quorate.v1.Maintenance
-	(*Rollout)(nil),               // 11: quorate.v1.Rollout
-	(*Serving)(nil),               // 12: quorate.v1.Serving
-	(*LevelChange)(nil),           // 13: quorate.v1.LevelChange
-	(*ResponseHeader)(nil),        // 14: quorate.v1.ResponseHeader
+	(*ListEventsRequest)(nil),     // 5: quorate.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 6: quorate.v1.ListEventsResponse
+	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*Actor)(nil),                 // 9: quorate.v1.Actor
+	(*Generation)(nil),            // 10: quorate.v1.Generation
+	(*ApplyLease)(nil),            // 11: quorate.v1.ApplyLease
+	(*Maintenance)(nil),           // 12: quorate.v1.Maintenance
+	(*Rollout)(nil),               // 13: quorate.v1.Rollout
+	(*Serving)(nil),               // 14: quorate.v1.Serving
+	(*LevelChange)(nil),           // 15: quorate.v1.LevelChange
+	(*PartitionsCreated)(nil),     // 16: quorate.v1.PartitionsCreated
+	(*PartitionChange)(nil),       // 17: quorate.v1.PartitionChange
+	(*PartitionSettings)(nil),     // 18: quorate.v1.PartitionSettings
+	(*InstanceChange)(nil),        // 19: quorate.v1.InstanceChange
+	(*ResponseHeader)(nil),        // 20: quorate.v1.ResponseHeader
+	(*ReadOptions)(nil),           // 21: quorate.v1.ReadOptions
 }
 var file_quorate_v1_event_proto_depIdxs = []int32{
-	5,  // 0: quorate.v1.Event.cluster_time:type_name -> google.protobuf.Duration
-	6,  // 1: quorate.v1.Event.wall_time:type_name -> google.protobuf.Timestamp
-	7,  // 2: quorate.v1.Event.actor:type_name -> quorate.v1.Actor
-	8,  // 3: quorate.v1.Event.topology_published:type_name -> quorate.v1.Generation
-	9,  // 4: quorate.v1.Event.lease_begun:type_name -> quorate.v1.ApplyLease
-	9,  // 5: quorate.v1.Event.lease_ended:type_name -> quorate.v1.ApplyLease
-	9,  // 6: quorate.v1.Event.lease_abandoned:type_name -> quorate.v1.ApplyLease
-	10, // 7: quorate.v1.Event.maintenance_changed:type_name -> quorate.v1.Maintenance
+	7,  // 0: quorate.v1.Event.cluster_time:type_name -> google.protobuf.Duration
+	8,  // 1: quorate.v1.Event.wall_time:type_name -> google.protobuf.Timestamp
+	9,  // 2: quorate.v1.Event.actor:type_name -> quorate.v1.Actor
+	10, // 3: quorate.v1.Event.topology_published:type_name -> quorate.v1.Generation
+	11, // 4: quorate.v1.Event.lease_begun:type_name -> quorate.v1.ApplyLease
+	11, // 5: quorate.v1.Event.lease_ended:type_name -> quorate.v1.ApplyLease
+	11, // 6: quorate.v1.Event.lease_abandoned:type_name -> quorate.v1.ApplyLease
+	12, // 7: quorate.v1.Event.maintenance_changed:type_name -> quorate.v1.Maintenance
 	1,  // 8: quorate.v1.Event.member_changed:type_name -> quorate.v1.MemberChange
 	2,  // 9: quorate.v1.Event.generation_adopted:type_name -> quorate.v1.GenerationAdopted
-	11, // 10: quorate.v1.Event.rollout_changed:type_name -> quorate.v1.Rollout
-	12, // 11: quorate.v1.Event.serving_assigned:type_name -> quorate.v1.Serving
-	12, // 12: quorate.v1.Event.serving_released:type_name -> quorate.v1.Serving
-	13, // 13: quorate.v1.Event.level_changed:type_name -> quorate.v1.LevelChange
-	14, // 14: quorate.v1.WatchEventsResponse.header:type_name -> quorate.v1.ResponseHeader
-	0,  // 15: quorate.v1.WatchEventsResponse.events:type_name -> quorate.v1.Event
-	3,  // 16: quorate.v1.EventService.WatchEvents:input_type -> quorate.v1.WatchEventsRequest
-	4,  // 17: quorate.v1.EventService.WatchEvents:output_type -> quorate.v1.WatchEventsResponse
-	17, // [17:18] is the sub-list for method output_type
-	16, // [16:17] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	13, // 10: quorate.v1.Event.rollout_changed:type_name -> quorate.v1.Rollout
+	14, // 11: quorate.v1.Event.serving_assigned:type_name -> quorate.v1.Serving
+	14, // 12: quorate.v1.Event.serving_released:type_name -> quorate.v1.Serving
+	15, // 13: quorate.v1.Event.level_changed:type_name -> quorate.v1.LevelChange
+	16, // 14: quorate.v1.Event.partitions_created:type_name -> quorate.v1.PartitionsCreated
+	17, // 15: quorate.v1.Event.partition_changed:type_name -> quorate.v1.PartitionChange
+	18, // 16: quorate.v1.Event.partition_settings_changed:type_name -> quorate.v1.PartitionSettings
+	19, // 17: quorate.v1.Event.instance_changed:type_name -> quorate.v1.InstanceChange
+	20, // 18: quorate.v1.WatchEventsResponse.header:type_name -> quorate.v1.ResponseHeader
+	0,  // 19: quorate.v1.WatchEventsResponse.events:type_name -> quorate.v1.Event
+	21, // 20: quorate.v1.ListEventsRequest.read:type_name -> quorate.v1.ReadOptions
+	20, // 21: quorate.v1.ListEventsResponse.header:type_name -> quorate.v1.ResponseHeader
+	0,  // 22: quorate.v1.ListEventsResponse.events:type_name -> quorate.v1.Event
+	3,  // 23: quorate.v1.EventService.WatchEvents:input_type -> quorate.v1.WatchEventsRequest
+	5,  // 24: quorate.v1.EventService.ListEvents:input_type -> quorate.v1.ListEventsRequest
+	4,  // 25: quorate.v1.EventService.WatchEvents:output_type -> quorate.v1.WatchEventsResponse
+	6,  // 26: quorate.v1.EventService.ListEvents:output_type -> quorate.v1.ListEventsResponse
+	25, // [25:27] is the sub-list for method output_type
+	23, // [23:25] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_quorate_v1_event_proto_init() }
@@ -634,9 +916,11 @@ func file_quorate_v1_event_proto_init() {
 		return
 	}
 	file_quorate_v1_apply_proto_init()
+	file_quorate_v1_gate_proto_init()
 	file_quorate_v1_header_proto_init()
 	file_quorate_v1_lease_proto_init()
 	file_quorate_v1_maintenance_proto_init()
+	file_quorate_v1_partition_proto_init()
 	file_quorate_v1_serving_proto_init()
 	file_quorate_v1_topology_proto_init()
 	file_quorate_v1_event_proto_msgTypes[0].OneofWrappers = []any{
@@ -651,6 +935,10 @@ func file_quorate_v1_event_proto_init() {
 		(*Event_ServingAssigned)(nil),
 		(*Event_ServingReleased)(nil),
 		(*Event_LevelChanged)(nil),
+		(*Event_PartitionsCreated)(nil),
+		(*Event_PartitionChanged)(nil),
+		(*Event_PartitionSettingsChanged)(nil),
+		(*Event_InstanceChanged)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -658,7 +946,7 @@ func file_quorate_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quorate_v1_event_proto_rawDesc), len(file_quorate_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

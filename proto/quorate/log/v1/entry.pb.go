@@ -9,6 +9,7 @@ package logv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	v1 "quorate/proto/quorate/v1"
 	reflect "reflect"
@@ -125,6 +126,18 @@ type Command struct {
 	//	*Command_EndApply
 	//	*Command_ResumeApply
 	//	*Command_SwapRoles
+	//	*Command_CreatePartitions
+	//	*Command_SetPlacement
+	//	*Command_DeletePartition
+	//	*Command_BeginMigration
+	//	*Command_ReportMigration
+	//	*Command_CutoverMigration
+	//	*Command_CompleteMigration
+	//	*Command_AbortMigration
+	//	*Command_SetPartitionSettings
+	//	*Command_RegisterInstance
+	//	*Command_RemoveInstance
+	//	*Command_ForgetInstance
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -359,6 +372,114 @@ func (x *Command) GetSwapRoles() *SwapRoles {
 	return nil
 }
 
+func (x *Command) GetCreatePartitions() *CreatePartitions {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CreatePartitions); ok {
+			return x.CreatePartitions
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetPlacement() *SetPlacement {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetPlacement); ok {
+			return x.SetPlacement
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDeletePartition() *DeletePartition {
+	if x != nil {
+		if x, ok := x.Body.(*Command_DeletePartition); ok {
+			return x.DeletePartition
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBeginMigration() *BeginMigration {
+	if x != nil {
+		if x, ok := x.Body.(*Command_BeginMigration); ok {
+			return x.BeginMigration
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetReportMigration() *ReportMigration {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ReportMigration); ok {
+			return x.ReportMigration
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCutoverMigration() *CutoverMigration {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CutoverMigration); ok {
+			return x.CutoverMigration
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetCompleteMigration() *CompleteMigration {
+	if x != nil {
+		if x, ok := x.Body.(*Command_CompleteMigration); ok {
+			return x.CompleteMigration
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAbortMigration() *AbortMigration {
+	if x != nil {
+		if x, ok := x.Body.(*Command_AbortMigration); ok {
+			return x.AbortMigration
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSetPartitionSettings() *SetPartitionSettings {
+	if x != nil {
+		if x, ok := x.Body.(*Command_SetPartitionSettings); ok {
+			return x.SetPartitionSettings
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRegisterInstance() *RegisterInstance {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RegisterInstance); ok {
+			return x.RegisterInstance
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRemoveInstance() *RemoveInstance {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RemoveInstance); ok {
+			return x.RemoveInstance
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetForgetInstance() *ForgetInstance {
+	if x != nil {
+		if x, ok := x.Body.(*Command_ForgetInstance); ok {
+			return x.ForgetInstance
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -439,6 +560,54 @@ type Command_SwapRoles struct {
 	SwapRoles *SwapRoles `protobuf:"bytes,73,opt,name=swap_roles,json=swapRoles,proto3,oneof"`
 }
 
+type Command_CreatePartitions struct {
+	CreatePartitions *CreatePartitions `protobuf:"bytes,80,opt,name=create_partitions,json=createPartitions,proto3,oneof"`
+}
+
+type Command_SetPlacement struct {
+	SetPlacement *SetPlacement `protobuf:"bytes,81,opt,name=set_placement,json=setPlacement,proto3,oneof"`
+}
+
+type Command_DeletePartition struct {
+	DeletePartition *DeletePartition `protobuf:"bytes,82,opt,name=delete_partition,json=deletePartition,proto3,oneof"`
+}
+
+type Command_BeginMigration struct {
+	BeginMigration *BeginMigration `protobuf:"bytes,83,opt,name=begin_migration,json=beginMigration,proto3,oneof"`
+}
+
+type Command_ReportMigration struct {
+	ReportMigration *ReportMigration `protobuf:"bytes,84,opt,name=report_migration,json=reportMigration,proto3,oneof"`
+}
+
+type Command_CutoverMigration struct {
+	CutoverMigration *CutoverMigration `protobuf:"bytes,85,opt,name=cutover_migration,json=cutoverMigration,proto3,oneof"`
+}
+
+type Command_CompleteMigration struct {
+	CompleteMigration *CompleteMigration `protobuf:"bytes,86,opt,name=complete_migration,json=completeMigration,proto3,oneof"`
+}
+
+type Command_AbortMigration struct {
+	AbortMigration *AbortMigration `protobuf:"bytes,87,opt,name=abort_migration,json=abortMigration,proto3,oneof"`
+}
+
+type Command_SetPartitionSettings struct {
+	SetPartitionSettings *SetPartitionSettings `protobuf:"bytes,88,opt,name=set_partition_settings,json=setPartitionSettings,proto3,oneof"`
+}
+
+type Command_RegisterInstance struct {
+	RegisterInstance *RegisterInstance `protobuf:"bytes,90,opt,name=register_instance,json=registerInstance,proto3,oneof"`
+}
+
+type Command_RemoveInstance struct {
+	RemoveInstance *RemoveInstance `protobuf:"bytes,91,opt,name=remove_instance,json=removeInstance,proto3,oneof"`
+}
+
+type Command_ForgetInstance struct {
+	ForgetInstance *ForgetInstance `protobuf:"bytes,92,opt,name=forget_instance,json=forgetInstance,proto3,oneof"`
+}
+
 func (*Command_OpenTerm) isCommand_Body() {}
 
 func (*Command_Tick) isCommand_Body() {}
@@ -476,6 +645,30 @@ func (*Command_EndApply) isCommand_Body() {}
 func (*Command_ResumeApply) isCommand_Body() {}
 
 func (*Command_SwapRoles) isCommand_Body() {}
+
+func (*Command_CreatePartitions) isCommand_Body() {}
+
+func (*Command_SetPlacement) isCommand_Body() {}
+
+func (*Command_DeletePartition) isCommand_Body() {}
+
+func (*Command_BeginMigration) isCommand_Body() {}
+
+func (*Command_ReportMigration) isCommand_Body() {}
+
+func (*Command_CutoverMigration) isCommand_Body() {}
+
+func (*Command_CompleteMigration) isCommand_Body() {}
+
+func (*Command_AbortMigration) isCommand_Body() {}
+
+func (*Command_SetPartitionSettings) isCommand_Body() {}
+
+func (*Command_RegisterInstance) isCommand_Body() {}
+
+func (*Command_RemoveInstance) isCommand_Body() {}
+
+func (*Command_ForgetInstance) isCommand_Body() {}
 
 // OpenTerm is the first command of each term: the state machine never sees Raft's no-ops.
 type OpenTerm struct {
@@ -1587,6 +1780,822 @@ func (x *SwapRoles) GetWhy() string {
 	return ""
 }
 
+// CreatePartitions creates partitions, all or none.
+type CreatePartitions struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	Placement     string                 `protobuf:"bytes,2,opt,name=placement,proto3" json:"placement,omitempty"`
+	DrainBarrier  *durationpb.Duration   `protobuf:"bytes,3,opt,name=drain_barrier,json=drainBarrier,proto3" json:"drain_barrier,omitempty"`
+	Note          string                 `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreatePartitions) Reset() {
+	*x = CreatePartitions{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreatePartitions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreatePartitions) ProtoMessage() {}
+
+func (x *CreatePartitions) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreatePartitions.ProtoReflect.Descriptor instead.
+func (*CreatePartitions) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *CreatePartitions) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *CreatePartitions) GetPlacement() string {
+	if x != nil {
+		return x.Placement
+	}
+	return ""
+}
+
+func (x *CreatePartitions) GetDrainBarrier() *durationpb.Duration {
+	if x != nil {
+		return x.DrainBarrier
+	}
+	return nil
+}
+
+func (x *CreatePartitions) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+// SetPlacement gives a partition another owner at once.
+type SetPlacement struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     string                 `protobuf:"bytes,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	Placement     string                 `protobuf:"bytes,2,opt,name=placement,proto3" json:"placement,omitempty"`
+	ExpectedEpoch uint64                 `protobuf:"varint,3,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
+	Note          string                 `protobuf:"bytes,4,opt,name=note,proto3" json:"note,omitempty"`
+	GatesClosed   bool                   `protobuf:"varint,5,opt,name=gates_closed,json=gatesClosed,proto3" json:"gates_closed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPlacement) Reset() {
+	*x = SetPlacement{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPlacement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPlacement) ProtoMessage() {}
+
+func (x *SetPlacement) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPlacement.ProtoReflect.Descriptor instead.
+func (*SetPlacement) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SetPlacement) GetPartition() string {
+	if x != nil {
+		return x.Partition
+	}
+	return ""
+}
+
+func (x *SetPlacement) GetPlacement() string {
+	if x != nil {
+		return x.Placement
+	}
+	return ""
+}
+
+func (x *SetPlacement) GetExpectedEpoch() uint64 {
+	if x != nil {
+		return x.ExpectedEpoch
+	}
+	return 0
+}
+
+func (x *SetPlacement) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *SetPlacement) GetGatesClosed() bool {
+	if x != nil {
+		return x.GatesClosed
+	}
+	return false
+}
+
+type DeletePartition struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     string                 `protobuf:"bytes,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	ExpectedEpoch uint64                 `protobuf:"varint,2,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
+	Note          string                 `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	GatesClosed   bool                   `protobuf:"varint,4,opt,name=gates_closed,json=gatesClosed,proto3" json:"gates_closed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePartition) Reset() {
+	*x = DeletePartition{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePartition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePartition) ProtoMessage() {}
+
+func (x *DeletePartition) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePartition.ProtoReflect.Descriptor instead.
+func (*DeletePartition) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DeletePartition) GetPartition() string {
+	if x != nil {
+		return x.Partition
+	}
+	return ""
+}
+
+func (x *DeletePartition) GetExpectedEpoch() uint64 {
+	if x != nil {
+		return x.ExpectedEpoch
+	}
+	return 0
+}
+
+func (x *DeletePartition) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *DeletePartition) GetGatesClosed() bool {
+	if x != nil {
+		return x.GatesClosed
+	}
+	return false
+}
+
+type BeginMigration struct {
+	state                protoimpl.MessageState `protogen:"open.v1"`
+	Partition            string                 `protobuf:"bytes,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	To                   string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	ExpectedEpoch        uint64                 `protobuf:"varint,3,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
+	DrainBarrier         *durationpb.Duration   `protobuf:"bytes,4,opt,name=drain_barrier,json=drainBarrier,proto3" json:"drain_barrier,omitempty"`
+	EarlyCompletion      bool                   `protobuf:"varint,5,opt,name=early_completion,json=earlyCompletion,proto3" json:"early_completion,omitempty"`
+	VerificationRequired bool                   `protobuf:"varint,6,opt,name=verification_required,json=verificationRequired,proto3" json:"verification_required,omitempty"`
+	Servers              []string               `protobuf:"bytes,7,rep,name=servers,proto3" json:"servers,omitempty"`
+	Note                 string                 `protobuf:"bytes,8,opt,name=note,proto3" json:"note,omitempty"`
+	GatesClosed          bool                   `protobuf:"varint,9,opt,name=gates_closed,json=gatesClosed,proto3" json:"gates_closed,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
+}
+
+func (x *BeginMigration) Reset() {
+	*x = BeginMigration{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeginMigration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeginMigration) ProtoMessage() {}
+
+func (x *BeginMigration) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeginMigration.ProtoReflect.Descriptor instead.
+func (*BeginMigration) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *BeginMigration) GetPartition() string {
+	if x != nil {
+		return x.Partition
+	}
+	return ""
+}
+
+func (x *BeginMigration) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *BeginMigration) GetExpectedEpoch() uint64 {
+	if x != nil {
+		return x.ExpectedEpoch
+	}
+	return 0
+}
+
+func (x *BeginMigration) GetDrainBarrier() *durationpb.Duration {
+	if x != nil {
+		return x.DrainBarrier
+	}
+	return nil
+}
+
+func (x *BeginMigration) GetEarlyCompletion() bool {
+	if x != nil {
+		return x.EarlyCompletion
+	}
+	return false
+}
+
+func (x *BeginMigration) GetVerificationRequired() bool {
+	if x != nil {
+		return x.VerificationRequired
+	}
+	return false
+}
+
+func (x *BeginMigration) GetServers() []string {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+func (x *BeginMigration) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *BeginMigration) GetGatesClosed() bool {
+	if x != nil {
+		return x.GatesClosed
+	}
+	return false
+}
+
+type ReportMigration struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     string                 `protobuf:"bytes,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	ExpectedEpoch uint64                 `protobuf:"varint,2,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
+	Copy          *v1.CopyProgress       `protobuf:"bytes,3,opt,name=copy,proto3" json:"copy,omitempty"`
+	Verified      bool                   `protobuf:"varint,4,opt,name=verified,proto3" json:"verified,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportMigration) Reset() {
+	*x = ReportMigration{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportMigration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportMigration) ProtoMessage() {}
+
+func (x *ReportMigration) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportMigration.ProtoReflect.Descriptor instead.
+func (*ReportMigration) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ReportMigration) GetPartition() string {
+	if x != nil {
+		return x.Partition
+	}
+	return ""
+}
+
+func (x *ReportMigration) GetExpectedEpoch() uint64 {
+	if x != nil {
+		return x.ExpectedEpoch
+	}
+	return 0
+}
+
+func (x *ReportMigration) GetCopy() *v1.CopyProgress {
+	if x != nil {
+		return x.Copy
+	}
+	return nil
+}
+
+func (x *ReportMigration) GetVerified() bool {
+	if x != nil {
+		return x.Verified
+	}
+	return false
+}
+
+type CutoverMigration struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     string                 `protobuf:"bytes,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	ExpectedEpoch uint64                 `protobuf:"varint,2,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
+	Note          string                 `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	GatesClosed   bool                   `protobuf:"varint,4,opt,name=gates_closed,json=gatesClosed,proto3" json:"gates_closed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CutoverMigration) Reset() {
+	*x = CutoverMigration{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CutoverMigration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CutoverMigration) ProtoMessage() {}
+
+func (x *CutoverMigration) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CutoverMigration.ProtoReflect.Descriptor instead.
+func (*CutoverMigration) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *CutoverMigration) GetPartition() string {
+	if x != nil {
+		return x.Partition
+	}
+	return ""
+}
+
+func (x *CutoverMigration) GetExpectedEpoch() uint64 {
+	if x != nil {
+		return x.ExpectedEpoch
+	}
+	return 0
+}
+
+func (x *CutoverMigration) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *CutoverMigration) GetGatesClosed() bool {
+	if x != nil {
+		return x.GatesClosed
+	}
+	return false
+}
+
+type CompleteMigration struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     string                 `protobuf:"bytes,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	ExpectedEpoch uint64                 `protobuf:"varint,2,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
+	Note          string                 `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	GatesClosed   bool                   `protobuf:"varint,4,opt,name=gates_closed,json=gatesClosed,proto3" json:"gates_closed,omitempty"`
+	// The leader's word as well: all registered instances have reported that no write of an older epoch than the cutover's is in flight.
+	Drained       bool `protobuf:"varint,5,opt,name=drained,proto3" json:"drained,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompleteMigration) Reset() {
+	*x = CompleteMigration{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompleteMigration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompleteMigration) ProtoMessage() {}
+
+func (x *CompleteMigration) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompleteMigration.ProtoReflect.Descriptor instead.
+func (*CompleteMigration) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CompleteMigration) GetPartition() string {
+	if x != nil {
+		return x.Partition
+	}
+	return ""
+}
+
+func (x *CompleteMigration) GetExpectedEpoch() uint64 {
+	if x != nil {
+		return x.ExpectedEpoch
+	}
+	return 0
+}
+
+func (x *CompleteMigration) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *CompleteMigration) GetGatesClosed() bool {
+	if x != nil {
+		return x.GatesClosed
+	}
+	return false
+}
+
+func (x *CompleteMigration) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+type AbortMigration struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Partition     string                 `protobuf:"bytes,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	ExpectedEpoch uint64                 `protobuf:"varint,2,opt,name=expected_epoch,json=expectedEpoch,proto3" json:"expected_epoch,omitempty"`
+	Note          string                 `protobuf:"bytes,3,opt,name=note,proto3" json:"note,omitempty"`
+	GatesClosed   bool                   `protobuf:"varint,4,opt,name=gates_closed,json=gatesClosed,proto3" json:"gates_closed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbortMigration) Reset() {
+	*x = AbortMigration{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbortMigration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbortMigration) ProtoMessage() {}
+
+func (x *AbortMigration) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbortMigration.ProtoReflect.Descriptor instead.
+func (*AbortMigration) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *AbortMigration) GetPartition() string {
+	if x != nil {
+		return x.Partition
+	}
+	return ""
+}
+
+func (x *AbortMigration) GetExpectedEpoch() uint64 {
+	if x != nil {
+		return x.ExpectedEpoch
+	}
+	return 0
+}
+
+func (x *AbortMigration) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
+func (x *AbortMigration) GetGatesClosed() bool {
+	if x != nil {
+		return x.GatesClosed
+	}
+	return false
+}
+
+// SetPartitionSettings changes the fields that are present.
+type SetPartitionSettings struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      *v1.PartitionSettings  `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPartitionSettings) Reset() {
+	*x = SetPartitionSettings{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPartitionSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPartitionSettings) ProtoMessage() {}
+
+func (x *SetPartitionSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPartitionSettings.ProtoReflect.Descriptor instead.
+func (*SetPartitionSettings) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SetPartitionSettings) GetSettings() *v1.PartitionSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+type RegisterInstance struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterInstance) Reset() {
+	*x = RegisterInstance{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterInstance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterInstance) ProtoMessage() {}
+
+func (x *RegisterInstance) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterInstance.ProtoReflect.Descriptor instead.
+func (*RegisterInstance) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RegisterInstance) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RegisterInstance) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+// RemoveInstance takes an instance from the list.
+type RemoveInstance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Empty means whichever is registered.
+	Session string `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	// Its holder's word that no write that it let in is in flight.
+	Drained       bool `protobuf:"varint,3,opt,name=drained,proto3" json:"drained,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveInstance) Reset() {
+	*x = RemoveInstance{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveInstance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveInstance) ProtoMessage() {}
+
+func (x *RemoveInstance) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveInstance.ProtoReflect.Descriptor instead.
+func (*RemoveInstance) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *RemoveInstance) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RemoveInstance) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *RemoveInstance) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
+// ForgetInstance takes one from the list that has not renewed for long: the leader's own command.
+type ForgetInstance struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetInstance) Reset() {
+	*x = ForgetInstance{}
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetInstance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetInstance) ProtoMessage() {}
+
+func (x *ForgetInstance) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetInstance.ProtoReflect.Descriptor instead.
+func (*ForgetInstance) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_entry_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ForgetInstance) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ForgetInstance) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
 type SyncMembers_Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1598,7 +2607,7 @@ type SyncMembers_Member struct {
 
 func (x *SyncMembers_Member) Reset() {
 	*x = SyncMembers_Member{}
-	mi := &file_quorate_log_v1_entry_proto_msgTypes[21]
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +2619,7 @@ func (x *SyncMembers_Member) String() string {
 func (*SyncMembers_Member) ProtoMessage() {}
 
 func (x *SyncMembers_Member) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_log_v1_entry_proto_msgTypes[21]
+	mi := &file_quorate_log_v1_entry_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,13 +2660,12 @@ var File_quorate_log_v1_entry_proto protoreflect.FileDescriptor
 
 const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"\n" +
-	"\x1aquorate/log/v1/entry.proto\x12\x0equorate.log.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17quorate/v1/header.proto\x1a\x18quorate/v1/serving.proto\x1a\x19quorate/v1/topology.proto\"\x8d\x01\n" +
+	"\x1aquorate/log/v1/entry.proto\x12\x0equorate.log.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17quorate/v1/header.proto\x1a\x1aquorate/v1/partition.proto\x1a\x18quorate/v1/serving.proto\x1a\x19quorate/v1/topology.proto\"\x8d\x01\n" +
 	"\x05Entry\x12\x14\n" +
 	"\x05clock\x18\x01 \x01(\x04R\x05clock\x12%\n" +
 	"\x0eleader_applied\x18\x02 \x01(\x04R\rleaderApplied\x123\n" +
 	"\bcommands\x18\x03 \x03(\v2\x17.quorate.log.v1.CommandR\bcommands\x12\x12\n" +
-	"\x04term\x18\x04 \x01(\x04R\x04term\"\xf0\n" +
-	"\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\"\xa2\x12\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12'\n" +
@@ -1686,7 +2694,19 @@ const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"\tend_apply\x18G \x01(\v2\x18.quorate.log.v1.EndApplyH\x00R\bendApply\x12@\n" +
 	"\fresume_apply\x18H \x01(\v2\x1b.quorate.log.v1.ResumeApplyH\x00R\vresumeApply\x12:\n" +
 	"\n" +
-	"swap_roles\x18I \x01(\v2\x19.quorate.log.v1.SwapRolesH\x00R\tswapRolesB\x06\n" +
+	"swap_roles\x18I \x01(\v2\x19.quorate.log.v1.SwapRolesH\x00R\tswapRoles\x12O\n" +
+	"\x11create_partitions\x18P \x01(\v2 .quorate.log.v1.CreatePartitionsH\x00R\x10createPartitions\x12C\n" +
+	"\rset_placement\x18Q \x01(\v2\x1c.quorate.log.v1.SetPlacementH\x00R\fsetPlacement\x12L\n" +
+	"\x10delete_partition\x18R \x01(\v2\x1f.quorate.log.v1.DeletePartitionH\x00R\x0fdeletePartition\x12I\n" +
+	"\x0fbegin_migration\x18S \x01(\v2\x1e.quorate.log.v1.BeginMigrationH\x00R\x0ebeginMigration\x12L\n" +
+	"\x10report_migration\x18T \x01(\v2\x1f.quorate.log.v1.ReportMigrationH\x00R\x0freportMigration\x12O\n" +
+	"\x11cutover_migration\x18U \x01(\v2 .quorate.log.v1.CutoverMigrationH\x00R\x10cutoverMigration\x12R\n" +
+	"\x12complete_migration\x18V \x01(\v2!.quorate.log.v1.CompleteMigrationH\x00R\x11completeMigration\x12I\n" +
+	"\x0fabort_migration\x18W \x01(\v2\x1e.quorate.log.v1.AbortMigrationH\x00R\x0eabortMigration\x12\\\n" +
+	"\x16set_partition_settings\x18X \x01(\v2$.quorate.log.v1.SetPartitionSettingsH\x00R\x14setPartitionSettings\x12O\n" +
+	"\x11register_instance\x18Z \x01(\v2 .quorate.log.v1.RegisterInstanceH\x00R\x10registerInstance\x12I\n" +
+	"\x0fremove_instance\x18[ \x01(\v2\x1e.quorate.log.v1.RemoveInstanceH\x00R\x0eremoveInstance\x12I\n" +
+	"\x0fforget_instance\x18\\ \x01(\v2\x1e.quorate.log.v1.ForgetInstanceH\x00R\x0eforgetInstanceB\x06\n" +
 	"\x04body\"6\n" +
 	"\bOpenTerm\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x16\n" +
@@ -1778,7 +2798,66 @@ const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"\x03set\x18\x01 \x01(\tR\x03set\x12/\n" +
 	"\x13expected_generation\x18\x02 \x01(\x04R\x12expectedGeneration\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\tR\x02to\x12\x10\n" +
-	"\x03why\x18\x04 \x01(\tR\x03whyB$Z\"quorate/proto/quorate/log/v1;logv1b\x06proto3"
+	"\x03why\x18\x04 \x01(\tR\x03why\"\x96\x01\n" +
+	"\x10CreatePartitions\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\x12\x1c\n" +
+	"\tplacement\x18\x02 \x01(\tR\tplacement\x12>\n" +
+	"\rdrain_barrier\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\fdrainBarrier\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\"\xa8\x01\n" +
+	"\fSetPlacement\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\tR\tpartition\x12\x1c\n" +
+	"\tplacement\x18\x02 \x01(\tR\tplacement\x12%\n" +
+	"\x0eexpected_epoch\x18\x03 \x01(\x04R\rexpectedEpoch\x12\x12\n" +
+	"\x04note\x18\x04 \x01(\tR\x04note\x12!\n" +
+	"\fgates_closed\x18\x05 \x01(\bR\vgatesClosed\"\x8d\x01\n" +
+	"\x0fDeletePartition\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\tR\tpartition\x12%\n" +
+	"\x0eexpected_epoch\x18\x02 \x01(\x04R\rexpectedEpoch\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\x12!\n" +
+	"\fgates_closed\x18\x04 \x01(\bR\vgatesClosed\"\xd6\x02\n" +
+	"\x0eBeginMigration\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\tR\tpartition\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12%\n" +
+	"\x0eexpected_epoch\x18\x03 \x01(\x04R\rexpectedEpoch\x12>\n" +
+	"\rdrain_barrier\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\fdrainBarrier\x12)\n" +
+	"\x10early_completion\x18\x05 \x01(\bR\x0fearlyCompletion\x123\n" +
+	"\x15verification_required\x18\x06 \x01(\bR\x14verificationRequired\x12\x18\n" +
+	"\aservers\x18\a \x03(\tR\aservers\x12\x12\n" +
+	"\x04note\x18\b \x01(\tR\x04note\x12!\n" +
+	"\fgates_closed\x18\t \x01(\bR\vgatesClosed\"\xa0\x01\n" +
+	"\x0fReportMigration\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\tR\tpartition\x12%\n" +
+	"\x0eexpected_epoch\x18\x02 \x01(\x04R\rexpectedEpoch\x12,\n" +
+	"\x04copy\x18\x03 \x01(\v2\x18.quorate.v1.CopyProgressR\x04copy\x12\x1a\n" +
+	"\bverified\x18\x04 \x01(\bR\bverified\"\x8e\x01\n" +
+	"\x10CutoverMigration\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\tR\tpartition\x12%\n" +
+	"\x0eexpected_epoch\x18\x02 \x01(\x04R\rexpectedEpoch\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\x12!\n" +
+	"\fgates_closed\x18\x04 \x01(\bR\vgatesClosed\"\xa9\x01\n" +
+	"\x11CompleteMigration\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\tR\tpartition\x12%\n" +
+	"\x0eexpected_epoch\x18\x02 \x01(\x04R\rexpectedEpoch\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\x12!\n" +
+	"\fgates_closed\x18\x04 \x01(\bR\vgatesClosed\x12\x18\n" +
+	"\adrained\x18\x05 \x01(\bR\adrained\"\x8c\x01\n" +
+	"\x0eAbortMigration\x12\x1c\n" +
+	"\tpartition\x18\x01 \x01(\tR\tpartition\x12%\n" +
+	"\x0eexpected_epoch\x18\x02 \x01(\x04R\rexpectedEpoch\x12\x12\n" +
+	"\x04note\x18\x03 \x01(\tR\x04note\x12!\n" +
+	"\fgates_closed\x18\x04 \x01(\bR\vgatesClosed\"Q\n" +
+	"\x14SetPartitionSettings\x129\n" +
+	"\bsettings\x18\x01 \x01(\v2\x1d.quorate.v1.PartitionSettingsR\bsettings\"<\n" +
+	"\x10RegisterInstance\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\"T\n" +
+	"\x0eRemoveInstance\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12\x18\n" +
+	"\adrained\x18\x03 \x01(\bR\adrained\":\n" +
+	"\x0eForgetInstance\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asessionB$Z\"quorate/proto/quorate/log/v1;logv1b\x06proto3"
 
 var (
 	file_quorate_log_v1_entry_proto_rawDescOnce sync.Once
@@ -1792,7 +2871,7 @@ func file_quorate_log_v1_entry_proto_rawDescGZIP() []byte {
 	return file_quorate_log_v1_entry_proto_rawDescData
 }
 
-var file_quorate_log_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_quorate_log_v1_entry_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_quorate_log_v1_entry_proto_goTypes = []any{
 	(*Entry)(nil),                 // 0: quorate.log.v1.Entry
 	(*Command)(nil),               // 1: quorate.log.v1.Command
@@ -1815,16 +2894,31 @@ var file_quorate_log_v1_entry_proto_goTypes = []any{
 	(*EndApply)(nil),              // 18: quorate.log.v1.EndApply
 	(*ResumeApply)(nil),           // 19: quorate.log.v1.ResumeApply
 	(*SwapRoles)(nil),             // 20: quorate.log.v1.SwapRoles
-	(*SyncMembers_Member)(nil),    // 21: quorate.log.v1.SyncMembers.Member
-	(*v1.Actor)(nil),              // 22: quorate.v1.Actor
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*v1.Topology)(nil),           // 24: quorate.v1.Topology
-	(*v1.LevelChange)(nil),        // 25: quorate.v1.LevelChange
+	(*CreatePartitions)(nil),      // 21: quorate.log.v1.CreatePartitions
+	(*SetPlacement)(nil),          // 22: quorate.log.v1.SetPlacement
+	(*DeletePartition)(nil),       // 23: quorate.log.v1.DeletePartition
+	(*BeginMigration)(nil),        // 24: quorate.log.v1.BeginMigration
+	(*ReportMigration)(nil),       // 25: quorate.log.v1.ReportMigration
+	(*CutoverMigration)(nil),      // 26: quorate.log.v1.CutoverMigration
+	(*CompleteMigration)(nil),     // 27: quorate.log.v1.CompleteMigration
+	(*AbortMigration)(nil),        // 28: quorate.log.v1.AbortMigration
+	(*SetPartitionSettings)(nil),  // 29: quorate.log.v1.SetPartitionSettings
+	(*RegisterInstance)(nil),      // 30: quorate.log.v1.RegisterInstance
+	(*RemoveInstance)(nil),        // 31: quorate.log.v1.RemoveInstance
+	(*ForgetInstance)(nil),        // 32: quorate.log.v1.ForgetInstance
+	(*SyncMembers_Member)(nil),    // 33: quorate.log.v1.SyncMembers.Member
+	(*v1.Actor)(nil),              // 34: quorate.v1.Actor
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*v1.Topology)(nil),           // 36: quorate.v1.Topology
+	(*v1.LevelChange)(nil),        // 37: quorate.v1.LevelChange
+	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
+	(*v1.CopyProgress)(nil),       // 39: quorate.v1.CopyProgress
+	(*v1.PartitionSettings)(nil),  // 40: quorate.v1.PartitionSettings
 }
 var file_quorate_log_v1_entry_proto_depIdxs = []int32{
 	1,  // 0: quorate.log.v1.Entry.commands:type_name -> quorate.log.v1.Command
-	22, // 1: quorate.log.v1.Command.actor:type_name -> quorate.v1.Actor
-	23, // 2: quorate.log.v1.Command.wall_time:type_name -> google.protobuf.Timestamp
+	34, // 1: quorate.log.v1.Command.actor:type_name -> quorate.v1.Actor
+	35, // 2: quorate.log.v1.Command.wall_time:type_name -> google.protobuf.Timestamp
 	2,  // 3: quorate.log.v1.Command.open_term:type_name -> quorate.log.v1.OpenTerm
 	3,  // 4: quorate.log.v1.Command.tick:type_name -> quorate.log.v1.Tick
 	4,  // 5: quorate.log.v1.Command.pulse:type_name -> quorate.log.v1.Pulse
@@ -1844,15 +2938,31 @@ var file_quorate_log_v1_entry_proto_depIdxs = []int32{
 	18, // 19: quorate.log.v1.Command.end_apply:type_name -> quorate.log.v1.EndApply
 	19, // 20: quorate.log.v1.Command.resume_apply:type_name -> quorate.log.v1.ResumeApply
 	20, // 21: quorate.log.v1.Command.swap_roles:type_name -> quorate.log.v1.SwapRoles
-	24, // 22: quorate.log.v1.PublishTopology.topology:type_name -> quorate.v1.Topology
-	23, // 23: quorate.log.v1.SetMaintenance.estimated_return:type_name -> google.protobuf.Timestamp
-	21, // 24: quorate.log.v1.SyncMembers.members:type_name -> quorate.log.v1.SyncMembers.Member
-	25, // 25: quorate.log.v1.RecordLevels.changes:type_name -> quorate.v1.LevelChange
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	21, // 22: quorate.log.v1.Command.create_partitions:type_name -> quorate.log.v1.CreatePartitions
+	22, // 23: quorate.log.v1.Command.set_placement:type_name -> quorate.log.v1.SetPlacement
+	23, // 24: quorate.log.v1.Command.delete_partition:type_name -> quorate.log.v1.DeletePartition
+	24, // 25: quorate.log.v1.Command.begin_migration:type_name -> quorate.log.v1.BeginMigration
+	25, // 26: quorate.log.v1.Command.report_migration:type_name -> quorate.log.v1.ReportMigration
+	26, // 27: quorate.log.v1.Command.cutover_migration:type_name -> quorate.log.v1.CutoverMigration
+	27, // 28: quorate.log.v1.Command.complete_migration:type_name -> quorate.log.v1.CompleteMigration
+	28, // 29: quorate.log.v1.Command.abort_migration:type_name -> quorate.log.v1.AbortMigration
+	29, // 30: quorate.log.v1.Command.set_partition_settings:type_name -> quorate.log.v1.SetPartitionSettings
+	30, // 31: quorate.log.v1.Command.register_instance:type_name -> quorate.log.v1.RegisterInstance
+	31, // 32: quorate.log.v1.Command.remove_instance:type_name -> quorate.log.v1.RemoveInstance
+	32, // 33: quorate.log.v1.Command.forget_instance:type_name -> quorate.log.v1.ForgetInstance
+	36, // 34: quorate.log.v1.PublishTopology.topology:type_name -> quorate.v1.Topology
+	35, // 35: quorate.log.v1.SetMaintenance.estimated_return:type_name -> google.protobuf.Timestamp
+	33, // 36: quorate.log.v1.SyncMembers.members:type_name -> quorate.log.v1.SyncMembers.Member
+	37, // 37: quorate.log.v1.RecordLevels.changes:type_name -> quorate.v1.LevelChange
+	38, // 38: quorate.log.v1.CreatePartitions.drain_barrier:type_name -> google.protobuf.Duration
+	38, // 39: quorate.log.v1.BeginMigration.drain_barrier:type_name -> google.protobuf.Duration
+	39, // 40: quorate.log.v1.ReportMigration.copy:type_name -> quorate.v1.CopyProgress
+	40, // 41: quorate.log.v1.SetPartitionSettings.settings:type_name -> quorate.v1.PartitionSettings
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_quorate_log_v1_entry_proto_init() }
@@ -1880,6 +2990,18 @@ func file_quorate_log_v1_entry_proto_init() {
 		(*Command_EndApply)(nil),
 		(*Command_ResumeApply)(nil),
 		(*Command_SwapRoles)(nil),
+		(*Command_CreatePartitions)(nil),
+		(*Command_SetPlacement)(nil),
+		(*Command_DeletePartition)(nil),
+		(*Command_BeginMigration)(nil),
+		(*Command_ReportMigration)(nil),
+		(*Command_CutoverMigration)(nil),
+		(*Command_CompleteMigration)(nil),
+		(*Command_AbortMigration)(nil),
+		(*Command_SetPartitionSettings)(nil),
+		(*Command_RegisterInstance)(nil),
+		(*Command_RemoveInstance)(nil),
+		(*Command_ForgetInstance)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1887,7 +3009,7 @@ func file_quorate_log_v1_entry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quorate_log_v1_entry_proto_rawDesc), len(file_quorate_log_v1_entry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

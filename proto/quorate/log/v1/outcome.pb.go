@@ -33,6 +33,8 @@ const (
 	Kind_KIND_CONFLICT     Kind = 4
 	Kind_KIND_EXHAUSTED    Kind = 5
 	Kind_KIND_UNSUPPORTED  Kind = 6
+	// Nothing was changed, and asking again helps.
+	Kind_KIND_UNAVAILABLE Kind = 7
 )
 
 // Enum value maps for Kind.
@@ -45,6 +47,7 @@ var (
 		4: "KIND_CONFLICT",
 		5: "KIND_EXHAUSTED",
 		6: "KIND_UNSUPPORTED",
+		7: "KIND_UNAVAILABLE",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":  0,
@@ -54,6 +57,7 @@ var (
 		"KIND_CONFLICT":     4,
 		"KIND_EXHAUSTED":    5,
 		"KIND_UNSUPPORTED":  6,
+		"KIND_UNAVAILABLE":  7,
 	}
 )
 
@@ -101,6 +105,10 @@ type Outcome struct {
 	//	*Outcome_Lease
 	//	*Outcome_Maintenance
 	//	*Outcome_Rollout
+	//	*Outcome_PartitionsMade
+	//	*Outcome_PartitionMoved
+	//	*Outcome_PartitionSettings
+	//	*Outcome_Instance
 	Result        isOutcome_Result `protobuf_oneof:"result"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -218,6 +226,42 @@ func (x *Outcome) GetRollout() *v1.Rollout {
 	return nil
 }
 
+func (x *Outcome) GetPartitionsMade() *PartitionsMade {
+	if x != nil {
+		if x, ok := x.Result.(*Outcome_PartitionsMade); ok {
+			return x.PartitionsMade
+		}
+	}
+	return nil
+}
+
+func (x *Outcome) GetPartitionMoved() *PartitionMoved {
+	if x != nil {
+		if x, ok := x.Result.(*Outcome_PartitionMoved); ok {
+			return x.PartitionMoved
+		}
+	}
+	return nil
+}
+
+func (x *Outcome) GetPartitionSettings() *v1.PartitionSettings {
+	if x != nil {
+		if x, ok := x.Result.(*Outcome_PartitionSettings); ok {
+			return x.PartitionSettings
+		}
+	}
+	return nil
+}
+
+func (x *Outcome) GetInstance() *v1.Instance {
+	if x != nil {
+		if x, ok := x.Result.(*Outcome_Instance); ok {
+			return x.Instance
+		}
+	}
+	return nil
+}
+
 type isOutcome_Result interface {
 	isOutcome_Result()
 }
@@ -246,6 +290,22 @@ type Outcome_Rollout struct {
 	Rollout *v1.Rollout `protobuf:"bytes,15,opt,name=rollout,proto3,oneof"`
 }
 
+type Outcome_PartitionsMade struct {
+	PartitionsMade *PartitionsMade `protobuf:"bytes,16,opt,name=partitions_made,json=partitionsMade,proto3,oneof"`
+}
+
+type Outcome_PartitionMoved struct {
+	PartitionMoved *PartitionMoved `protobuf:"bytes,17,opt,name=partition_moved,json=partitionMoved,proto3,oneof"`
+}
+
+type Outcome_PartitionSettings struct {
+	PartitionSettings *v1.PartitionSettings `protobuf:"bytes,18,opt,name=partition_settings,json=partitionSettings,proto3,oneof"`
+}
+
+type Outcome_Instance struct {
+	Instance *v1.Instance `protobuf:"bytes,19,opt,name=instance,proto3,oneof"`
+}
+
 func (*Outcome_Refusal) isOutcome_Result() {}
 
 func (*Outcome_Done) isOutcome_Result() {}
@@ -257,6 +317,14 @@ func (*Outcome_Lease) isOutcome_Result() {}
 func (*Outcome_Maintenance) isOutcome_Result() {}
 
 func (*Outcome_Rollout) isOutcome_Result() {}
+
+func (*Outcome_PartitionsMade) isOutcome_Result() {}
+
+func (*Outcome_PartitionMoved) isOutcome_Result() {}
+
+func (*Outcome_PartitionSettings) isOutcome_Result() {}
+
+func (*Outcome_Instance) isOutcome_Result() {}
 
 // Done is the result of a command that has nothing more to say.
 type Done struct {
@@ -375,11 +443,110 @@ func (x *Refusal) GetDetails() map[string]string {
 	return nil
 }
 
+// PartitionsMade is the result of CreatePartitions.
+type PartitionsMade struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionsMade) Reset() {
+	*x = PartitionsMade{}
+	mi := &file_quorate_log_v1_outcome_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionsMade) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionsMade) ProtoMessage() {}
+
+func (x *PartitionsMade) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_outcome_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionsMade.ProtoReflect.Descriptor instead.
+func (*PartitionsMade) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_outcome_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PartitionsMade) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+// PartitionMoved is a partition after a command.
+type PartitionMoved struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Partition *v1.Partition          `protobuf:"bytes,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Of a completion before the barrier had passed.
+	Early         bool `protobuf:"varint,2,opt,name=early,proto3" json:"early,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionMoved) Reset() {
+	*x = PartitionMoved{}
+	mi := &file_quorate_log_v1_outcome_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionMoved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionMoved) ProtoMessage() {}
+
+func (x *PartitionMoved) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_log_v1_outcome_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionMoved.ProtoReflect.Descriptor instead.
+func (*PartitionMoved) Descriptor() ([]byte, []int) {
+	return file_quorate_log_v1_outcome_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PartitionMoved) GetPartition() *v1.Partition {
+	if x != nil {
+		return x.Partition
+	}
+	return nil
+}
+
+func (x *PartitionMoved) GetEarly() bool {
+	if x != nil {
+		return x.Early
+	}
+	return false
+}
+
 var File_quorate_log_v1_outcome_proto protoreflect.FileDescriptor
 
 const file_quorate_log_v1_outcome_proto_rawDesc = "" +
 	"\n" +
-	"\x1cquorate/log/v1/outcome.proto\x12\x0equorate.log.v1\x1a\x16quorate/v1/apply.proto\x1a\x16quorate/v1/lease.proto\x1a\x1cquorate/v1/maintenance.proto\x1a\x19quorate/v1/topology.proto\"\xb1\x03\n" +
+	"\x1cquorate/log/v1/outcome.proto\x12\x0equorate.log.v1\x1a\x16quorate/v1/apply.proto\x1a\x15quorate/v1/gate.proto\x1a\x16quorate/v1/lease.proto\x1a\x1cquorate/v1/maintenance.proto\x1a\x1aquorate/v1/partition.proto\x1a\x19quorate/v1/topology.proto\"\xcb\x05\n" +
 	"\aOutcome\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
 	"\x05clock\x18\x02 \x01(\x04R\x05clock\x12\x1e\n" +
@@ -392,7 +559,11 @@ const file_quorate_log_v1_outcome_proto_rawDesc = "" +
 	"\x14generation_published\x18\f \x01(\v2\x16.quorate.v1.GenerationH\x00R\x13generationPublished\x12.\n" +
 	"\x05lease\x18\r \x01(\v2\x16.quorate.v1.ApplyLeaseH\x00R\x05lease\x12;\n" +
 	"\vmaintenance\x18\x0e \x01(\v2\x17.quorate.v1.MaintenanceH\x00R\vmaintenance\x12/\n" +
-	"\arollout\x18\x0f \x01(\v2\x13.quorate.v1.RolloutH\x00R\arolloutB\b\n" +
+	"\arollout\x18\x0f \x01(\v2\x13.quorate.v1.RolloutH\x00R\arollout\x12I\n" +
+	"\x0fpartitions_made\x18\x10 \x01(\v2\x1e.quorate.log.v1.PartitionsMadeH\x00R\x0epartitionsMade\x12I\n" +
+	"\x0fpartition_moved\x18\x11 \x01(\v2\x1e.quorate.log.v1.PartitionMovedH\x00R\x0epartitionMoved\x12N\n" +
+	"\x12partition_settings\x18\x12 \x01(\v2\x1d.quorate.v1.PartitionSettingsH\x00R\x11partitionSettings\x122\n" +
+	"\binstance\x18\x13 \x01(\v2\x14.quorate.v1.InstanceH\x00R\binstanceB\b\n" +
 	"\x06result\"\x06\n" +
 	"\x04Done\"\xf7\x01\n" +
 	"\aRefusal\x12(\n" +
@@ -403,7 +574,12 @@ const file_quorate_log_v1_outcome_proto_rawDesc = "" +
 	"\adetails\x18\x05 \x03(\v2$.quorate.log.v1.Refusal.DetailsEntryR\adetails\x1a:\n" +
 	"\fDetailsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*\x96\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"&\n" +
+	"\x0ePartitionsMade\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"[\n" +
+	"\x0ePartitionMoved\x123\n" +
+	"\tpartition\x18\x01 \x01(\v2\x15.quorate.v1.PartitionR\tpartition\x12\x14\n" +
+	"\x05early\x18\x02 \x01(\bR\x05early*\xac\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_INVALID\x10\x01\x12\x12\n" +
@@ -411,7 +587,8 @@ const file_quorate_log_v1_outcome_proto_rawDesc = "" +
 	"\x11KIND_PRECONDITION\x10\x03\x12\x11\n" +
 	"\rKIND_CONFLICT\x10\x04\x12\x12\n" +
 	"\x0eKIND_EXHAUSTED\x10\x05\x12\x14\n" +
-	"\x10KIND_UNSUPPORTED\x10\x06B$Z\"quorate/proto/quorate/log/v1;logv1b\x06proto3"
+	"\x10KIND_UNSUPPORTED\x10\x06\x12\x14\n" +
+	"\x10KIND_UNAVAILABLE\x10\aB$Z\"quorate/proto/quorate/log/v1;logv1b\x06proto3"
 
 var (
 	file_quorate_log_v1_outcome_proto_rawDescOnce sync.Once
@@ -426,32 +603,42 @@ func file_quorate_log_v1_outcome_proto_rawDescGZIP() []byte {
 }
 
 var file_quorate_log_v1_outcome_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_quorate_log_v1_outcome_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_quorate_log_v1_outcome_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_quorate_log_v1_outcome_proto_goTypes = []any{
-	(Kind)(0),              // 0: quorate.log.v1.Kind
-	(*Outcome)(nil),        // 1: quorate.log.v1.Outcome
-	(*Done)(nil),           // 2: quorate.log.v1.Done
-	(*Refusal)(nil),        // 3: quorate.log.v1.Refusal
-	nil,                    // 4: quorate.log.v1.Refusal.DetailsEntry
-	(*v1.Generation)(nil),  // 5: quorate.v1.Generation
-	(*v1.ApplyLease)(nil),  // 6: quorate.v1.ApplyLease
-	(*v1.Maintenance)(nil), // 7: quorate.v1.Maintenance
-	(*v1.Rollout)(nil),     // 8: quorate.v1.Rollout
+	(Kind)(0),                    // 0: quorate.log.v1.Kind
+	(*Outcome)(nil),              // 1: quorate.log.v1.Outcome
+	(*Done)(nil),                 // 2: quorate.log.v1.Done
+	(*Refusal)(nil),              // 3: quorate.log.v1.Refusal
+	(*PartitionsMade)(nil),       // 4: quorate.log.v1.PartitionsMade
+	(*PartitionMoved)(nil),       // 5: quorate.log.v1.PartitionMoved
+	nil,                          // 6: quorate.log.v1.Refusal.DetailsEntry
+	(*v1.Generation)(nil),        // 7: quorate.v1.Generation
+	(*v1.ApplyLease)(nil),        // 8: quorate.v1.ApplyLease
+	(*v1.Maintenance)(nil),       // 9: quorate.v1.Maintenance
+	(*v1.Rollout)(nil),           // 10: quorate.v1.Rollout
+	(*v1.PartitionSettings)(nil), // 11: quorate.v1.PartitionSettings
+	(*v1.Instance)(nil),          // 12: quorate.v1.Instance
+	(*v1.Partition)(nil),         // 13: quorate.v1.Partition
 }
 var file_quorate_log_v1_outcome_proto_depIdxs = []int32{
-	3, // 0: quorate.log.v1.Outcome.refusal:type_name -> quorate.log.v1.Refusal
-	2, // 1: quorate.log.v1.Outcome.done:type_name -> quorate.log.v1.Done
-	5, // 2: quorate.log.v1.Outcome.generation_published:type_name -> quorate.v1.Generation
-	6, // 3: quorate.log.v1.Outcome.lease:type_name -> quorate.v1.ApplyLease
-	7, // 4: quorate.log.v1.Outcome.maintenance:type_name -> quorate.v1.Maintenance
-	8, // 5: quorate.log.v1.Outcome.rollout:type_name -> quorate.v1.Rollout
-	0, // 6: quorate.log.v1.Refusal.kind:type_name -> quorate.log.v1.Kind
-	4, // 7: quorate.log.v1.Refusal.details:type_name -> quorate.log.v1.Refusal.DetailsEntry
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	3,  // 0: quorate.log.v1.Outcome.refusal:type_name -> quorate.log.v1.Refusal
+	2,  // 1: quorate.log.v1.Outcome.done:type_name -> quorate.log.v1.Done
+	7,  // 2: quorate.log.v1.Outcome.generation_published:type_name -> quorate.v1.Generation
+	8,  // 3: quorate.log.v1.Outcome.lease:type_name -> quorate.v1.ApplyLease
+	9,  // 4: quorate.log.v1.Outcome.maintenance:type_name -> quorate.v1.Maintenance
+	10, // 5: quorate.log.v1.Outcome.rollout:type_name -> quorate.v1.Rollout
+	4,  // 6: quorate.log.v1.Outcome.partitions_made:type_name -> quorate.log.v1.PartitionsMade
+	5,  // 7: quorate.log.v1.Outcome.partition_moved:type_name -> quorate.log.v1.PartitionMoved
+	11, // 8: quorate.log.v1.Outcome.partition_settings:type_name -> quorate.v1.PartitionSettings
+	12, // 9: quorate.log.v1.Outcome.instance:type_name -> quorate.v1.Instance
+	0,  // 10: quorate.log.v1.Refusal.kind:type_name -> quorate.log.v1.Kind
+	6,  // 11: quorate.log.v1.Refusal.details:type_name -> quorate.log.v1.Refusal.DetailsEntry
+	13, // 12: quorate.log.v1.PartitionMoved.partition:type_name -> quorate.v1.Partition
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_quorate_log_v1_outcome_proto_init() }
@@ -466,6 +653,10 @@ func file_quorate_log_v1_outcome_proto_init() {
 		(*Outcome_Lease)(nil),
 		(*Outcome_Maintenance)(nil),
 		(*Outcome_Rollout)(nil),
+		(*Outcome_PartitionsMade)(nil),
+		(*Outcome_PartitionMoved)(nil),
+		(*Outcome_PartitionSettings)(nil),
+		(*Outcome_Instance)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -473,7 +664,7 @@ func file_quorate_log_v1_outcome_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quorate_log_v1_outcome_proto_rawDesc), len(file_quorate_log_v1_outcome_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -900,11 +900,108 @@ func (x *RenewServingResponse) GetReason() string {
 	return ""
 }
 
+type RenewGateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       *v11.RenewGateRequest  `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewGateRequest) Reset() {
+	*x = RenewGateRequest{}
+	mi := &file_quorate_peer_v1_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewGateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewGateRequest) ProtoMessage() {}
+
+func (x *RenewGateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_peer_v1_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewGateRequest.ProtoReflect.Descriptor instead.
+func (*RenewGateRequest) Descriptor() ([]byte, []int) {
+	return file_quorate_peer_v1_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RenewGateRequest) GetRequest() *v11.RenewGateRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+type RenewGateResponse struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Response *v11.RenewGateResponse `protobuf:"bytes,1,opt,name=response,proto3" json:"response,omitempty"`
+	// Why the instance gets none: it is not registered, or with another session.
+	Refusal       *v1.Refusal `protobuf:"bytes,2,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewGateResponse) Reset() {
+	*x = RenewGateResponse{}
+	mi := &file_quorate_peer_v1_peer_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewGateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewGateResponse) ProtoMessage() {}
+
+func (x *RenewGateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_peer_v1_peer_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewGateResponse.ProtoReflect.Descriptor instead.
+func (*RenewGateResponse) Descriptor() ([]byte, []int) {
+	return file_quorate_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RenewGateResponse) GetResponse() *v11.RenewGateResponse {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *RenewGateResponse) GetRefusal() *v1.Refusal {
+	if x != nil {
+		return x.Refusal
+	}
+	return nil
+}
+
 var File_quorate_peer_v1_peer_proto protoreflect.FileDescriptor
 
 const file_quorate_peer_v1_peer_proto_rawDesc = "" +
 	"\n" +
-	"\x1aquorate/peer/v1/peer.proto\x12\x0fquorate.peer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1aquorate/log/v1/entry.proto\x1a\x1cquorate/log/v1/outcome.proto\x1a\x17quorate/v1/member.proto\"C\n" +
+	"\x1aquorate/peer/v1/peer.proto\x12\x0fquorate.peer.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1aquorate/log/v1/entry.proto\x1a\x1cquorate/log/v1/outcome.proto\x1a\x15quorate/v1/gate.proto\x1a\x17quorate/v1/member.proto\"C\n" +
 	"\x0eProposeRequest\x121\n" +
 	"\acommand\x18\x01 \x01(\v2\x17.quorate.log.v1.CommandR\acommand\"D\n" +
 	"\x0fProposeResponse\x121\n" +
@@ -957,7 +1054,12 @@ const file_quorate_peer_v1_peer_proto_rawDesc = "" +
 	"\ahealthy\x18\x03 \x01(\bR\ahealthy\x12\x19\n" +
 	"\bstand_in\x18\x04 \x01(\bR\astandIn\x12\x1b\n" +
 	"\tstep_down\x18\x05 \x01(\bR\bstepDown\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason2\x83\x05\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"J\n" +
+	"\x10RenewGateRequest\x126\n" +
+	"\arequest\x18\x01 \x01(\v2\x1c.quorate.v1.RenewGateRequestR\arequest\"\x81\x01\n" +
+	"\x11RenewGateResponse\x129\n" +
+	"\bresponse\x18\x01 \x01(\v2\x1d.quorate.v1.RenewGateResponseR\bresponse\x121\n" +
+	"\arefusal\x18\x02 \x01(\v2\x17.quorate.log.v1.RefusalR\arefusal2\xd7\x05\n" +
 	"\vPeerService\x12L\n" +
 	"\aPropose\x12\x1f.quorate.peer.v1.ProposeRequest\x1a .quorate.peer.v1.ProposeResponse\x12R\n" +
 	"\tReadIndex\x12!.quorate.peer.v1.ReadIndexRequest\x1a\".quorate.peer.v1.ReadIndexResponse\x12X\n" +
@@ -965,7 +1067,8 @@ const file_quorate_peer_v1_peer_proto_rawDesc = "" +
 	"\x06Status\x12\x1e.quorate.peer.v1.StatusRequest\x1a\x1f.quorate.peer.v1.StatusResponse\x12g\n" +
 	"\x10ReportDivergence\x12(.quorate.peer.v1.ReportDivergenceRequest\x1a).quorate.peer.v1.ReportDivergenceResponse\x12g\n" +
 	"\x10ChangeMembership\x12(.quorate.peer.v1.ChangeMembershipRequest\x1a).quorate.peer.v1.ChangeMembershipResponse\x12[\n" +
-	"\fRenewServing\x12$.quorate.peer.v1.RenewServingRequest\x1a%.quorate.peer.v1.RenewServingResponseB&Z$quorate/proto/quorate/peer/v1;peerv1b\x06proto3"
+	"\fRenewServing\x12$.quorate.peer.v1.RenewServingRequest\x1a%.quorate.peer.v1.RenewServingResponse\x12R\n" +
+	"\tRenewGate\x12!.quorate.peer.v1.RenewGateRequest\x1a\".quorate.peer.v1.RenewGateResponseB&Z$quorate/proto/quorate/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_quorate_peer_v1_peer_proto_rawDescOnce sync.Once
@@ -979,7 +1082,7 @@ func file_quorate_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_quorate_peer_v1_peer_proto_rawDescData
 }
 
-var file_quorate_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_quorate_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_quorate_peer_v1_peer_proto_goTypes = []any{
 	(*ProposeRequest)(nil),           // 0: quorate.peer.v1.ProposeRequest
 	(*ProposeResponse)(nil),          // 1: quorate.peer.v1.ProposeResponse
@@ -997,37 +1100,47 @@ var file_quorate_peer_v1_peer_proto_goTypes = []any{
 	(*RenewServingRequest)(nil),      // 13: quorate.peer.v1.RenewServingRequest
 	(*UnreachableServer)(nil),        // 14: quorate.peer.v1.UnreachableServer
 	(*RenewServingResponse)(nil),     // 15: quorate.peer.v1.RenewServingResponse
-	(*v1.Command)(nil),               // 16: quorate.log.v1.Command
-	(*v1.Outcome)(nil),               // 17: quorate.log.v1.Outcome
-	(*v11.Member)(nil),               // 18: quorate.v1.Member
-	(*durationpb.Duration)(nil),      // 19: google.protobuf.Duration
+	(*RenewGateRequest)(nil),         // 16: quorate.peer.v1.RenewGateRequest
+	(*RenewGateResponse)(nil),        // 17: quorate.peer.v1.RenewGateResponse
+	(*v1.Command)(nil),               // 18: quorate.log.v1.Command
+	(*v1.Outcome)(nil),               // 19: quorate.log.v1.Outcome
+	(*v11.Member)(nil),               // 20: quorate.v1.Member
+	(*durationpb.Duration)(nil),      // 21: google.protobuf.Duration
+	(*v11.RenewGateRequest)(nil),     // 22: quorate.v1.RenewGateRequest
+	(*v11.RenewGateResponse)(nil),    // 23: quorate.v1.RenewGateResponse
+	(*v1.Refusal)(nil),               // 24: quorate.log.v1.Refusal
 }
 var file_quorate_peer_v1_peer_proto_depIdxs = []int32{
-	16, // 0: quorate.peer.v1.ProposeRequest.command:type_name -> quorate.log.v1.Command
-	17, // 1: quorate.peer.v1.ProposeResponse.outcome:type_name -> quorate.log.v1.Outcome
-	18, // 2: quorate.peer.v1.StatusResponse.member:type_name -> quorate.v1.Member
+	18, // 0: quorate.peer.v1.ProposeRequest.command:type_name -> quorate.log.v1.Command
+	19, // 1: quorate.peer.v1.ProposeResponse.outcome:type_name -> quorate.log.v1.Outcome
+	20, // 2: quorate.peer.v1.StatusResponse.member:type_name -> quorate.v1.Member
 	11, // 3: quorate.peer.v1.ChangeMembershipRequest.add_learner:type_name -> quorate.peer.v1.Learner
 	14, // 4: quorate.peer.v1.RenewServingRequest.unreachable:type_name -> quorate.peer.v1.UnreachableServer
-	19, // 5: quorate.peer.v1.UnreachableServer.age:type_name -> google.protobuf.Duration
-	0,  // 6: quorate.peer.v1.PeerService.Propose:input_type -> quorate.peer.v1.ProposeRequest
-	2,  // 7: quorate.peer.v1.PeerService.ReadIndex:input_type -> quorate.peer.v1.ReadIndexRequest
-	4,  // 8: quorate.peer.v1.PeerService.ConfirmTerm:input_type -> quorate.peer.v1.ConfirmTermRequest
-	6,  // 9: quorate.peer.v1.PeerService.Status:input_type -> quorate.peer.v1.StatusRequest
-	8,  // 10: quorate.peer.v1.PeerService.ReportDivergence:input_type -> quorate.peer.v1.ReportDivergenceRequest
-	10, // 11: quorate.peer.v1.PeerService.ChangeMembership:input_type -> quorate.peer.v1.ChangeMembershipRequest
-	13, // 12: quorate.peer.v1.PeerService.RenewServing:input_type -> quorate.peer.v1.RenewServingRequest
-	1,  // 13: quorate.peer.v1.PeerService.Propose:output_type -> quorate.peer.v1.ProposeResponse
-	3,  // 14: quorate.peer.v1.PeerService.ReadIndex:output_type -> quorate.peer.v1.ReadIndexResponse
-	5,  // 15: quorate.peer.v1.PeerService.ConfirmTerm:output_type -> quorate.peer.v1.ConfirmTermResponse
-	7,  // 16: quorate.peer.v1.PeerService.Status:output_type -> quorate.peer.v1.StatusResponse
-	9,  // 17: quorate.peer.v1.PeerService.ReportDivergence:output_type -> quorate.peer.v1.ReportDivergenceResponse
-	12, // 18: quorate.peer.v1.PeerService.ChangeMembership:output_type -> quorate.peer.v1.ChangeMembershipResponse
-	15, // 19: quorate.peer.v1.PeerService.RenewServing:output_type -> quorate.peer.v1.RenewServingResponse
-	13, // [13:20] is the sub-list for method output_type
-	6,  // [6:13] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	21, // 5: quorate.peer.v1.UnreachableServer.age:type_name -> google.protobuf.Duration
+	22, // 6: quorate.peer.v1.RenewGateRequest.request:type_name -> quorate.v1.RenewGateRequest
+	23, // 7: quorate.peer.v1.RenewGateResponse.response:type_name -> quorate.v1.RenewGateResponse
+	24, // 8: quorate.peer.v1.RenewGateResponse.refusal:type_name -> quorate.log.v1.Refusal
+	0,  // 9: quorate.peer.v1.PeerService.Propose:input_type -> quorate.peer.v1.ProposeRequest
+	2,  // 10: quorate.peer.v1.PeerService.ReadIndex:input_type -> quorate.peer.v1.ReadIndexRequest
+	4,  // 11: quorate.peer.v1.PeerService.ConfirmTerm:input_type -> quorate.peer.v1.ConfirmTermRequest
+	6,  // 12: quorate.peer.v1.PeerService.Status:input_type -> quorate.peer.v1.StatusRequest
+	8,  // 13: quorate.peer.v1.PeerService.ReportDivergence:input_type -> quorate.peer.v1.ReportDivergenceRequest
+	10, // 14: quorate.peer.v1.PeerService.ChangeMembership:input_type -> quorate.peer.v1.ChangeMembershipRequest
+	13, // 15: quorate.peer.v1.PeerService.RenewServing:input_type -> quorate.peer.v1.RenewServingRequest
+	16, // 16: quorate.peer.v1.PeerService.RenewGate:input_type -> quorate.peer.v1.RenewGateRequest
+	1,  // 17: quorate.peer.v1.PeerService.Propose:output_type -> quorate.peer.v1.ProposeResponse
+	3,  // 18: quorate.peer.v1.PeerService.ReadIndex:output_type -> quorate.peer.v1.ReadIndexResponse
+	5,  // 19: quorate.peer.v1.PeerService.ConfirmTerm:output_type -> quorate.peer.v1.ConfirmTermResponse
+	7,  // 20: quorate.peer.v1.PeerService.Status:output_type -> quorate.peer.v1.StatusResponse
+	9,  // 21: quorate.peer.v1.PeerService.ReportDivergence:output_type -> quorate.peer.v1.ReportDivergenceResponse
+	12, // 22: quorate.peer.v1.PeerService.ChangeMembership:output_type -> quorate.peer.v1.ChangeMembershipResponse
+	15, // 23: quorate.peer.v1.PeerService.RenewServing:output_type -> quorate.peer.v1.RenewServingResponse
+	17, // 24: quorate.peer.v1.PeerService.RenewGate:output_type -> quorate.peer.v1.RenewGateResponse
+	17, // [17:25] is the sub-list for method output_type
+	9,  // [9:17] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_quorate_peer_v1_peer_proto_init() }
@@ -1047,7 +1160,7 @@ func file_quorate_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quorate_peer_v1_peer_proto_rawDesc), len(file_quorate_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const (
 	PeerService_ReportDivergence_FullMethodName = "/quorate.peer.v1.PeerService/ReportDivergence"
 	PeerService_ChangeMembership_FullMethodName = "/quorate.peer.v1.PeerService/ChangeMembership"
 	PeerService_RenewServing_FullMethodName     = "/quorate.peer.v1.PeerService/RenewServing"
+	PeerService_RenewGate_FullMethodName        = "/quorate.peer.v1.PeerService/RenewGate"
 )
 
 // PeerServiceClient is the client API for PeerService service.
@@ -48,6 +49,8 @@ type PeerServiceClient interface {
 	ChangeMembership(ctx context.Context, in *ChangeMembershipRequest, opts ...grpc.CallOption) (*ChangeMembershipResponse, error)
 	// RenewServing asks the leader for a serving lease (redundancy.md §2), and tells it what this member sees of others.
 	RenewServing(ctx context.Context, in *RenewServingRequest, opts ...grpc.CallOption) (*RenewServingResponse, error)
+	// RenewGate forwards an instance's question for a gate lease to the leader (partitions.md §2).
+	RenewGate(ctx context.Context, in *RenewGateRequest, opts ...grpc.CallOption) (*RenewGateResponse, error)
 }
 
 type peerServiceClient struct {
@@ -128,6 +131,16 @@ func (c *peerServiceClient) RenewServing(ctx context.Context, in *RenewServingRe
 	return out, nil
 }
 
+func (c *peerServiceClient) RenewGate(ctx context.Context, in *RenewGateRequest, opts ...grpc.CallOption) (*RenewGateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RenewGateResponse)
+	err := c.cc.Invoke(ctx, PeerService_RenewGate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServiceServer is the server API for PeerService service.
 // All implementations must embed UnimplementedPeerServiceServer
 // for forward compatibility.
@@ -148,6 +161,8 @@ type PeerServiceServer interface {
 	ChangeMembership(context.Context, *ChangeMembershipRequest) (*ChangeMembershipResponse, error)
 	// RenewServing asks the leader for a serving lease (redundancy.md §2), and tells it what this member sees of others.
 	RenewServing(context.Context, *RenewServingRequest) (*RenewServingResponse, error)
+	// RenewGate forwards an instance's question for a gate lease to the leader (partitions.md §2).
+	RenewGate(context.Context, *RenewGateRequest) (*RenewGateResponse, error)
 	mustEmbedUnimplementedPeerServiceServer()
 }
 
@@ -178,6 +193,9 @@ func (UnimplementedPeerServiceServer) ChangeMembership(context.Context, *ChangeM
 }
 func (UnimplementedPeerServiceServer) RenewServing(context.Context, *RenewServingRequest) (*RenewServingResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RenewServing not implemented")
+}
+func (UnimplementedPeerServiceServer) RenewGate(context.Context, *RenewGateRequest) (*RenewGateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RenewGate not implemented")
 }
 func (UnimplementedPeerServiceServer) mustEmbedUnimplementedPeerServiceServer() {}
 func (UnimplementedPeerServiceServer) testEmbeddedByValue()                     {}
@@ -326,6 +344,24 @@ func _PeerService_RenewServing_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PeerService_RenewGate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RenewGateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServiceServer).RenewGate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PeerService_RenewGate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServiceServer).RenewGate(ctx, req.(*RenewGateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // PeerService_ServiceDesc is the grpc.ServiceDesc for PeerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -360,6 +396,10 @@ var PeerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RenewServing",
 			Handler:    _PeerService_RenewServing_Handler,
+		},
+		{
+			MethodName: "RenewGate",
+			Handler:    _PeerService_RenewGate_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
