@@ -166,7 +166,7 @@ func (s overview) rolloutOf(set string) string {
 
 // applied is the last generation that a server applied well. It is in the group's state, so that a server which is away does not count as one that applied none.
 func (s overview) applied(server string) uint64 {
-	for _, r := range s.applies.GetRollouts() {
+	for _, r := range s.GetRollouts() {
 		for _, a := range r.GetServers() {
 			if a.GetServer() == server {
 				return a.GetAppliedGeneration()
