@@ -235,8 +235,8 @@ func within(part, whole []string) bool {
 	return len(part) == 0
 }
 
-// line is a set whose first server is the Primary.
-func line(id string, policies *quoratev1.RedundancyPolicies, members ...string) *quoratev1.RedundantSet {
+// lineOf is a set whose first server is the Primary.
+func lineOf(id string, policies *quoratev1.RedundancyPolicies, members ...string) *quoratev1.RedundantSet {
 	p := &quoratev1.RedundancyPolicies{MaxServers: 4}
 	if policies != nil {
 		policies.MaxServers = 4
@@ -263,7 +263,7 @@ func handover() *quoratev1.RedundancyPolicies {
 
 // TestPlanIsWhatHappens publishes on a group of simulated servers whatever was planned, and compares the levels of each step with those that are seen.
 func TestPlanIsWhatHappens(t *testing.T) {
-	reversed := line("line-a", nil, "m1", "m2")
+	reversed := lineOf("line-a", nil, "m1", "m2")
 	slices.Reverse(reversed.Servers)
 	for name, c := range map[string]struct {
 		first, then draft
@@ -272,26 +272,26 @@ func TestPlanIsWhatHappens(t *testing.T) {
 		// steps are the actions of the first set's plan, and refused is why there is none.
 		steps, refused string
 	}{
-		"nothing changes":             {first: only(line("line-a", nil, "m1", "m2")), then: only(line("line-a", nil, "m1", "m2")), steps: "publish, done"},
-		"the order of the document":   {first: only(line("line-a", nil, "m1", "m2")), then: only(reversed), steps: "publish, done"},
-		"forced":                      {first: only(line("line-a", nil, "m1", "m2")), then: draft{[]*quoratev1.RedundantSet{line("line-a", nil, "m1", "m2")}, true}, steps: "publish, apply m2, apply m1, done"},
-		"swapped":                     {first: only(line("line-a", nil, "m1", "m2")), then: only(line("line-a", nil, "m2", "m1")), steps: "publish, apply m1, apply m2, done"},
-		"three servers":               {first: only(line("line-a", nil, "m1", "m2", "m3")), then: only(line("line-a", &quoratev1.RedundancyPolicies{StandIn: 210}, "m1", "m2", "m3")), steps: "publish, apply m2, apply m3, apply m1, done"},
-		"handed over":                 {first: only(line("line-a", handover(), "m1", "m2")), then: draft{[]*quoratev1.RedundantSet{line("line-a", handover(), "m1", "m2")}, true}, steps: "publish, apply m2, hand over from m1 to m2, apply m1, done"},
-		"handed over among three":     {first: only(line("line-a", nil, "m1", "m2", "m3")), then: only(line("line-a", handover(), "m1", "m2", "m3")), steps: "publish, apply m2, apply m3, hand over from m1 to m2, apply m1, done"},
-		"handover, only roles":        {first: only(line("line-a", handover(), "m1", "m2")), then: only(line("line-a", handover(), "m2", "m1")), steps: "publish, done"},
-		"handover, swapped and more":  {first: only(line("line-a", nil, "m1", "m2")), then: only(line("line-a", handover(), "m2", "m1")), steps: "publish, apply m1, apply m2, done"},
-		"handover, one server":        {first: only(line("line-a", nil, "m1")), then: only(line("line-a", handover(), "m1")), steps: "publish, apply m1, done"},
-		"a server more":               {first: only(line("line-a", nil, "m1", "m2")), then: only(line("line-a", nil, "m1", "m2", "m3")), steps: "publish, apply m2, first apply of m3, without a dip where it has no apply hook, apply m1, done"},
-		"a server less":               {first: only(line("line-a", nil, "m1", "m2", "m3")), then: only(line("line-a", nil, "m1", "m3")), steps: "publish, apply m3, apply m1, done"},
-		"renamed":                     {first: only(line("line-a", nil, "m1", "m2")), then: only(line("line-b", nil, "m1", "m2")), steps: "publish, apply m2, apply m1, done"},
-		"another set":                 {first: only(line("line-a", nil, "m1", "m2")), then: only(line("line-a", nil, "m1", "m2"), line("line-b", nil, "m3", "m4")), steps: "publish, done"},
-		"moved between sets":          {first: only(line("line-a", nil, "m1", "m2"), line("line-b", nil, "m3", "m4")), then: only(line("line-a", nil, "m1", "m4"), line("line-b", nil, "m3", "m2")), steps: "publish, apply m4, apply m1, done"},
-		"levels of its own":           {first: only(line("line-a", nil, "m1", "m2")), then: only(line("line-a", &quoratev1.RedundancyPolicies{Levels: []*quoratev1.BandLevel{{Band: fsm.BandAuthoritative, Backup: 150}, {Band: fsm.BandMidApply, Backup: 60}}}, "m1", "m2")), steps: "publish, apply m2, apply m1, done"},
-		"hot Backups":                 {first: only(line("line-a", nil, "m1", "m2")), then: only(line("line-a", &quoratev1.RedundancyPolicies{HotBackupsHealthy: true}, "m1", "m2")), steps: "publish, apply m2, apply m1, done"},
-		"two Primaries come together": {first: only(line("line-a", nil, "m1", "m2"), line("line-b", nil, "m3")), then: only(line("line-a", nil, "m1", "m3")), refused: fsm.ReasonServingHeld},
+		"nothing changes":             {first: only(lineOf("line-a", nil, "m1", "m2")), then: only(lineOf("line-a", nil, "m1", "m2")), steps: "publish, done"},
+		"the order of the document":   {first: only(lineOf("line-a", nil, "m1", "m2")), then: only(reversed), steps: "publish, done"},
+		"forced":                      {first: only(lineOf("line-a", nil, "m1", "m2")), then: draft{[]*quoratev1.RedundantSet{lineOf("line-a", nil, "m1", "m2")}, true}, steps: "publish, apply m2, apply m1, done"},
+		"swapped":                     {first: only(lineOf("line-a", nil, "m1", "m2")), then: only(lineOf("line-a", nil, "m2", "m1")), steps: "publish, apply m1, apply m2, done"},
+		"three servers":               {first: only(lineOf("line-a", nil, "m1", "m2", "m3")), then: only(lineOf("line-a", &quoratev1.RedundancyPolicies{StandIn: 210}, "m1", "m2", "m3")), steps: "publish, apply m2, apply m3, apply m1, done"},
+		"handed over":                 {first: only(lineOf("line-a", handover(), "m1", "m2")), then: draft{[]*quoratev1.RedundantSet{lineOf("line-a", handover(), "m1", "m2")}, true}, steps: "publish, apply m2, hand over from m1 to m2, apply m1, done"},
+		"handed over among three":     {first: only(lineOf("line-a", nil, "m1", "m2", "m3")), then: only(lineOf("line-a", handover(), "m1", "m2", "m3")), steps: "publish, apply m2, apply m3, hand over from m1 to m2, apply m1, done"},
+		"handover, only roles":        {first: only(lineOf("line-a", handover(), "m1", "m2")), then: only(lineOf("line-a", handover(), "m2", "m1")), steps: "publish, done"},
+		"handover, swapped and more":  {first: only(lineOf("line-a", nil, "m1", "m2")), then: only(lineOf("line-a", handover(), "m2", "m1")), steps: "publish, apply m1, apply m2, done"},
+		"handover, one server":        {first: only(lineOf("line-a", nil, "m1")), then: only(lineOf("line-a", handover(), "m1")), steps: "publish, apply m1, done"},
+		"a server more":               {first: only(lineOf("line-a", nil, "m1", "m2")), then: only(lineOf("line-a", nil, "m1", "m2", "m3")), steps: "publish, apply m2, first apply of m3, without a dip where it has no apply hook, apply m1, done"},
+		"a server less":               {first: only(lineOf("line-a", nil, "m1", "m2", "m3")), then: only(lineOf("line-a", nil, "m1", "m3")), steps: "publish, apply m3, apply m1, done"},
+		"renamed":                     {first: only(lineOf("line-a", nil, "m1", "m2")), then: only(lineOf("line-b", nil, "m1", "m2")), steps: "publish, apply m2, apply m1, done"},
+		"another set":                 {first: only(lineOf("line-a", nil, "m1", "m2")), then: only(lineOf("line-a", nil, "m1", "m2"), lineOf("line-b", nil, "m3", "m4")), steps: "publish, done"},
+		"moved between sets":          {first: only(lineOf("line-a", nil, "m1", "m2"), lineOf("line-b", nil, "m3", "m4")), then: only(lineOf("line-a", nil, "m1", "m4"), lineOf("line-b", nil, "m3", "m2")), steps: "publish, apply m4, apply m1, done"},
+		"levels of its own":           {first: only(lineOf("line-a", nil, "m1", "m2")), then: only(lineOf("line-a", &quoratev1.RedundancyPolicies{Levels: []*quoratev1.BandLevel{{Band: fsm.BandAuthoritative, Backup: 150}, {Band: fsm.BandMidApply, Backup: 60}}}, "m1", "m2")), steps: "publish, apply m2, apply m1, done"},
+		"hot Backups":                 {first: only(lineOf("line-a", nil, "m1", "m2")), then: only(lineOf("line-a", &quoratev1.RedundancyPolicies{HotBackupsHealthy: true}, "m1", "m2")), steps: "publish, apply m2, apply m1, done"},
+		"two Primaries come together": {first: only(lineOf("line-a", nil, "m1", "m2"), lineOf("line-b", nil, "m3")), then: only(lineOf("line-a", nil, "m1", "m3")), refused: fsm.ReasonServingHeld},
 		"a Backup in maintenance": {
-			first: only(line("line-a", handover(), "m1", "m2", "m3")), then: draft{[]*quoratev1.RedundantSet{line("line-a", handover(), "m1", "m2", "m3")}, true},
+			first: only(lineOf("line-a", handover(), "m1", "m2", "m3")), then: draft{[]*quoratev1.RedundantSet{lineOf("line-a", handover(), "m1", "m2", "m3")}, true},
 			before: func(s *stage) {
 				s.propose(&logv1.Command{Body: &logv1.Command_SetMaintenance{SetMaintenance: &logv1.SetMaintenance{Server: "m2", Active: true}}})
 				time.Sleep(time.Second)
@@ -299,17 +299,17 @@ func TestPlanIsWhatHappens(t *testing.T) {
 			steps: "publish, apply m2, apply m3, hand over from m1 to m3, apply m1, done",
 		},
 		"in the middle of an apply": {
-			first: only(line("line-a", nil, "m1", "m2")), then: only(line("line-a", &quoratev1.RedundancyPolicies{StandIn: 210}, "m1", "m2")),
+			first: only(lineOf("line-a", nil, "m1", "m2")), then: only(lineOf("line-a", &quoratev1.RedundancyPolicies{StandIn: 210}, "m1", "m2")),
 			before: func(s *stage) {
-				s.put(draft{[]*quoratev1.RedundantSet{line("line-a", nil, "m1", "m2")}, true})
+				s.put(draft{[]*quoratev1.RedundantSet{lineOf("line-a", nil, "m1", "m2")}, true})
 				time.Sleep(applyTakes / 2)
 			},
 			steps: "publish, the apply of m2 that is under way ends, apply m2, apply m1, done",
 		},
 		"while another set applies": {
-			first: only(line("line-a", nil, "m1", "m2")), then: only(line("line-a", nil, "m1", "m2"), line("line-b", nil, "m3", "m4")),
+			first: only(lineOf("line-a", nil, "m1", "m2")), then: only(lineOf("line-a", nil, "m1", "m2"), lineOf("line-b", nil, "m3", "m4")),
 			before: func(s *stage) {
-				s.put(draft{[]*quoratev1.RedundantSet{line("line-a", nil, "m1", "m2")}, true})
+				s.put(draft{[]*quoratev1.RedundantSet{lineOf("line-a", nil, "m1", "m2")}, true})
 				time.Sleep(applyTakes / 2)
 			},
 			steps: "publish, the apply of m2 that is under way ends, apply m1, done",
@@ -394,9 +394,9 @@ func randomDraft(rng *rand.Rand) draft {
 	if rng.IntN(2) == 0 {
 		slices.Reverse(a)
 	}
-	d := draft{sets: []*quoratev1.RedundantSet{line("line-a", policies(), a...)}, force: rng.IntN(4) == 0}
+	d := draft{sets: []*quoratev1.RedundantSet{lineOf("line-a", policies(), a...)}, force: rng.IntN(4) == 0}
 	if rng.IntN(2) == 0 {
-		d.sets = append(d.sets, line("line-b", policies(), ids[3:4+rng.IntN(2)]...))
+		d.sets = append(d.sets, lineOf("line-b", policies(), ids[3:4+rng.IntN(2)]...))
 	}
 	return d
 }
