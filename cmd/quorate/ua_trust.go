@@ -139,7 +139,7 @@ func (t *serverTrust) look(endpointURL string) (fingerprint string, count int, e
 	case err != nil:
 		return "", 0, err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // It was only read.
 	lines := bufio.NewScanner(file)
 	for ; count < maxKnownServers && lines.Scan(); count++ {
 		if server, of, ok := strings.Cut(strings.TrimSpace(lines.Text()), " "); ok && server == serverOf(endpointURL) {
