@@ -221,6 +221,7 @@ func TestRedundancy(t *testing.T) {
 		{"swap", swaps},
 		{"Backup killed", losesItsBackup},
 		{"Primary killed", losesItsPrimary},
+		{"Primary silent", hearsNoPrimary},
 		{"stand-in", standsIn},
 		{"cut off", isCutOff},
 		{"swap while the Primary is unreachable", swapsUnreachable},
@@ -336,6 +337,24 @@ func losesItsPrimary(ctx context.Context, t *testing.T, p *plant) {
 	if seen := p.values(mark, "m1"); !slices.Contains(seen, 180) {
 		t.Errorf("m1 went through %v: it was not Recovering", seen)
 	}
+}
+
+// hearsNoPrimary stops the Primary, whose connections stay as they are: a client notices by what it doesn't hear. The budget of a consumer's session is its time-out and
+// three keep-alive intervals (redundancy.md §8).
+func hearsNoPrimary(ctx context.Context, t *testing.T, p *plant) {
+	const sessionTimeout, keepAlive = 3 * time.Second, time.Second
+	consumer := consumeFrom(ctx, t, sessionTimeout, keepAlive, p.Members[0].OPCUA, p.Members[1].OPCUA)
+	consumer.await(ctx, t, p.Members[0].OPCUA)
+	p.must(p.Pause(ctx, "m1"))
+	began := time.Now()
+	consumer.await(ctx, t, p.Members[1].OPCUA)
+	took := time.Since(began)
+	t.Logf("the client was at the Backup after %v", took.Round(time.Millisecond))
+	if budget := sessionTimeout + 3*keepAlive; took > budget {
+		t.Errorf("the client was at the Backup after %v, want its budget of %v at most", took, budget)
+	}
+	consumer.end()
+	p.must(p.Signal("m1", syscall.SIGCONT))
 }
 
 func standsIn(ctx context.Context, t *testing.T, p *plant) {
