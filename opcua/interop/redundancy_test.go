@@ -257,9 +257,12 @@ func describesTheSet(ctx context.Context, t *testing.T, p *plant) {
 	defer response.Body.Close()
 	metrics, err := io.ReadAll(response.Body)
 	p.must(err)
-	for _, name := range []string{"ot_opcua_service_level", "ot_opcua_peer_reachable", "ot_opcua_apply_in_progress"} {
-		if !strings.Contains(string(metrics), "\n"+name+"{") {
-			t.Errorf("there is no metric %s", name)
+	for _, sample := range []string{
+		`ot_opcua_service_level{cluster="demo",node="m1"} 255`, `ot_opcua_peer_reachable{cluster="demo",node="m1",peer="m2"} 1`,
+		`ot_opcua_apply_in_progress{cluster="demo",node="m1"} 0`,
+	} {
+		if !strings.Contains(string(metrics), "\n"+sample+"\n") {
+			t.Errorf("the metrics are without %s", sample)
 		}
 	}
 }
