@@ -283,6 +283,13 @@ func (f *fitness) Subscribe(fn func()) (cancel func()) {
 	}
 }
 
+// runOut sets the level, and nobody is told.
+func (f *fitness) runOut(in redundancy.Inputs) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.level = redundancy.Evaluate(in)
+}
+
 // move sets the level and tells of it.
 func (f *fitness) move(in redundancy.Inputs) {
 	f.mu.Lock()

@@ -49,6 +49,10 @@ const stateIndex = 2
 // at once, and levels always are; a group under load costs 200 rounds a second at most.
 const pushInterval = 5 * time.Millisecond
 
+// memberPlaces are the connections and sessions that the members' probes have to themselves where clients have taken all others: a server whose peers can't probe it
+// counts as unreachable. Each of nine voters may have one here, and each of eight servers of a set, and they overlap while one is made anew.
+const memberPlaces = 64
+
 // MaxShutdownNotice is the longest time for which a server may announce its end.
 const MaxShutdownNotice = time.Minute
 
@@ -207,6 +211,7 @@ func New(cfg Config) (*Endpoint, error) {
 		UserTokens:      cfg.userTokens(),
 		Authenticate:    cfg.authenticate,
 		Exempt:          cfg.exempt,
+		Spare:           memberPlaces,
 		// Without allowAnonymous it takes a certificate to be without a user.
 		AnonymousNeedsSecurity: !cfg.AllowAnonymous,
 		Limits:                 cfg.Limits,

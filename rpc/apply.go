@@ -44,7 +44,8 @@ func (a *applyService) ResumeApply(ctx context.Context, request *quoratev1.Resum
 }
 
 // RollbackApply publishes the current topology with one set as it was in the last generation that all its servers applied. The other sets
-// stay as they are: what was published of them since is not to be lost.
+// stay as they are: what was published of them since is not to be lost. The set is rolled out even if that changes nothing in it, as where the roll-out that is given up
+// was forced: some server may have applied only a part.
 func (a *applyService) RollbackApply(ctx context.Context, request *quoratev1.RollbackApplyRequest) (*quoratev1.RollbackApplyResponse, error) {
 	view, header, err := a.server.read(ctx, nil)
 	if err != nil {
@@ -61,7 +62,7 @@ func (a *applyService) RollbackApply(ctx context.Context, request *quoratev1.Rol
 		return nil, err
 	}
 	outcome, err := a.server.propose(ctx, request.GetRequestId(), &logv1.Command{Body: &logv1.Command_PublishTopology{
-		PublishTopology: &logv1.PublishTopology{ExpectedGeneration: request.GetExpectedGeneration(), Topology: draft},
+		PublishTopology: &logv1.PublishTopology{ExpectedGeneration: request.GetExpectedGeneration(), Topology: draft, ForceSet: request.GetSet()},
 	}})
 	if err != nil {
 		return nil, err

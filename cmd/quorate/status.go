@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,13 +15,16 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	quoratev1 "quorate/proto/quorate/v1"
+	"quorate/rpc"
 )
 
 func newStatus(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Everything on one screen: sets, servers and their levels with reasons, leases, roll-outs, members",
-		Args:  cobra.NoArgs,
+		Long: `Status asks for all that an operator wants to know first. Where the group has no leader it shows what the member that answers knows by itself,
+says so, and ends with exit code 3.`,
+		Args: cobra.NoArgs,
 	}
 	read := addReadFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -34,10 +38,18 @@ func newStatus(o *options) *cobra.Command {
 		}
 		defer group.Close()
 		s, err := lookAround(cmd.Context(), group, options)
-		if err != nil {
+		var remote *remoteError
+		if errors.As(err, &remote) && reasonOf(remote.err) == rpc.ReasonNoLeader {
+			// This is when a status is wanted most.
+			alone, alsoFailed := lookAround(cmd.Context(), group, &quoratev1.ReadOptions{Consistency: quoratev1.Consistency_CONSISTENCY_LOCAL})
+			if alsoFailed != nil {
+				return err
+			}
+			s, err = alone, fmt.Errorf("%w: what is shown is what one member knows by itself", err)
+		} else if err != nil {
 			return err
 		}
-		return o.showPlain(s, func(p *printer) { s.print(p) })
+		return errors.Join(o.showPlain(s, func(p *printer) { s.print(p) }), err)
 	}
 	return cmd
 }
@@ -132,7 +144,7 @@ func (s overview) printSet(p *printer, set *quoratev1.RedundantSet) {
 			m = &quoratev1.Member{}
 		}
 		rows = append(rows, text(server.GetMember(), server.GetRole(), memberLevel(m), m.GetBand(), s.right(server.GetMember(), m),
-			s.openLeases(server.GetMember()), m.GetAdoptedGeneration(), m.GetAppliedGeneration(), peersSeen(m)))
+			s.openLeases(server.GetMember()), m.GetAdoptedGeneration(), s.applied(server.GetMember()), peersSeen(m)))
 		if len(m.GetReasons()) > 0 {
 			reasons = append(reasons, fmt.Sprintf("%s: %s", server.GetMember(), singleLine(strings.Join(m.GetReasons(), "; "))))
 		}
@@ -150,6 +162,18 @@ func (s overview) rolloutOf(set string) string {
 		}
 	}
 	return ""
+}
+
+// applied is the last generation that a server applied well. It is in the group's state, so that a server which is away does not count as one that applied none.
+func (s overview) applied(server string) uint64 {
+	for _, r := range s.GetRollouts() {
+		for _, a := range r.GetServers() {
+			if a.GetServer() == server {
+				return a.GetAppliedGeneration()
+			}
+		}
+	}
+	return 0
 }
 
 func (s overview) member(id string) *quoratev1.Member {
@@ -170,8 +194,11 @@ func (s overview) right(server string, m *quoratev1.Member) string {
 			}
 		}
 	}
-	if m.GetServingLease() != nil {
+	switch {
+	case m.GetServingLease() != nil:
 		what = strings.TrimSpace(what + " " + m.GetServingLease().AsDuration().Round(100*time.Millisecond).String())
+	case what != "":
+		what += ", no lease"
 	}
 	return what
 }

@@ -70,7 +70,10 @@ type Node struct {
 	AccessLevel             byte    // the user's access level is the same; whether a user may write is for Write to say
 	MinimumSamplingInterval float64 // milliseconds; 0 is "by exception", -1 "unknown"
 	Historizing             bool
-	Write                   WriteFunc // nil: nobody can
+	// Momentary says that a value may run out with nobody there to tell of it, as when the process was stopped for a while: what waits to be published is
+	// read again before it is sent.
+	Momentary bool
+	Write     WriteFunc // nil: nobody can
 
 	// Executable is of Method; the user's is the same.
 	Executable bool
