@@ -69,6 +69,9 @@ const (
 	MaxPartitions = 1 << 21
 	// MaxPartitionBatch is the most partitions in one command, and the most keys that one call resolves or checks.
 	MaxPartitionBatch = 1000
+	// MaxEpoch is the highest epoch that a snapshot may hold. No log is long enough to come near; a higher one is corruption, and would let the next
+	// transition begin again at 0.
+	MaxEpoch = 1 << 62
 	// MaxPlacements is the most placements that own a partition or are to get one.
 	MaxPlacements = 10_000
 	// MaxMigrations is the most partitions that migrate at one time.
