@@ -333,10 +333,10 @@ func (a *application) tellBarriers() {
 
 // nextDeadline returns when a pulse would do something. A barrier that has not begun wants a stamp at once.
 func (b *barriers) nextDeadline(now time.Duration) (time.Duration, bool) {
-	if b.unbegun.Len() > 0 {
+	due, _, ok := b.ends.First()
+	if b.unbegun.Len() > 0 && (!ok || due.at > now) {
 		return now, true
 	}
-	due, _, ok := b.ends.First()
 	return due.at, ok
 }
 
