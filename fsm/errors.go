@@ -114,6 +114,14 @@ func (r *Refusal) Error() string {
 	return r.GetMessage()
 }
 
+// GetReason returns the reason; as with the getters of messages, that of no refusal is empty.
+func (r *Refusal) GetReason() string {
+	if r == nil {
+		return ""
+	}
+	return r.Refusal.GetReason()
+}
+
 // RefusalOf returns the refusal in an outcome, nil if the command was accepted.
 func RefusalOf(o *logv1.Outcome) *Refusal {
 	if r := o.GetRefusal(); r != nil {

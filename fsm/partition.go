@@ -394,7 +394,7 @@ func (s *State) checkPartitions() error {
 	}
 	counted := newPartitions()
 	migrating := 0
-	owner, run := "", uint64(0)
+	owner, previous, run := "", "", uint64(0)
 	flush := func() {
 		if run > 0 {
 			counted.count(owner, func(c *placement) { c.owned += run })
@@ -402,13 +402,14 @@ func (s *State) checkPartitions() error {
 		run = 0
 	}
 	for id, v := range p.byID.All() {
-		if !validID(id) || !validID(v.placement) || v.previous != "" && !validID(v.previous) {
+		// Neighbours are often of one placement, and looking at a million names, and into the counts, would cost a restore as long as all the rest.
+		if !validID(id) || v.placement == "" || v.placement != owner && !validID(v.placement) || v.previous != previous && v.previous != "" && !validID(v.previous) {
 			return fmt.Errorf("partition %q at %q, before at %q, has a name that is none", id, v.placement, v.previous)
 		}
+		previous = v.previous
 		if v.epoch == 0 || v.revision == 0 || v.revision > s.clock.revision || v.barrier < 0 || v.barrier > MaxDrainBarrier {
 			return fmt.Errorf("partition %s at epoch %d of revision %d, barrier %v, can't be", id, v.epoch, v.revision, v.barrier)
 		}
-		// Neighbours are often of one placement, and a million look-ups would cost a restore as long as all the rest.
 		if v.placement != owner {
 			flush()
 			owner = v.placement

@@ -116,6 +116,9 @@ func (s *State) restorePartitions(b *logv1.PartitionBlock) error {
 	names := make([]string, len(b.GetNames()))
 	owned := make([]uint64, len(names))
 	for i, name := range b.GetNames() {
+		if !validID(name) {
+			return fmt.Errorf("%w: %s is no placement", ErrCorrupt, quote(name))
+		}
 		names[i] = name
 		if counted, ok := s.partitions.placements.Get(name); ok {
 			names[i] = counted.name
