@@ -102,7 +102,7 @@ const (
 
 	// RequestMemory is the cluster time for which the answer to a request id is remembered.
 	RequestMemory = 10 * time.Minute
-	// MaxRequests is the most answers that are remembered; the oldest is forgotten first. One takes about 400 bytes. Above 218
+	// MaxRequests is the most answers that are remembered; the oldest is forgotten first. One takes about 400 bytes, that of a migration up to 1.2 KiB. Above 218
 	// commands a second this limit comes before RequestMemory; at 20,000 a second an answer is still known for 6.5 s, which is
 	// longer than a client retries.
 	MaxRequests = 1 << 17

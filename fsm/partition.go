@@ -46,7 +46,7 @@ type placement struct {
 
 func newPartitions() partitions {
 	return partitions{
-		byID:       tree.New[string, partition](strings.Compare),
+		byID:       tree.NewStrings[partition](),
 		placements: tree.New[string, placement](strings.Compare),
 		migrating:  tree.New[string, struct{}](strings.Compare),
 		barriers:   newBarriers(),
