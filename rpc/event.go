@@ -1,11 +1,14 @@
 package rpc
 
 import (
+	"context"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"quorate/fsm"
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
@@ -41,12 +44,44 @@ func wants(wanted map[protoreflect.Name]bool, event *quoratev1.Event) bool {
 	return field != nil && wanted[field.Name()]
 }
 
+// about returns an event as a watch of some partitions sees it: nil if it is not about any of them, and of partitions that were created together only
+// those.
+func about(partitions map[string]bool, event *quoratev1.Event) *quoratev1.Event {
+	switch body := event.GetBody().(type) {
+	case *quoratev1.Event_PartitionChanged:
+		if partitions[body.PartitionChanged.GetPartition().GetId()] {
+			return event
+		}
+	case *quoratev1.Event_PartitionsCreated:
+		others := func(id string) bool { return !partitions[id] }
+		ids := body.PartitionsCreated.GetIds()
+		if !slices.ContainsFunc(ids, others) {
+			return event
+		}
+		if ids = slices.DeleteFunc(slices.Clone(ids), others); len(ids) > 0 {
+			return restricted(event, ids)
+		}
+	}
+	return nil
+}
+
+// restricted returns a copy of an event that tells of the creation of these partitions alone. The event itself is shared by all watches.
+func restricted(event *quoratev1.Event, ids []string) *quoratev1.Event {
+	event = proto.CloneOf(event)
+	event.GetPartitionsCreated().Ids = ids
+	return event
+}
+
 // WatchEvents streams events in order. The header of each message tells the revision up to which everything has been
 // sent, so a watch that broke resumes from the one after it.
 func (e *eventService) WatchEvents(request *quoratev1.WatchEventsRequest, stream quoratev1.EventService_WatchEventsServer) error {
 	wanted, err := kindFilter(request.GetKinds())
 	if err != nil {
 		return err
+	}
+	partitions := make(map[string]bool, len(request.GetPartitions()))
+	for _, id := range request.GetPartitions() {
+		partitions[id] = true
 	}
 	watch, err := e.server.config.Node.Watch(request.GetFromRevision())
 	if err != nil {
@@ -61,7 +96,13 @@ func (e *eventService) WatchEvents(request *quoratev1.WatchEventsRequest, stream
 		// Where nothing matches, the empty message tells the client how far it is, so that it needn't resume from long ago.
 		var matching []*quoratev1.Event
 		for _, event := range events {
-			if wants(wanted, event) {
+			if !wants(wanted, event) {
+				continue
+			}
+			if len(partitions) > 0 {
+				event = about(partitions, event)
+			}
+			if event != nil {
 				matching = append(matching, event)
 			}
 		}
@@ -69,6 +110,109 @@ func (e *eventService) WatchEvents(request *quoratev1.WatchEventsRequest, stream
 			return err
 		}
 	}
+}
+
+// defaultEvents is how many events a list has that says nothing of it.
+const defaultEvents = 64
+
+// ListEvents goes back through what this member remembers.
+func (e *eventService) ListEvents(ctx context.Context, request *quoratev1.ListEventsRequest) (*quoratev1.ListEventsResponse, error) {
+	wanted, err := kindFilter(request.GetKinds())
+	if err != nil {
+		return nil, err
+	}
+	view, header, err := e.server.read(ctx, request.GetRead())
+	if err != nil {
+		return nil, err
+	}
+	kept, err := e.server.config.Node.Events(ctx, view.State.Revision())
+	if err != nil {
+		return nil, err
+	}
+	limit := int(request.GetLimit())
+	setDefault(&limit, defaultEvents)
+	answer := &quoratev1.ListEventsResponse{Header: header, Complete: true, KnownFrom: kept.From}
+	header.Revision = kept.Revision
+	bytes := 0
+	for event := range kept.Backward() {
+		if !liesBefore(event, request) || !wants(wanted, event) || !concerns(view.State, event, request.GetSet(), request.GetServer()) {
+			continue
+		}
+		bytes += proto.Size(event)
+		if len(answer.Events) == limit || bytes > e.server.config.Limits.MaxPageBytes && len(answer.Events) > 0 {
+			answer.Complete = false
+			break
+		}
+		answer.Events = append(answer.Events, event)
+	}
+	return answer, nil
+}
+
+// liesBefore tells whether an event lies before the place where a page begins.
+func liesBefore(event *quoratev1.Event, request *quoratev1.ListEventsRequest) bool {
+	revision := request.GetBeforeRevision()
+	return revision == 0 || event.GetRevision() < revision || event.GetRevision() == revision && event.GetSequence() < request.GetBeforeSequence()
+}
+
+// concerns tells whether an event is about a set and a server; each may be empty, for all.
+func concerns(state *fsm.State, event *quoratev1.Event, set, server string) bool {
+	if set == "" && server == "" {
+		return true
+	}
+	inSet, servers := placeOf(event)
+	if server != "" && !slices.Contains(servers, server) {
+		return false
+	}
+	if set == "" || slices.Contains(inSet, set) {
+		return true
+	}
+	if inSet != nil {
+		return false
+	}
+	for _, s := range servers {
+		if now, _, ok := state.Server(s); ok && now.GetId() == set {
+			return true
+		}
+	}
+	return false
+}
+
+// placeOf returns the sets that an event names, nil if it names none, and the servers.
+func placeOf(event *quoratev1.Event) (sets, servers []string) {
+	switch body := event.GetBody().(type) {
+	case *quoratev1.Event_TopologyPublished:
+		for _, set := range body.TopologyPublished.GetTopology().GetSets() {
+			sets = append(sets, set.GetId())
+			for _, server := range set.GetServers() {
+				servers = append(servers, server.GetMember())
+			}
+		}
+		return sets, servers
+	case *quoratev1.Event_LeaseBegun:
+		return []string{body.LeaseBegun.GetSet()}, []string{body.LeaseBegun.GetKey().GetServer()}
+	case *quoratev1.Event_LeaseEnded:
+		return []string{body.LeaseEnded.GetSet()}, []string{body.LeaseEnded.GetKey().GetServer()}
+	case *quoratev1.Event_LeaseAbandoned:
+		return []string{body.LeaseAbandoned.GetSet()}, []string{body.LeaseAbandoned.GetKey().GetServer()}
+	case *quoratev1.Event_MaintenanceChanged:
+		return nil, []string{body.MaintenanceChanged.GetServer()}
+	case *quoratev1.Event_MemberChanged:
+		return nil, []string{body.MemberChanged.GetId()}
+	case *quoratev1.Event_GenerationAdopted:
+		return nil, []string{body.GenerationAdopted.GetMember()}
+	case *quoratev1.Event_RolloutChanged:
+		for _, server := range body.RolloutChanged.GetServers() {
+			servers = append(servers, server.GetServer())
+		}
+		return []string{body.RolloutChanged.GetSet()}, servers
+	case *quoratev1.Event_ServingAssigned:
+		return []string{body.ServingAssigned.GetSet()}, []string{body.ServingAssigned.GetServer()}
+	case *quoratev1.Event_ServingReleased:
+		return []string{body.ServingReleased.GetSet()}, []string{body.ServingReleased.GetServer()}
+	case *quoratev1.Event_LevelChanged:
+		return []string{body.LevelChanged.GetSet()}, []string{body.LevelChanged.GetServer()}
+	}
+	return nil, nil
 }
 
 // send sends what belongs together in messages of bounded size.
@@ -94,13 +238,13 @@ func (e *eventService) send(stream quoratev1.EventService_WatchEventsServer, eve
 	}
 }
 
-// fitting returns how many of the events go into one message: as many as fit, and at least one if there is one.
-func fitting(events []*quoratev1.Event, limit int) int {
+// fitting returns how many of the items go into one message: as many as fit, and at least one if there is one.
+func fitting[M proto.Message](items []M, limit int) int {
 	bytes := 0
-	for i, event := range events {
-		if bytes += proto.Size(event); bytes > limit && i > 0 {
+	for i, item := range items {
+		if bytes += proto.Size(item); bytes > limit && i > 0 {
 			return i
 		}
 	}
-	return len(events)
+	return len(items)
 }

@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"quorate/node"
@@ -37,8 +38,12 @@ type Node interface {
 	Read(context.Context, *quoratev1.ReadOptions) (node.View, error)
 	// Local returns the member's own state as it is.
 	Local() node.View
+	// RenewGate asks the leader for a gate lease, and waits until there is something to tell or for a quarter of the lease.
+	RenewGate(context.Context, *quoratev1.RenewGateRequest) (*quoratev1.RenewGateResponse, error)
 	// Watch streams the events of a revision and later, 0 meaning from now on.
 	Watch(from uint64) (*node.Watch, error)
+	// Events returns what is kept of the events, once it reflects a revision.
+	Events(ctx context.Context, least uint64) (*node.Kept, error)
 	// Members asks all members for what they say of themselves.
 	Members(context.Context) ([]*quoratev1.Member, error)
 	// TransferLeadership hands it to the named voter, or the one that is furthest, and returns who leads afterwards.
@@ -53,6 +58,15 @@ type Node interface {
 	Ready() error
 }
 
+// Page is the web page, as *admin.Server gives it. It is served on the HTTP port beside REST.
+type Page interface {
+	// ServePage answers a request for PagePath or below it, which whoever the connection's certificate names has made; in dev it names nobody.
+	ServePage(w http.ResponseWriter, r *http.Request, who pki.Identity)
+}
+
+// PagePath is where the page is; / leads there.
+const PagePath = "/ui/"
+
 // Config is what a Server needs. Only Node is required.
 type Config struct {
 	Node Node
@@ -65,6 +79,8 @@ type Config struct {
 	Audit func(AuditRecord)
 	// Metrics are served at /metrics to viewers, and get what this package measures. Nil means that there are none.
 	Metrics *telemetry.Metrics
+	// Page is the web page. Nil means that there is none.
+	Page Page
 	// Version goes into the OpenAPI document.
 	Version string
 	// Now is the wall clock; nil means time.Now.
@@ -92,8 +108,15 @@ type Limits struct {
 	MaxStreams uint32
 	// MaxCalls bounds the unary calls in flight on the member: 8192.
 	MaxCalls int
-	// MaxWatches bounds the streams open on the member: 1024.
+	// MaxWatches bounds the streams open on the member on which it tells what happens: 1024.
 	MaxWatches int
+	// MaxRenewals bounds the renewals of gate leases that wait on the member: 8192, twice as many as there are instances. Apart from
+	// MaxCalls, so that those who wait keep out nobody who works.
+	MaxRenewals int
+	// MaxQuestionStreams bounds the streams open on the member on which callers ask: 1024.
+	MaxQuestionStreams int
+	// MaxQuestions bounds the requests of one such stream that were read and not yet answered: 64. The next is read when one was answered.
+	MaxQuestions int
 	// DefaultDeadline is that of a unary call which brings none: 10 s.
 	DefaultDeadline time.Duration
 	// MaxDeadline shortens longer ones: 60 s.
@@ -112,6 +135,9 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.MaxStreams, 1024)
 	setDefault(&l.MaxCalls, 8192)
 	setDefault(&l.MaxWatches, 1024)
+	setDefault(&l.MaxRenewals, 8192)
+	setDefault(&l.MaxQuestionStreams, 1024)
+	setDefault(&l.MaxQuestions, 64)
 	setDefault(&l.DefaultDeadline, 10*time.Second)
 	setDefault(&l.MaxDeadline, time.Minute)
 	setDefault(&l.WriteTimeout, 30*time.Second)
