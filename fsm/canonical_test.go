@@ -92,6 +92,9 @@ func TestLeadersWordsAreInNoFingerprint(t *testing.T) {
 		c := &logv1.Command{}
 		fill(c.ProtoReflect(), field)
 		GatesClosed(c, false)
+		if _, closed := gate(c); *closed || c.GetCompleteMigration().GetDrained() {
+			t.Errorf("%s keeps the leader's words: %v", field, c)
+		}
 		without, print := proto.CloneOf(c), fingerprint(c)
 		GatesClosed(c, true)
 		if b := c.GetCompleteMigration(); b != nil {

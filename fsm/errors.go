@@ -161,7 +161,7 @@ func Codes(kind logv1.Kind) KindCodes {
 }
 
 // refuse makes a refusal. Messages are part of the replicated answer, so nothing that varies between members, such as the
-// text of a library's error, may go into one.
+// text of a library's error, may go into one. The form of a time.Duration is documented, and so may.
 func refuse(kind logv1.Kind, reason, field, format string, args ...any) *Refusal {
 	return &Refusal{&logv1.Refusal{Kind: kind, Reason: reason, Field: field, Message: fmt.Sprintf(format, args...)}}
 }
