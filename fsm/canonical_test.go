@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"bytes"
+	"reflect"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -23,6 +24,11 @@ func TestCanonicalCoversEveryField(t *testing.T) {
 		&quoratev1.Rollout{}:     func(c *canonical, m proto.Message) { c.rollout(m.(*quoratev1.Rollout)) },
 		&quoratev1.LevelChange{}: func(c *canonical, m proto.Message) { c.level(m.(*quoratev1.LevelChange)) },
 		&logv1.MemberRecord{}:    func(c *canonical, m proto.Message) { c.member(m.(*logv1.MemberRecord)) },
+
+		&quoratev1.Partition{}:         func(c *canonical, m proto.Message) { c.partition(m.(*quoratev1.Partition)) },
+		&quoratev1.PartitionSettings{}: func(c *canonical, m proto.Message) { c.settings(m.(*quoratev1.PartitionSettings)) },
+		&quoratev1.Instance{}:          func(c *canonical, m proto.Message) { c.instance(m.(*quoratev1.Instance)) },
+		&logv1.PartitionsRecord{}:      func(c *canonical, m proto.Message) { c.partitionsRecord(m.(*logv1.PartitionsRecord)) },
 	}
 	for m := range encode {
 		fill(m.ProtoReflect(), "")
@@ -43,6 +49,12 @@ func TestCanonicalCoversEveryField(t *testing.T) {
 		m.RequestId, m.Actor, m.WallTime = "", nil, nil
 		encode[m] = func(c *canonical, m proto.Message) { c.command(m.(*logv1.Command)) }
 	}
+	// What the leader adds to a command is deliberately in no fingerprint.
+	words := map[string]bool{".complete_migration.drained": true}
+	for _, name := range gatedCommands(t) {
+		words["."+name+".gates_closed"] = true
+	}
+	leadersWords := 0
 	for m, enc := range encode {
 		bytesOf := func(m proto.Message) []byte {
 			var c canonical
@@ -57,12 +69,139 @@ func TestCanonicalCoversEveryField(t *testing.T) {
 		clone := proto.Clone(m)
 		change(clone.ProtoReflect(), "", func(path string) {
 			leaves++
-			if bytes.Equal(whole, bytesOf(clone)) {
-				t.Errorf("a change of %T%s does not change its canonical bytes", m, path)
+			if words[path] {
+				leadersWords++
+			}
+			if bytes.Equal(whole, bytesOf(clone)) != words[path] {
+				t.Errorf("a change of %T%s changes its canonical bytes %t, want %t", m, path, words[path], !words[path])
 			}
 		})
 		if leaves == 0 && bytesOf(m) == nil {
 			t.Errorf("%T has no fields", m)
+		}
+	}
+	if leadersWords != len(words) {
+		t.Errorf("%d of the leader's words were tried, and there are %d", leadersWords, len(words))
+	}
+}
+
+// TestLeadersWordsAreInNoFingerprint sends a command again with other words of the leader: it is the same one, since the words are of the leadership that
+// commits it and not of the client.
+func TestLeadersWordsAreInNoFingerprint(t *testing.T) {
+	for _, field := range gatedCommands(t) {
+		c := &logv1.Command{}
+		fill(c.ProtoReflect(), field)
+		GatesClosed(c, false)
+		if _, closed := gate(c); *closed || c.GetCompleteMigration().GetDrained() {
+			t.Errorf("%s keeps the leader's words: %v", field, c)
+		}
+		without, print := proto.CloneOf(c), fingerprint(c)
+		GatesClosed(c, true)
+		if b := c.GetCompleteMigration(); b != nil {
+			b.Drained = true
+		}
+		if proto.Equal(c, without) || fingerprint(c) != print {
+			t.Errorf("%s: the leader's words are not in the command, or are in its fingerprint", field)
+		}
+		GatesClosed(c, false)
+		if !proto.Equal(c, without) {
+			t.Errorf("%s: what is left after the words were taken back is %v", field, c)
+		}
+		change(c.ProtoReflect().Mutable(c.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(field))).Message(), "", func(path string) {
+			if path != ".gates_closed" && path != ".drained" && fingerprint(c) == print {
+				t.Errorf("%s: another %s has the same fingerprint", field, path)
+			}
+		})
+	}
+}
+
+// gatedCommands returns the names of the commands that have the field gates_closed, and fails unless Gated says the same.
+func gatedCommands(t *testing.T) (names []string) {
+	bodies := (&logv1.Command{}).ProtoReflect().Descriptor().Oneofs().ByName("body").Fields()
+	for i := range bodies.Len() {
+		field := bodies.Get(i)
+		c := &logv1.Command{}
+		fill(c.ProtoReflect(), string(field.Name()))
+		has := field.Message().Fields().ByName("gates_closed") != nil
+		if id, gated := Gated(c); gated != has || has && id == "" {
+			t.Errorf("%s is gated %t at partition %q, want %t", field.Name(), gated, id, has)
+		}
+		if has {
+			names = append(names, string(field.Name()))
+		}
+	}
+	if len(names) != 6 {
+		t.Fatalf("%d commands are gated", len(names))
+	}
+	return names
+}
+
+// TestStateOfPartitionsIsInTheDigest changes each field of what partitions and instances are kept in, since no protobuf definition tells of them.
+func TestStateOfPartitionsIsInTheDigest(t *testing.T) {
+	s := sample(t)
+	const id = "p-passed"
+	record := func(f func(p *partition)) func(s *State) {
+		return func(s *State) {
+			p, ok := s.partitions.byID.Get(id)
+			if !ok {
+				t.Fatalf("the sample has no partition %s", id)
+			}
+			f(&p)
+			s.partitions.byID.Set(id, p)
+		}
+	}
+	registered := func(f func(i *instance)) func(s *State) {
+		return func(s *State) {
+			i, ok := s.instances.byID.Get("i-1")
+			if !ok {
+				t.Fatal("the sample has no instance i-1")
+			}
+			i.record = proto.CloneOf(i.record)
+			f(&i)
+			s.instances.byID.Set("i-1", i)
+		}
+	}
+	parts := func(m func(s *State) *moment) []func(s *State) {
+		return []func(s *State){
+			func(s *State) { m(s).revision++ }, func(s *State) { m(s).at++; m(s).known = true }, func(s *State) { m(s).known = !m(s).known },
+		}
+	}
+	for _, kept := range []struct {
+		fields  int
+		typ     reflect.Type
+		changed []func(s *State)
+	}{
+		{6, reflect.TypeFor[partition](), []func(s *State){
+			record(func(p *partition) { p.placement += "x" }), record(func(p *partition) { p.previous += "x" }), record(func(p *partition) { p.epoch++ }),
+			record(func(p *partition) { p.revision++ }), record(func(p *partition) { p.barrier++ }), record(func(p *partition) { p.migration = nil }),
+		}},
+		{2, reflect.TypeFor[migration](), []func(s *State){
+			record(func(p *partition) { p.migration = &migration{record: p.migration.record} }),
+			record(func(p *partition) { p.migration = &migration{record: &quoratev1.Migration{}, passed: true} }),
+		}},
+		{6, reflect.TypeFor[partitionSettings](), append([]func(s *State){
+			func(s *State) { s.partitions.settings.barrier++ }, func(s *State) { s.partitions.settings.leastBarrier++ },
+			func(s *State) { s.partitions.settings.earlyFloor++ }, func(s *State) { s.partitions.settings.gateTTL++ },
+			func(s *State) { s.partitions.settings.formerTTL++ },
+		}, parts(func(s *State) *moment { return &s.partitions.settings.lowered })...)},
+		{3, reflect.TypeFor[moment](), nil},
+		{2, reflect.TypeFor[instance](), []func(s *State){
+			registered(func(i *instance) { i.session += "x" }), registered(func(i *instance) { i.record.Revision++ }),
+		}},
+		{3, reflect.TypeFor[instances](), append(append([]func(s *State){func(s *State) { s.instances.byID.Delete("i-1") }},
+			parts(func(s *State) *moment { return &s.instances.gone })...), parts(func(s *State) *moment { return &s.instances.undrained })...)},
+		{6, reflect.TypeFor[partitions](), []func(s *State){
+			func(s *State) { s.partitions.epochFloor++ }, func(s *State) { s.partitions.byID.Delete(id) },
+		}},
+	} {
+		if kept.typ.NumField() != kept.fields {
+			t.Errorf("%v has %d fields, and this test knows of %d: is the new one in the digest, and in the snapshot?", kept.typ, kept.typ.NumField(), kept.fields)
+		}
+		for i, f := range kept.changed {
+			changed := s.Snapshot()
+			if f(changed); changed.Digest() == s.Digest() {
+				t.Errorf("change %d of %v does not change the digest", i, kept.typ)
+			}
 		}
 	}
 }

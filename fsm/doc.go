@@ -20,6 +20,9 @@
 // [State.Snapshot] gives a view that never changes, at once; readers use it without a lock. [State.WriteTo] and [Restore] carry a
 // state over a restart.
 //
+// A few things only the leader can know, such as that nobody answers for a partition from memory any more. It gives its word for them in the command, and
+// takes it back where the leadership has changed ([Gated], [GatesClosed]).
+//
 // Each noun is one slice in one file, always in the same order: its type, apply functions, queries, events, invariant. Topology
-// (topology.go) is the one to read first, then lease.go, serving.go and apply.go; docs/adding-a-slice.md is the recipe for another.
+// (topology.go) is the one to read first, then lease.go, serving.go, apply.go and partition.go; docs/adding-a-slice.md is the recipe for another.
 package fsm

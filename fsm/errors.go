@@ -115,6 +115,14 @@ func (r *Refusal) Error() string {
 	return r.GetMessage()
 }
 
+// GetReason returns the reason; as with the getters of messages, that of no refusal is empty.
+func (r *Refusal) GetReason() string {
+	if r == nil {
+		return ""
+	}
+	return r.Refusal.GetReason()
+}
+
 // RefusalOf returns the refusal in an outcome, nil if the command was accepted.
 func RefusalOf(o *logv1.Outcome) *Refusal {
 	if r := o.GetRefusal(); r != nil {
@@ -154,7 +162,7 @@ func Codes(kind logv1.Kind) KindCodes {
 }
 
 // refuse makes a refusal. Messages are part of the replicated answer, so nothing that varies between members, such as the
-// text of a library's error, may go into one.
+// text of a library's error, may go into one. The form of a time.Duration is documented, and so may.
 func refuse(kind logv1.Kind, reason, field, format string, args ...any) *Refusal {
 	return &Refusal{&logv1.Refusal{Kind: kind, Reason: reason, Field: field, Message: fmt.Sprintf(format, args...)}}
 }

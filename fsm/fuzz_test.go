@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	logv1 "quorate/proto/quorate/log/v1"
 	quoratev1 "quorate/proto/quorate/v1"
@@ -25,9 +26,15 @@ func FuzzApplyEntry(f *testing.F) {
 		assign("m2", 2), assign("m1", 2, "m2"), beginApply("m1", 2), endApply("m2", 2, true), endApply("m2", 2, false), resumeApply("f7", "line-a"),
 		swapRoles("line-a", "m1", SwapFailover, 2), recordLevels("m1", 2, 4), publish("f8", 2, withPolicies("m1", "m3")),
 		{Body: &logv1.Command_ReleaseServing{ReleaseServing: &logv1.ReleaseServing{Server: "m2", Generation: 2}}},
+		createPartitions("g1", "north", "p-new", "p-gone"), setPlacement("g2", "p-active", "west"), deletePartition("g3", "p-moved"),
+		beginMigration("g4", "p-active", "m1"), reportMigration("g5", "p-draining", 5, 5), cutoverMigration("g6", "p-draining"),
+		completeMigration("g7", "p-begun", true), completeMigration("g8", "p-passed", false), abortMigration("g9", "p-cutover"),
+		setPartitionSettings("g10", &quoratev1.PartitionSettings{DrainBarrier: durationpb.New(time.Hour), MinDrainBarrier: durationpb.New(time.Hour),
+			EarlyFloor: &durationpb.Duration{}, GateTtl: durationpb.New(MinGateTTL)}),
+		registerInstance("g11", "i-1", "session-0000000000"), removeInstance("g12", "i-1", "session-9876543210", true), forgetInstance("i-1", "session-9876543210"),
 		publish("f6", 2, &quoratev1.Topology{Sets: []*quoratev1.RedundantSet{{}, {Id: "x", Mode: "TRANSPARENT"}}}),
 	} {
-		b, err := proto.Marshal(&logv1.Entry{Clock: uint64(11 * time.Minute), LeaderApplied: 3, Commands: []*logv1.Command{c, c, {Body: &logv1.Command_Pulse{Pulse: &logv1.Pulse{}}}}})
+		b, err := proto.Marshal(&logv1.Entry{Clock: uint64(11 * time.Minute), LeaderApplied: 9, Commands: []*logv1.Command{c, c, {Body: &logv1.Command_Pulse{Pulse: &logv1.Pulse{}}}}})
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -87,6 +94,10 @@ func FuzzRestore(f *testing.F) {
 	f.Add(whole)
 	f.Add(write(f, New()))
 	f.Add(whole[:len(whole)/2])
+	clock := &logv1.SnapshotRecord{Body: &logv1.SnapshotRecord_Clock{Clock: &logv1.Clock{Now: uint64(5 * time.Second), Revision: 9}}}
+	f.Add(framed(clock, groupOf(func(*logv1.PartitionsRecord) {}), blockOf(func(*logv1.PartitionBlock) {}), migrationOf(func(*logv1.MigrationRecord) {}),
+		instanceOf(func(*logv1.InstanceRecord) {})))
+	f.Add(framed(clock, blockOf(func(b *logv1.PartitionBlock) { b.Epochs = b.Epochs[1:] })))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		tries := [][]byte{b}
@@ -105,9 +116,13 @@ func FuzzRestore(f *testing.F) {
 				t.Fatal(err)
 			}
 			roundTrip(t, s)
-			if _, _, err := s.ApplyEntry(s.Revision()+1, &logv1.Entry{Clock: uint64(min(s.Now()+time.Hour, MaxClock)), Commands: []*logv1.Command{
+			if _, _, err := s.ApplyEntry(s.Revision()+1, &logv1.Entry{Clock: uint64(min(s.Now()+time.Hour, MaxClock)), LeaderApplied: s.Revision(), Commands: []*logv1.Command{
 				sync("m1", "m2"), announce("m1", CommandVersion), publish("new", s.generationNumber(), pair("m1", "m2")), begin("new2", "m1"),
-				endApply("m2", s.generationNumber()+1, true), assign("m1", s.generationNumber()+1, "m2"), recordLevels("m1", 9), {Body: &logv1.Command_Pulse{}}}}); err != nil {
+				endApply("m2", s.generationNumber()+1, true), assign("m1", s.generationNumber()+1, "m2"), recordLevels("m1", 9),
+				createPartitions("new3", "north", "p-new", "p-gone"), beginMigration("new4", "p-active", "far"), cutoverMigration("new5", "p-draining"),
+				completeMigration("new6", "p-passed", true), completeMigration("new7", "p-begun", true), setPlacement("new8", "p-moved", "far"),
+				setPartitionSettings("new9", &quoratev1.PartitionSettings{DrainBarrier: durationpb.New(MaxDrainBarrier), MinDrainBarrier: durationpb.New(MaxDrainBarrier)}),
+				registerInstance("new10", "i-1", "session-0000000000"), {Body: &logv1.Command_Pulse{}}}}); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.Check(); err != nil {

@@ -1,12 +1,11 @@
 package fsm
 
 import (
+	"cmp"
+	"crypto/subtle"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
-
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"quorate/fsm/tree"
 	logv1 "quorate/proto/quorate/log/v1"
@@ -18,9 +17,10 @@ import (
 // leader whether any can, and whom an early completion has to hear from.
 type instances struct {
 	byID tree.Map[string, instance]
-	// undrained is when one was last gone without its word that no write is in flight, and gone when one was in whatever way.
-	undrained, gone         time.Duration
-	everUndrained, everGone bool
+	// gone is when one was last gone, in whatever way.
+	gone moment
+	// undrained is until when one that is gone without its word that no write is in flight may have let writes in: for as long as a lease lasts.
+	undrained moment
 }
 
 type instance struct {
@@ -89,8 +89,8 @@ func (a *application) registerInstance(c *logv1.RegisterInstance) (*logv1.Outcom
 	if !validID(c.GetId()) {
 		return nil, invalid(ReasonInvalidInstance, "id", "%s is no instance id: %s", quote(c.GetId()), idForm)
 	}
-	if n := len(c.GetSession()); n < MinSessionBytes || n > MaxSessionBytes || !graphic(c.GetSession()) {
-		return nil, invalid(ReasonInvalidInstance, "session", "it is not %d to %d printable ASCII characters", MinSessionBytes, MaxSessionBytes)
+	if !validSession(c.GetSession()) {
+		return nil, invalid(ReasonInvalidInstance, "session", "it must be %d to %d printable ASCII characters", MinSessionBytes, MaxSessionBytes)
 	}
 	before, known := a.instances.byID.Get(c.GetId())
 	change := "registered"
@@ -98,7 +98,7 @@ func (a *application) registerInstance(c *logv1.RegisterInstance) (*logv1.Outcom
 	case known && before.record.GetActor().GetName() != a.command.GetActor().GetName():
 		return nil, refuse(logv1.Kind_KIND_PRECONDITION, ReasonInstanceTaken, "id",
 			"instance %s is registered by somebody else; an operator can remove it", c.GetId())
-	case known && before.session == c.GetSession():
+	case known && before.is(c.GetSession()):
 		return instanceIs(before.record), nil
 	case known:
 		change = "replaced"
@@ -112,16 +112,32 @@ func (a *application) registerInstance(c *logv1.RegisterInstance) (*logv1.Outcom
 	return instanceIs(record), nil
 }
 
+// is says whether a session is that of an instance, in a time that does not tell how much of it is right.
+func (i instance) is(session string) bool {
+	return subtle.ConstantTimeCompare([]byte(i.session), []byte(session)) == 1
+}
+
+func validSession(session string) bool {
+	return len(session) >= MinSessionBytes && len(session) <= MaxSessionBytes && graphic(session)
+}
+
 func (a *application) tellInstance(record *quoratev1.Instance, change string) {
 	a.emit(&quoratev1.Event{Body: &quoratev1.Event_InstanceChanged{InstanceChanged: &quoratev1.InstanceChange{Instance: record, Change: change}}})
 }
 
 // lose notes that an instance is gone. Without its word that it has drained, early completions wait.
 func (a *application) lose(drained bool) {
-	a.instances.gone, a.instances.everGone = a.clock.now, true
+	a.instances.gone = a.clock.moment()
 	if !drained {
-		a.instances.undrained, a.instances.everUndrained = a.clock.now, true
+		a.instances.undrained = a.clock.moment()
 	}
+}
+
+// settleMoments makes known what the entry's stamp tells of the entries before it.
+func (s *State) settleMoments(leaderApplied uint64) {
+	s.partitions.settings.lowered.settle(leaderApplied, s.clock.now, 0)
+	s.instances.gone.settle(leaderApplied, s.clock.now, 0)
+	s.instances.undrained.settle(leaderApplied, s.clock.now, GateEnd(s.LongestGateTTL()))
 }
 
 // removeInstance takes an instance from the list: its holder, who has the session, or an operator.
@@ -132,7 +148,7 @@ func (a *application) removeInstance(c *logv1.RemoveInstance) (*logv1.Outcome, *
 	}
 	change := "removed"
 	if c.GetSession() != "" {
-		if change = "left"; c.GetSession() != known.session {
+		if change = "left"; !known.is(c.GetSession()) {
 			return nil, staleSession(c.GetId())
 		}
 	}
@@ -152,7 +168,7 @@ func staleSession(id string) *Refusal {
 
 // forgetInstance takes away one that has not renewed for long. One that registered anew meanwhile stays.
 func (a *application) forgetInstance(c *logv1.ForgetInstance) (*logv1.Outcome, *Refusal) {
-	if known, ok := a.instances.byID.Get(c.GetId()); ok && known.session == c.GetSession() {
+	if known, ok := a.instances.byID.Get(c.GetId()); ok && known.is(c.GetSession()) {
 		a.instances.byID.Delete(c.GetId())
 		a.lose(false)
 		a.tellInstance(known.record, "forgotten")
@@ -190,7 +206,7 @@ func (s *State) CheckInstance(id, session string) *Refusal {
 	switch {
 	case !ok:
 		return unknownInstance(id)
-	case known.session != session:
+	case !known.is(session):
 		return staleSession(id)
 	}
 	return nil
@@ -198,93 +214,20 @@ func (s *State) CheckInstance(id, session string) *Refusal {
 
 // InstancesGone returns for how long, in cluster time and so at least in real time, no instance has gone; false means that none ever has.
 func (s *State) InstancesGone() (since time.Duration, ever bool) {
-	return s.clock.now - s.instances.gone, s.instances.everGone
+	return s.instances.gone.since(s.clock.now), s.instances.gone.ever()
 }
 
-// EarlyCutovers returns the partitions in cutover that are to be completed as soon as all instances have reported, with the epochs of the cutovers.
+// EarlyCutovers returns the partitions in cutover that are to be completed as soon as all instances have reported, with the epochs of the cutovers: the first
+// MaxPartitionBatch whose barrier has not passed. The others get their turn as these are completed, or their barriers pass.
 func (s *State) EarlyCutovers() []*quoratev1.PartitionEpoch {
 	var found []*quoratev1.PartitionEpoch
-	for id := range s.partitions.migrating.All() {
-		p, _ := s.partitions.byID.Get(id)
-		if m := p.migration.record; m.GetEarlyCompletion() && m.GetCutoverEpoch() != 0 {
-			found = append(found, &quoratev1.PartitionEpoch{Partition: id, Epoch: m.GetCutoverEpoch()})
-			if len(found) == MaxPartitionBatch {
-				break
-			}
+	for id, epoch := range s.partitions.barriers.early.All() {
+		if len(found) == MaxPartitionBatch {
+			break
 		}
+		found = append(found, &quoratev1.PartitionEpoch{Partition: id, Epoch: epoch})
 	}
 	return found
-}
-
-// setPartitionSettings changes the settings that are given.
-func (a *application) setPartitionSettings(c *logv1.SetPartitionSettings) (*logv1.Outcome, *Refusal) {
-	before := a.partitions.settings
-	after := before
-	for _, f := range []struct {
-		name        string
-		given       *durationpb.Duration
-		least, most time.Duration
-		field       *time.Duration
-	}{
-		{"drain_barrier", c.GetSettings().GetDrainBarrier(), MinDrainBarrier, MaxDrainBarrier, &after.barrier},
-		{"min_drain_barrier", c.GetSettings().GetMinDrainBarrier(), MinDrainBarrier, MaxDrainBarrier, &after.leastBarrier},
-		{"early_floor", c.GetSettings().GetEarlyFloor(), 0, MaxDrainBarrier, &after.earlyFloor},
-		{"gate_ttl", c.GetSettings().GetGateTtl(), MinGateTTL, MaxGateTTL, &after.gateTTL},
-	} {
-		if f.given == nil {
-			continue
-		}
-		v, ok := checkedDuration(f.given)
-		if !ok || v < f.least || v > f.most {
-			return nil, invalid(ReasonInvalidSetting, "settings."+f.name, "it is not %v to %v", f.least, f.most)
-		}
-		*f.field = v
-	}
-	if after.barrier < after.leastBarrier {
-		return nil, invalid(ReasonInvalidSetting, "settings.drain_barrier", "%v is less than the min_drain_barrier of %v", after.barrier, after.leastBarrier)
-	}
-	if after == before {
-		return settingsAre(before), nil
-	}
-	if after.gateTTL < before.gateTTL {
-		after.formerTTL, after.lowered = a.LongestGateTTL(), a.clock.now
-	}
-	a.partitions.settings = after
-	a.emit(&quoratev1.Event{Body: &quoratev1.Event_PartitionSettingsChanged{PartitionSettingsChanged: after.message()}})
-	return settingsAre(after), nil
-}
-
-func (p partitionSettings) message() *quoratev1.PartitionSettings {
-	return &quoratev1.PartitionSettings{
-		DrainBarrier: durationpb.New(p.barrier), MinDrainBarrier: durationpb.New(p.leastBarrier),
-		EarlyFloor: durationpb.New(p.earlyFloor), GateTtl: durationpb.New(p.gateTTL),
-	}
-}
-
-// PartitionSettings returns what holds for all partitions.
-func (s *State) PartitionSettings() *quoratev1.PartitionSettings {
-	return s.partitions.settings.message()
-}
-
-// GateTTL is for how long a gate lease is granted.
-func (s *State) GateTTL() time.Duration { return s.partitions.settings.gateTTL }
-
-// LongestGateTTL is for how long one that stands can have been granted, by whatever leader: the setting may have been lowered a moment ago. Cluster time
-// runs no faster than any clock, and twice the time is room for one that is slow.
-func (s *State) LongestGateTTL() time.Duration {
-	p := s.partitions.settings
-	if s.clock.now-p.lowered < 2*p.formerTTL {
-		return max(p.gateTTL, p.formerTTL)
-	}
-	return p.gateTTL
-}
-
-func (p partitionSettings) check() error {
-	if p.leastBarrier < MinDrainBarrier || p.barrier < p.leastBarrier || p.barrier > MaxDrainBarrier || p.earlyFloor < 0 || p.earlyFloor > MaxDrainBarrier ||
-		p.gateTTL < MinGateTTL || p.gateTTL > MaxGateTTL || p.formerTTL < 0 || p.formerTTL > MaxGateTTL || p.lowered < 0 {
-		return fmt.Errorf("the settings %+v are out of their ranges", p)
-	}
-	return nil
 }
 
 // checkInstances is the invariant of instances.
@@ -293,16 +236,14 @@ func (s *State) checkInstances() error {
 		return fmt.Errorf("%d instances are more than the %d allowed", n, MaxInstances)
 	}
 	for id, i := range s.instances.byID.All() {
-		if !validID(id) || i.record.GetId() != id || len(i.session) < MinSessionBytes || len(i.session) > MaxSessionBytes ||
-			i.record.GetRevision() > s.clock.revision {
+		if !validID(id) || i.record.GetId() != id || !validSession(i.session) || i.record.GetRevision() == 0 || i.record.GetRevision() > s.clock.revision {
 			return fmt.Errorf("instance %q is misplaced, has no session, or is from the future", id)
 		}
 	}
-	if slices.Max([]time.Duration{s.instances.undrained, s.instances.gone}) > s.clock.now || s.instances.undrained < 0 || s.instances.gone < 0 {
-		return fmt.Errorf("an instance was gone at %v, undrained at %v, and it is %v", s.instances.gone, s.instances.undrained, s.clock.now)
+	gone, undrained := s.instances.gone, s.instances.undrained
+	if undrained.ever() && !gone.ever() {
+		return fmt.Errorf("an instance was gone undrained, and none was gone")
 	}
-	if s.instances.everUndrained && !s.instances.everGone || !s.instances.everUndrained && s.instances.undrained != 0 || !s.instances.everGone && s.instances.gone != 0 {
-		return fmt.Errorf("an instance was gone at a time at which none was")
-	}
-	return nil
+	// What an instance may have let in can lie as far ahead as a lease is long.
+	return cmp.Or(gone.check(s.clock, 0), undrained.check(s.clock, GateEnd(MaxGateTTL)))
 }

@@ -71,6 +71,41 @@ func TestCheckFinds(t *testing.T) {
 			s.rollouts.bySet.Set("line-a", r)
 		}
 	}
+	kept := func(id string, f func(p *partition)) func(s *State) {
+		return func(s *State) {
+			p, ok := s.partitions.byID.Get(id)
+			if !ok {
+				t.Fatalf("no partition %s", id)
+			}
+			f(&p)
+			s.partitions.byID.Set(id, p)
+		}
+	}
+	migrates := func(id string, f func(m *quoratev1.Migration)) func(s *State) {
+		return kept(id, func(p *partition) {
+			p.migration = &migration{record: proto.CloneOf(p.migration.record), passed: p.migration.passed}
+			f(p.migration.record)
+		})
+	}
+	counted := func(name string, f func(c *placement)) func(s *State) {
+		return func(s *State) {
+			c, _ := s.partitions.placements.Get(name)
+			f(&c)
+			s.partitions.placements.Set(name, c)
+		}
+	}
+	barrierOf := func(s *State, id string) barrierEnd {
+		p, _ := s.partitions.byID.Get(id)
+		return barrierEnd{p.migration.end(), id}
+	}
+	registered := func(f func(i *instance)) func(s *State) {
+		return func(s *State) {
+			i, _ := s.instances.byID.Get("i-1")
+			i.record = proto.CloneOf(i.record)
+			f(&i)
+			s.instances.byID.Set("i-1", i)
+		}
+	}
 	for want, broken := range map[string][]func(s *State){
 		"invariant of clock: cluster time": {
 			func(s *State) { s.clock.now = -1 },
@@ -217,6 +252,124 @@ func TestCheckFinds(t *testing.T) {
 				}
 			},
 		},
+		"invariant of partition: partition": {
+			func(s *State) { s.partitions.byID.Set("P", partition{placement: "north", epoch: 1, revision: 1}) },
+			kept("p-active", func(p *partition) { p.placement = "" }),
+			kept("p-active", func(p *partition) { p.placement = "North" }),
+			kept("p-moved", func(p *partition) { p.previous = "North" }),
+			kept("p-active", func(p *partition) { p.epoch = 0 }),
+			kept("p-active", func(p *partition) { p.revision = 0 }),
+			kept("p-active", func(p *partition) { p.revision = 99 }),
+			kept("p-active", func(p *partition) { p.barrier = -1 }),
+			kept("p-active", func(p *partition) { p.barrier = MaxDrainBarrier + 1 }),
+			migrates("p-draining", func(m *quoratev1.Migration) { m.From = "south" }),
+			migrates("p-draining", func(m *quoratev1.Migration) { m.To = "north" }),
+			migrates("p-draining", func(m *quoratev1.Migration) { m.To = "" }),
+			func(s *State) { s.partitions.migrating.Delete("p-draining") },
+		},
+		"barrier of partition p-passed is stored": {migrates("p-passed", func(m *quoratev1.Migration) { m.BarrierLeft = durationpb.New(1) })},
+		"migration of partition p-draining names 9 servers": {migrates("p-draining", func(m *quoratev1.Migration) {
+			m.Servers = make([]string, MaxMigrationServers+1)
+		})},
+		"or began at": {
+			migrates("p-draining", func(m *quoratev1.Migration) { m.Begun = durationpb.New(time.Hour) }),
+			migrates("p-draining", func(m *quoratev1.Migration) { m.Begun = durationpb.New(-1) }),
+		},
+		"the barrier of partition p-draining is": {
+			migrates("p-draining", func(m *quoratev1.Migration) { m.DrainBarrier = durationpb.New(time.Second - 1) }),
+			migrates("p-draining", func(m *quoratev1.Migration) { m.DrainBarrier = durationpb.New(MaxDrainBarrier + 1) }),
+		},
+		"partition p-draining drains and has a barrier": {
+			migrates("p-draining", func(m *quoratev1.Migration) { m.BarrierBegun = durationpb.New(1) }),
+			migrates("p-draining", func(m *quoratev1.Migration) { m.CutoverRevision = 1 }),
+			kept("p-draining", func(p *partition) { p.migration = &migration{record: p.migration.record, passed: true} }),
+		},
+		"partition p-begun is in cutover since epoch": {
+			migrates("p-begun", func(m *quoratev1.Migration) { m.CutoverEpoch++ }),
+			migrates("p-begun", func(m *quoratev1.Migration) { m.CutoverRevision-- }),
+			kept("p-begun", func(p *partition) { p.epoch++ }),
+		},
+		"the barrier of partition p-begun began": {
+			migrates("p-begun", func(m *quoratev1.Migration) { m.BarrierBegun = durationpb.New(-1) }),
+			migrates("p-begun", func(m *quoratev1.Migration) { m.BarrierBegun = durationpb.New(time.Hour) }),
+		},
+		"is told to have passed too soon": {
+			kept("p-begun", func(p *partition) { p.migration = &migration{record: p.migration.record, passed: true} }),
+			kept("p-cutover", func(p *partition) { p.migration = &migration{record: p.migration.record, passed: true} }),
+		},
+		"are in the indexes": {
+			func(s *State) { s.partitions.migrating.Set("p-active", struct{}{}) },
+			func(s *State) { s.partitions.byID.Delete("p-cutover") },
+			func(s *State) { s.partitions.placements.Set("nowhere", placement{name: "nowhere", owned: 1}) },
+			func(s *State) { s.partitions.barriers = newBarriers() },
+			func(s *State) { s.partitions.barriers.unbegun = newBarriers().unbegun },
+			func(s *State) { s.partitions.barriers.ends = newBarriers().ends },
+			func(s *State) { s.partitions.barriers.early = newBarriers().early },
+		},
+		"has not begun, and the index": {func(s *State) {
+			s.partitions.barriers.unbegun = newBarriers().unbegun
+			s.partitions.barriers.unbegun.Set(unbegunBarrier{1, "p-cutover"}, struct{}{})
+		}},
+		"barrier of partition p-begun ends at": {func(s *State) {
+			s.partitions.barriers.ends.Delete(barrierOf(s, "p-begun"))
+			s.partitions.barriers.ends.Set(barrierEnd{1, "p-begun"}, struct{}{})
+		}},
+		"partition p-begun may be completed early": {func(s *State) { s.partitions.barriers.early.Set("p-begun", 1) }},
+		"invariant of partition: placement": {
+			counted("north", func(c *placement) { c.owned++ }),
+			counted("north", func(c *placement) { c.leaving-- }),
+			counted("south", func(c *placement) { c.coming++ }),
+			counted("south", func(c *placement) { c.name = "north" }),
+			kept("p-active", func(p *partition) { p.placement = "south" }),
+		},
+		"are more than allowed": {func(s *State) {
+			for i := range MaxPlacements {
+				s.partitions.placements.Set(partitionID(i), placement{})
+			}
+		}, func(s *State) {
+			for i := range MaxMigrations {
+				s.partitions.migrating.Set(partitionID(i), struct{}{})
+			}
+		}},
+		"invariant of partition: the settings": {
+			func(s *State) { s.partitions.settings.leastBarrier = MinDrainBarrier - 1 },
+			func(s *State) { s.partitions.settings.barrier = s.partitions.settings.leastBarrier - 1 },
+			func(s *State) { s.partitions.settings.barrier = MaxDrainBarrier + 1 },
+			func(s *State) { s.partitions.settings.earlyFloor = -1 },
+			func(s *State) { s.partitions.settings.earlyFloor = MaxDrainBarrier + 1 },
+			func(s *State) { s.partitions.settings.gateTTL = MinGateTTL - 1 },
+			func(s *State) { s.partitions.settings.gateTTL = MaxGateTTL + 1 },
+			func(s *State) { s.partitions.settings.formerTTL = -1 },
+			func(s *State) { s.partitions.settings.formerTTL = MaxGateTTL + 1 },
+			func(s *State) { s.partitions.settings.formerTTL = 0 },
+			func(s *State) { s.partitions.settings.lowered = moment{} },
+		},
+		"invariant of partition: a moment": {func(s *State) { s.partitions.settings.lowered = moment{revision: 99} }},
+		"invariant of instance: instance": {
+			registered(func(i *instance) { i.record.Id = "i-2" }),
+			registered(func(i *instance) { i.record.Revision = 0 }),
+			registered(func(i *instance) { i.record.Revision = 99 }),
+			registered(func(i *instance) { i.session = strings.Repeat("x", MinSessionBytes-1) }),
+			registered(func(i *instance) { i.session = strings.Repeat("x", MaxSessionBytes+1) }),
+			registered(func(i *instance) { i.session = strings.Repeat(" ", MinSessionBytes) }),
+			func(s *State) {
+				s.instances.byID.Set("I", instance{record: &quoratev1.Instance{Id: "I", Revision: 1}, session: strings.Repeat("x", MinSessionBytes)})
+			},
+		},
+		"invariant of instance: a moment": {
+			func(s *State) { s.instances.gone.known = !s.instances.gone.known },
+			func(s *State) { s.instances.gone = moment{at: time.Hour, known: true} },
+			func(s *State) { s.instances.gone = moment{at: -1, known: true} },
+			func(s *State) { s.instances.gone = moment{revision: 1, at: 1} },
+			func(s *State) { s.instances.gone = moment{revision: 99} },
+			func(s *State) { s.instances.undrained = moment{at: s.clock.now + GateEnd(MaxGateTTL) + 1, known: true} },
+		},
+		"gone undrained, and none was gone": {func(s *State) { s.instances.gone = moment{} }},
+		"instances are more than the": {func(s *State) {
+			for i := range MaxInstances {
+				s.instances.byID.Set(partitionID(i), instance{})
+			}
+		}},
 		"invariant of request": {
 			func(s *State) { s.requests.forgetOldest(); s.requests.byAge.Set(0, &request{}) },
 			func(s *State) { s.requests.byKey.Delete(requestKey("ann", "p1")) },

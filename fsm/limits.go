@@ -69,6 +69,9 @@ const (
 	MaxPartitions = 1 << 21
 	// MaxPartitionBatch is the most partitions in one command, and the most keys that one call resolves or checks.
 	MaxPartitionBatch = 1000
+	// MaxEpoch is the highest epoch that a snapshot may hold. No log is long enough to come near; a higher one is corruption, and would let the next
+	// transition begin again at 0.
+	MaxEpoch = 1 << 62
 	// MaxPlacements is the most placements that own a partition or are to get one.
 	MaxPlacements = 10_000
 	// MaxMigrations is the most partitions that migrate at one time.
@@ -99,7 +102,7 @@ const (
 
 	// RequestMemory is the cluster time for which the answer to a request id is remembered.
 	RequestMemory = 10 * time.Minute
-	// MaxRequests is the most answers that are remembered; the oldest is forgotten first. One takes about 400 bytes. Above 218
+	// MaxRequests is the most answers that are remembered; the oldest is forgotten first. One takes about 400 bytes, that of a migration up to 1.2 KiB. Above 218
 	// commands a second this limit comes before RequestMemory; at 20,000 a second an answer is still known for 6.5 s, which is
 	// longer than a client retries.
 	MaxRequests = 1 << 17

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"pgregory.net/rapid"
@@ -29,6 +28,7 @@ type model struct {
 	leases      map[string]*modelLease
 	maintenance map[string]bool
 	answers     map[string]modelAnswer
+	partitions  *modelPartitions
 }
 
 type modelLease struct {
@@ -44,16 +44,23 @@ type modelAnswer struct {
 }
 
 func newModel() *model {
-	return &model{
+	m := &model{
 		members: map[string]bool{}, adopted: map[string]uint64{}, sets: []map[string]string{{}}, publishes: []string{""},
 		leases: map[string]*modelLease{}, maintenance: map[string]bool{}, answers: map[string]modelAnswer{},
 	}
+	m.partitions = newModelPartitions(m)
+	return m
 }
 
 func (m *model) current() map[string]string { return m.sets[m.generation] }
 
-func (m *model) apply(clock time.Duration, c *logv1.Command) string {
+// stamp is what an entry says before its commands.
+func (m *model) stamp(clock time.Duration, applied, index uint64) {
 	m.now = max(m.now, clock)
+	m.partitions.stamp(applied, index)
+}
+
+func (m *model) apply(c *logv1.Command) string {
 	if info, _ := describe(c); !info.public {
 		return m.own(c)
 	}
@@ -67,6 +74,9 @@ func (m *model) apply(clock time.Duration, c *logv1.Command) string {
 			return ReasonRequestIDReused
 		}
 		return before.answer
+	}
+	if m.partitions.gatesOpen(c) {
+		return ReasonGatesNotClosed // And nothing is remembered.
 	}
 	answer := m.public(c)
 	m.answers[key] = modelAnswer{body: body, answer: answer, at: m.now}
@@ -111,6 +121,8 @@ func (m *model) public(c *logv1.Command) string {
 			return ReasonUnknownServer
 		}
 		m.maintenance[server] = b.SetMaintenance.GetActive()
+	default:
+		return m.partitions.public(c)
 	}
 	return "ok"
 }
@@ -210,6 +222,7 @@ func (m *model) end(c *logv1.EndLease) string {
 func (m *model) own(c *logv1.Command) string {
 	switch b := c.GetBody().(type) {
 	case *logv1.Command_Pulse:
+		m.partitions.pulse()
 		maps.DeleteFunc(m.leases, func(_ string, l *modelLease) bool { return l.begun+ApplyMaxDuration <= m.now })
 	case *logv1.Command_SyncMembers:
 		wanted := map[string]bool{}
@@ -232,6 +245,8 @@ func (m *model) own(c *logv1.Command) string {
 			return ReasonStaleGeneration
 		}
 		m.adopted[id] = g
+	case *logv1.Command_ForgetInstance:
+		m.partitions.forget(b.ForgetInstance)
 	}
 	return "ok"
 }
@@ -256,6 +271,9 @@ func (m *model) compare(t *rapid.T, s *State) {
 	slices.Sort(want)
 	if !slices.Equal(leases, want) {
 		t.Fatalf("open leases %v, want %v", leases, want)
+	}
+	if at := m.partitions.earliest(); at >= 0 && (at < earliest || earliest < 0) {
+		earliest = at
 	}
 	if at, waits := s.NextDeadline(); waits != (earliest >= 0) || waits && at != earliest {
 		t.Fatalf("next deadline %v %t, want %v", at, waits, earliest)
@@ -382,94 +400,16 @@ func drawPolicies(t *rapid.T) *quoratev1.RedundancyPolicies {
 	return p
 }
 
-// TestModel applies random entries to three states and the model. One state is used as it comes; one goes through a snapshot file
-// now and then, one through State.Snapshot. All must agree with the model, equal each other, keep every invariant, and no
-// snapshot taken on the way may change.
+// TestModel puts random entries to the trial.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m, index, clock := newModel(), uint64(0), time.Duration(0)
-		plain, restored, forked := New(), New(), New()
-		type frozen struct {
-			state  *State
-			digest [32]byte
-		}
-		var kept []frozen
-		apply := func(t *rapid.T, e *logv1.Entry, want []string) {
-			index += uint64(rapid.IntRange(1, 3).Draw(t, "skip")) // Raft's own entries take indexes too.
-			wire, err := proto.Marshal(e)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var first []*logv1.Outcome
-			for i, s := range []*State{plain, restored, forked} {
-				decoded := &logv1.Entry{}
-				if err := proto.Unmarshal(wire, decoded); err != nil {
-					t.Fatal(err)
-				}
-				outcomes, _, err := s.ApplyEntry(index, decoded)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if again, events, err := s.ApplyEntry(index, decoded); again != nil || events != nil || err != nil {
-					t.Fatal("an entry was applied twice")
-				}
-				if i == 0 {
-					first = outcomes
-				}
-				for j, o := range outcomes {
-					answer := "ok"
-					if r := RefusalOf(o); r != nil {
-						answer = r.GetReason()
-					}
-					if answer != want[j] || !proto.Equal(o, first[j]) {
-						t.Fatalf("state %d answers %v to %v, want %s", i, o, e.GetCommands()[j], want[j])
-					}
-				}
-				if s.Revision() != index || s.Digest() != plain.Digest() {
-					t.Fatalf("state %d differs at revision %d", i, index)
-				}
-				if err := s.Check(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			m.compare(t, plain)
-		}
-		all := &logv1.SyncMembers{}
-		for _, id := range servers {
-			all.Members = append(all.Members, &logv1.SyncMembers_Member{Id: id, RaftAddress: id + ":1"})
-		}
-		sync := &logv1.Command{Body: &logv1.Command_SyncMembers{SyncMembers: all}}
-		apply(t, &logv1.Entry{Commands: []*logv1.Command{sync}}, []string{m.apply(0, sync)})
-		t.Repeat(map[string]func(*rapid.T){
+		r := newTrial(t)
+		r.repeat(t, map[string]func(*rapid.T){
 			"entry": func(t *rapid.T) {
-				// Mostly forward, sometimes back as under a new leader, sometimes far.
-				clock += rapid.SampledFrom([]time.Duration{0, time.Second, time.Minute, -30 * time.Second, 6 * time.Minute}).Draw(t, "elapsed")
-				clock = max(clock, 0)
-				e := &logv1.Entry{Clock: uint64(clock), LeaderApplied: index}
-				var want []string
-				for range rapid.IntRange(1, 4).Draw(t, "commands") {
-					c := drawCommand(t, m)
-					e.Commands = append(e.Commands, c)
-					want = append(want, m.apply(clock, c))
-				}
-				apply(t, e, want)
-			},
-			"restore": func(t *rapid.T) { restored = roundTrip(t, restored) },
-			"fork": func(t *rapid.T) {
-				snapshot := forked.Snapshot()
-				kept = append(kept, frozen{snapshot, snapshot.Digest()})
-				forked = snapshot.Snapshot()
-			},
-			"keep": func(t *rapid.T) {
-				snapshot := plain.Snapshot()
-				kept = append(kept, frozen{snapshot, snapshot.Digest()})
+				r.elapse(t, 0, time.Second, time.Minute, -30*time.Second, 6*time.Minute)
+				r.apply(t, r.index, rapid.IntRange(1, 4).Draw(t, "commands"), func() *logv1.Command { return drawCommand(t, r.model) })
 			},
 		})
-		for _, f := range kept {
-			if f.state.Digest() != f.digest {
-				t.Fatalf("the snapshot at revision %d changed later", f.state.Revision())
-			}
-		}
 	})
 }
 

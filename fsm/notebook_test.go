@@ -54,6 +54,8 @@ func (n *notebook) run(t *testing.T, d *datadriven.TestData) string {
 	case "publish", "rollback", "adopt", "begin", "end", "maintenance", "sync", "announce", "open-term", "tick", "pulse", "mark-digest",
 		"assign", "release", "level", "begin-apply", "end-apply", "resume", "swap":
 		return n.apply(t, n.index+1, n.entry(t, d))
+	case "create", "place", "delete", "migrate", "report", "cutover", "complete", "abort", "settings", "register", "remove", "forget":
+		return n.apply(t, n.index+1, n.entry(t, d))
 	default:
 		return n.query(t, d)
 	}
@@ -67,10 +69,10 @@ func duration(t *testing.T, d *datadriven.TestData) time.Duration {
 	return v
 }
 
-// entry builds the entry that a directive stands for; times=N puts the command into it N times, each with a request id of its own
+// entry builds the entry that a directive stands for. Its leader had applied everything before when it took the stamp, or up to applied=N. times=N puts the command into it N times, each with a request id of its own
 // (and publish request id of its own, where that is given), and expecting the generation that the one before it made.
 func (n *notebook) entry(t *testing.T, d *datadriven.TestData) *logv1.Entry {
-	e := &logv1.Entry{Clock: uint64(n.reading), LeaderApplied: n.index}
+	e := &logv1.Entry{Clock: uint64(n.reading), LeaderApplied: number(t, d, "applied", n.index)}
 	times := number(t, d, "times", 1)
 	if d.Cmd == "assign" && d.HasArg("everybody") {
 		for _, set := range n.state.CurrentGeneration().GetTopology().GetSets() {
@@ -148,8 +150,10 @@ func (n *notebook) command(t *testing.T, d *datadriven.TestData, i uint64) *logv
 		return &logv1.Command{Body: &logv1.Command_Tick{Tick: &logv1.Tick{}}}
 	case "pulse":
 		return &logv1.Command{Body: &logv1.Command_Pulse{Pulse: &logv1.Pulse{}}}
-	default:
+	case "mark-digest":
 		return &logv1.Command{Body: &logv1.Command_MarkDigest{MarkDigest: &logv1.MarkDigest{}}}
+	default:
+		return partitionCommand(t, d, first, i)
 	}
 }
 

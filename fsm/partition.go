@@ -3,6 +3,7 @@ package fsm
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,22 +44,13 @@ type placement struct {
 	owned, leaving, coming uint64
 }
 
-// partitionSettings are the settings in force.
-type partitionSettings struct {
-	barrier, leastBarrier, earlyFloor, gateTTL time.Duration
-	// formerTTL was the gate TTL until it was lowered at the cluster time lowered; leases of that length may stand for a while. 0 if it never was.
-	formerTTL, lowered time.Duration
-}
-
 func newPartitions() partitions {
 	return partitions{
-		byID:       tree.New[string, partition](strings.Compare),
+		byID:       tree.NewStrings[partition](),
 		placements: tree.New[string, placement](strings.Compare),
 		migrating:  tree.New[string, struct{}](strings.Compare),
 		barriers:   newBarriers(),
-		settings: partitionSettings{
-			barrier: DefaultDrainBarrier, leastBarrier: DefaultDrainBarrier, earlyFloor: DefaultEarlyFloor, gateTTL: DefaultGateTTL,
-		},
+		settings:   defaultSettings,
 	}
 }
 
@@ -90,7 +82,7 @@ func (a *application) createPartitions(c *logv1.CreatePartitions) (*logv1.Outcom
 	); r != nil {
 		return nil, r
 	}
-	if r := a.checkRoomFor(c.GetPlacement()); r != nil {
+	if r := a.checkRoomFor("placement", c.GetPlacement()); r != nil {
 		return nil, r
 	}
 	epoch := a.partitions.epochFloor + 1
@@ -101,7 +93,7 @@ func (a *application) createPartitions(c *logv1.CreatePartitions) (*logv1.Outcom
 		})
 	}
 	a.emit(&quoratev1.Event{Body: &quoratev1.Event_PartitionsCreated{PartitionsCreated: &quoratev1.PartitionsCreated{
-		Ids: c.GetIds(), Placement: owner, Epoch: epoch, Note: c.GetNote(),
+		Ids: slices.Clone(c.GetIds()), Placement: owner, Epoch: epoch, Note: c.GetNote(),
 	}}})
 	return partitionsMade(epoch), nil
 }
@@ -113,17 +105,11 @@ func (s *State) checkNewPartitions(ids []string) *Refusal {
 	}
 	named := make(map[string]bool, len(ids))
 	for i, id := range ids {
-		field := fmt.Sprintf("ids[%d]", i)
-		if r := checkPartitionID(field, id); r != nil {
+		if r := s.checkNewPartition(id, named[id]); r != nil {
+			r.Field = fmt.Sprintf("ids[%d]", i)
 			return r
 		}
-		if named[id] {
-			return invalid(ReasonDuplicatePartition, field, "partition %s is named twice", id)
-		}
 		named[id] = true
-		if s.partitions.byID.Has(id) {
-			return refuse(logv1.Kind_KIND_PRECONDITION, ReasonPartitionExists, field, "there is a partition %s already", id)
-		}
 	}
 	if n := s.partitions.byID.Len(); n+len(ids) > MaxPartitions {
 		return refuse(logv1.Kind_KIND_EXHAUSTED, ReasonTooManyPartitions, "ids", "there are %d partitions, and more than %d are not allowed", n, MaxPartitions)
@@ -131,9 +117,14 @@ func (s *State) checkNewPartitions(ids []string) *Refusal {
 	return nil
 }
 
-func checkPartitionID(field, id string) *Refusal {
-	if !validID(id) {
-		return invalid(ReasonInvalidPartitionID, field, "%s is no partition id: %s", quote(id), idForm)
+func (s *State) checkNewPartition(id string, named bool) *Refusal {
+	switch {
+	case !validID(id):
+		return invalid(ReasonInvalidPartitionID, "", "%s is no partition id: %s", quote(id), idForm)
+	case named:
+		return invalid(ReasonDuplicatePartition, "", "partition %s is named twice", id)
+	case s.partitions.byID.Has(id):
+		return refuse(logv1.Kind_KIND_PRECONDITION, ReasonPartitionExists, "", "there is a partition %s already", id)
 	}
 	return nil
 }
@@ -146,9 +137,9 @@ func checkPlacement(field, name string) *Refusal {
 }
 
 // checkRoomFor refuses a placement that would be one too many.
-func (s *State) checkRoomFor(name string) *Refusal {
+func (s *State) checkRoomFor(field, name string) *Refusal {
 	if n := s.partitions.placements.Len(); n >= MaxPlacements && !s.partitions.placements.Has(name) {
-		return refuse(logv1.Kind_KIND_EXHAUSTED, ReasonTooManyPlacements, "", "there are %d placements, and more are not allowed", n)
+		return refuse(logv1.Kind_KIND_EXHAUSTED, ReasonTooManyPlacements, field, "there are %d placements, and more are not allowed", n)
 	}
 	return nil
 }
@@ -159,7 +150,7 @@ func (s *State) checkBarrier(d *durationpb.Duration) *Refusal {
 		return nil
 	}
 	if v, ok := checkedDuration(d); !ok || v < s.partitions.settings.leastBarrier || v > MaxDrainBarrier {
-		return invalid(ReasonInvalidDrainBarrier, "drain_barrier", "it is not %v to %v", s.partitions.settings.leastBarrier, MaxDrainBarrier)
+		return invalid(ReasonInvalidDrainBarrier, "drain_barrier", "it must be %v to %v", s.partitions.settings.leastBarrier, MaxDrainBarrier)
 	}
 	return nil
 }
@@ -194,10 +185,10 @@ func (a *application) setPlacement(c *logv1.SetPlacement) (*logv1.Outcome, *Refu
 		r = checkStill(c.GetPartition(), p)
 	}
 	if r == nil && c.GetPlacement() == p.placement {
-		r = samePlacement(c.GetPartition(), p)
+		r = samePlacement("placement", c.GetPartition(), p)
 	}
 	if r == nil {
-		r = a.checkRoomFor(c.GetPlacement())
+		r = a.checkRoomFor("placement", c.GetPlacement())
 	}
 	if r != nil {
 		return nil, r
@@ -237,7 +228,9 @@ func (s *State) findPartition(id string, expected uint64) (partition, *Refusal) 
 		return p, unknownPartition(id)
 	}
 	if expected != 0 && expected != p.epoch {
-		return p, s.StaleEpoch(id, expected)
+		r := s.StaleEpoch(id, expected)
+		r.Field = "expected_epoch"
+		return p, r
 	}
 	return p, nil
 }
@@ -275,8 +268,8 @@ func checkStill(id string, p partition) *Refusal {
 		with("current_epoch", fmt.Sprint(p.epoch)).with("to", p.migration.record.GetTo())
 }
 
-func samePlacement(id string, p partition) *Refusal {
-	return refuse(logv1.Kind_KIND_PRECONDITION, ReasonSamePlacement, "", "partition %s is at %s already", id, p.placement)
+func samePlacement(field, id string, p partition) *Refusal {
+	return refuse(logv1.Kind_KIND_PRECONDITION, ReasonSamePlacement, field, "partition %s is at %s already", id, p.placement)
 }
 
 // deletePartition removes a partition. Its epoch is remembered in the floor, so that no epoch of that id ever comes again.
@@ -416,7 +409,7 @@ func (s *State) checkPartitions() error {
 	}
 	counted := newPartitions()
 	migrating := 0
-	owner, run := "", uint64(0)
+	owner, previous, run := "", "", uint64(0)
 	flush := func() {
 		if run > 0 {
 			counted.count(owner, func(c *placement) { c.owned += run })
@@ -424,13 +417,14 @@ func (s *State) checkPartitions() error {
 		run = 0
 	}
 	for id, v := range p.byID.All() {
-		if !validID(id) || !validID(v.placement) || v.previous != "" && !validID(v.previous) {
+		// Neighbours are often of one placement, and looking at a million names, and into the counts, would cost a restore as long as all the rest.
+		if !validID(id) || v.placement == "" || v.placement != owner && !validID(v.placement) || v.previous != previous && v.previous != "" && !validID(v.previous) {
 			return fmt.Errorf("partition %q at %q, before at %q, has a name that is none", id, v.placement, v.previous)
 		}
-		if v.epoch == 0 || v.revision > s.clock.revision || v.barrier < 0 || v.barrier > MaxDrainBarrier {
+		previous = v.previous
+		if v.epoch == 0 || v.revision == 0 || v.revision > s.clock.revision || v.barrier < 0 || v.barrier > MaxDrainBarrier {
 			return fmt.Errorf("partition %s at epoch %d of revision %d, barrier %v, can't be", id, v.epoch, v.revision, v.barrier)
 		}
-		// Neighbours are often of one placement, and a million look-ups would cost a restore as long as all the rest.
 		if v.placement != owner {
 			flush()
 			owner = v.placement
@@ -455,5 +449,5 @@ func (s *State) checkPartitions() error {
 			return fmt.Errorf("placement %s counts %v, and has %v", name, kept, c)
 		}
 	}
-	return cmp.Or(s.checkBarriers(), p.settings.check())
+	return cmp.Or(s.checkBarriers(), p.settings.check(s.clock))
 }

@@ -86,6 +86,9 @@ func (c *canonical) partitionsRecord(r *logv1.PartitionsRecord) {
 	c.duration(r.GetGateTtlLowered())
 	c.duration(r.GetUndrained())
 	c.duration(r.GetGone())
+	c.uint(r.GetGateTtlLoweredRevision())
+	c.uint(r.GetUndrainedRevision())
+	c.uint(r.GetGoneRevision())
 }
 
 func (c *canonical) instance(i *quoratev1.Instance) {

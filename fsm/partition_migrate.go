@@ -29,6 +29,8 @@ type barriers struct {
 	unbegun tree.Map[unbegunBarrier, struct{}]
 	// ends has the begun ones whose end was not told.
 	ends tree.Map[barrierEnd, struct{}]
+	// early has the epochs of those of either that may be completed early.
+	early tree.Map[string, uint64]
 }
 
 type unbegunBarrier struct {
@@ -53,27 +55,33 @@ func newBarriers() barriers {
 	return barriers{
 		unbegun: tree.New[unbegunBarrier, struct{}](unbegunBarrier.compare),
 		ends:    tree.New[barrierEnd, struct{}](barrierEnd.compare),
+		early:   tree.New[string, uint64](strings.Compare),
 	}
 }
 
 func (b *barriers) snapshot() barriers {
-	return barriers{unbegun: b.unbegun.Snapshot(), ends: b.ends.Snapshot()}
+	return barriers{unbegun: b.unbegun.Snapshot(), ends: b.ends.Snapshot(), early: b.early.Snapshot()}
 }
 
 // put keeps the indexes as a partition's migration wants them.
 func (b *barriers) put(id string, m *migration) {
-	switch {
-	case m.record.GetCutoverEpoch() == 0:
-	case m.record.GetBarrierBegun() == nil:
+	if m.record.GetCutoverEpoch() == 0 || m.passed {
+		return
+	}
+	if m.record.GetBarrierBegun() == nil {
 		b.unbegun.Set(unbegunBarrier{m.record.GetCutoverRevision(), id}, struct{}{})
-	case !m.passed:
+	} else {
 		b.ends.Set(barrierEnd{m.end(), id}, struct{}{})
+	}
+	if m.record.GetEarlyCompletion() {
+		b.early.Set(id, m.record.GetCutoverEpoch())
 	}
 }
 
 func (b *barriers) drop(id string, m *migration) {
 	b.unbegun.Delete(unbegunBarrier{m.record.GetCutoverRevision(), id})
 	b.ends.Delete(barrierEnd{m.end(), id})
+	b.early.Delete(id)
 }
 
 // end is when the barrier passes, once it has begun.
@@ -110,10 +118,10 @@ func (a *application) beginMigration(c *logv1.BeginMigration) (*logv1.Outcome, *
 		r = checkStill(id, p)
 	}
 	if r == nil && c.GetTo() == p.placement {
-		r = samePlacement(id, p)
+		r = samePlacement("to", id, p)
 	}
 	if r == nil {
-		r = a.checkRoomFor(c.GetTo())
+		r = a.checkRoomFor("to", c.GetTo())
 	}
 	if n := a.partitions.migrating.Len(); r == nil && n >= MaxMigrations {
 		r = refuse(logv1.Kind_KIND_EXHAUSTED, ReasonTooManyMigrations, "", "%d partitions migrate, and more are not allowed", n)
@@ -125,7 +133,7 @@ func (a *application) beginMigration(c *logv1.BeginMigration) (*logv1.Outcome, *
 	to := a.partitions.count(c.GetTo(), func(c *placement) { c.coming++ })
 	a.migrate(id, &p, &migration{record: &quoratev1.Migration{
 		From: p.placement, To: to, Actor: a.actor(), BegunAt: a.wallTime(), Begun: durationpb.New(a.clock.now),
-		Servers: c.GetServers(), Note: c.GetNote(), DrainBarrier: durationpb.New(a.barrierFor(p, c.GetDrainBarrier())),
+		Servers: slices.Clone(c.GetServers()), Note: c.GetNote(), DrainBarrier: durationpb.New(a.barrierFor(p, c.GetDrainBarrier())),
 		EarlyCompletion: c.GetEarlyCompletion(), VerificationRequired: c.GetVerificationRequired(),
 	}})
 	return a.transition(id, p, &quoratev1.PartitionChange{
@@ -176,7 +184,7 @@ func (a *application) reportMigration(c *logv1.ReportMigration) (*logv1.Outcome,
 	if proto.Equal(record, before) {
 		return partitionMoved(a.partitionMessage(id, p), false), nil
 	}
-	if record.Copy != nil {
+	if c.GetCopy() != nil {
 		record.Copy.At = a.wallTime()
 	}
 	p.migration = &migration{record: record, passed: p.migration.passed}
@@ -212,7 +220,6 @@ func (a *application) cutoverMigration(c *logv1.CutoverMigration) (*logv1.Outcom
 	}
 	record := proto.CloneOf(p.migration.record)
 	record.CutoverEpoch, record.CutoverRevision, record.CutoverAt = p.epoch+1, a.clock.revision, a.wallTime()
-	record.DrainBarrier = durationpb.New(max(record.GetDrainBarrier().AsDuration(), a.partitions.settings.leastBarrier))
 	a.migrate(id, &p, &migration{record: record})
 	return a.transition(id, p, &quoratev1.PartitionChange{
 		Transition: quoratev1.PartitionTransition_PARTITION_TRANSITION_CUTOVER, Note: c.GetNote(),
@@ -273,9 +280,8 @@ func (s *State) MayCompleteEarly(id string) bool {
 	if s.clock.now-p.migration.record.GetBarrierBegun().AsDuration() < s.partitions.settings.earlyFloor {
 		return false
 	}
-	// One that is taken for gone may go on letting writes in for as long as its lease lasts; its clock may be slow, and twice the time is room for that.
-	at, ever := s.instances.undrained, s.instances.everUndrained
-	return !ever || s.clock.now-at >= p.migration.record.GetDrainBarrier().AsDuration()+2*s.LongestGateTTL()
+	undrained := s.instances.undrained
+	return !undrained.ever() || undrained.since(s.clock.now) >= p.migration.record.GetDrainBarrier().AsDuration()
 }
 
 // abortMigration leaves the old placement the only owner.
@@ -320,14 +326,6 @@ func (a *application) tellBarriers() {
 			return
 		}
 		p, _ := a.partitions.byID.Get(due.id)
-		if least := a.partitions.settings.leastBarrier; p.migration.record.GetDrainBarrier().AsDuration() < least {
-			// The least was raised meanwhile, and holds for this barrier too.
-			record := proto.CloneOf(p.migration.record)
-			record.DrainBarrier = durationpb.New(least)
-			a.migrate(due.id, &p, &migration{record: record})
-			a.partitions.byID.Set(due.id, p)
-			continue
-		}
 		a.migrate(due.id, &p, &migration{record: p.migration.record, passed: true})
 		a.storePartition(due.id, p, &quoratev1.PartitionChange{Transition: quoratev1.PartitionTransition_PARTITION_TRANSITION_BARRIER_PASSED})
 	}
@@ -335,20 +333,19 @@ func (a *application) tellBarriers() {
 
 // nextDeadline returns when a pulse would do something. A barrier that has not begun wants a stamp at once.
 func (b *barriers) nextDeadline(now time.Duration) (time.Duration, bool) {
-	if b.unbegun.Len() > 0 {
+	due, _, ok := b.ends.First()
+	if b.unbegun.Len() > 0 && (!ok || due.at > now) {
 		return now, true
 	}
-	due, _, ok := b.ends.First()
 	return due.at, ok
 }
 
-// barrierLeft is what is left of a barrier; the whole of it before it has begun. The least of the settings may have been raised meanwhile.
+// barrierLeft is what is left of a barrier; the whole of it before it has begun.
 func (s *State) barrierLeft(m *migration) time.Duration {
-	whole := max(m.record.GetDrainBarrier().AsDuration(), s.partitions.settings.leastBarrier)
 	if m.record.GetBarrierBegun() == nil {
-		return whole
+		return m.record.GetDrainBarrier().AsDuration()
 	}
-	return max(m.record.GetBarrierBegun().AsDuration()+whole-s.clock.now, 0)
+	return max(m.end()-s.clock.now, 0)
 }
 
 // migrationMessage is a migration with what is left of its barrier now.
@@ -371,7 +368,9 @@ func (s *State) checkMigration(id string, p partition) error {
 		return fmt.Errorf("partition %s migrates, and the index doesn't know", id)
 	case m.GetBarrierLeft() != nil:
 		return fmt.Errorf("what is left of the barrier of partition %s is stored", id)
-	case m.GetDrainBarrier().AsDuration() < MinDrainBarrier || m.GetDrainBarrier().AsDuration() > MaxDrainBarrier:
+	case len(m.GetServers()) > MaxMigrationServers || m.GetBegun().AsDuration() < 0 || m.GetBegun().AsDuration() > s.clock.now:
+		return fmt.Errorf("the migration of partition %s names %d servers, or began at %v of %v", id, len(m.GetServers()), m.GetBegun().AsDuration(), s.clock.now)
+	case m.GetDrainBarrier().AsDuration() < s.partitions.settings.leastBarrier || m.GetDrainBarrier().AsDuration() > MaxDrainBarrier:
 		return fmt.Errorf("the barrier of partition %s is %v", id, m.GetDrainBarrier().AsDuration())
 	case m.GetCutoverEpoch() == 0 && (m.GetBarrierBegun() != nil || m.GetCutoverRevision() != 0 || p.migration.passed):
 		return fmt.Errorf("partition %s drains and has a barrier", id)
@@ -385,20 +384,17 @@ func (s *State) checkMigration(id string, p partition) error {
 	return nil
 }
 
-// checkBarriers is the invariant of the indexes of barriers.
+// checkBarriers is the invariant of the indexes of barriers. That of the migrations has been checked before.
 func (s *State) checkBarriers() error {
 	want := newBarriers()
 	for id := range s.partitions.migrating.All() {
-		p, ok := s.partitions.byID.Get(id)
-		if !ok || p.migration == nil {
-			return fmt.Errorf("partition %s is in the index of migrations, and doesn't migrate", id)
-		}
+		p, _ := s.partitions.byID.Get(id)
 		want.put(id, p.migration)
 	}
 	have := &s.partitions.barriers
-	if want.unbegun.Len() != have.unbegun.Len() || want.ends.Len() != have.ends.Len() {
-		return fmt.Errorf("%d barriers have not begun and %d not passed, and %d and %d are in the indexes",
-			want.unbegun.Len(), want.ends.Len(), have.unbegun.Len(), have.ends.Len())
+	if want.unbegun.Len() != have.unbegun.Len() || want.ends.Len() != have.ends.Len() || want.early.Len() != have.early.Len() {
+		return fmt.Errorf("%d barriers have not begun, %d not passed, and %d may be cut short; %d, %d and %d are in the indexes",
+			want.unbegun.Len(), want.ends.Len(), want.early.Len(), have.unbegun.Len(), have.ends.Len(), have.early.Len())
 	}
 	for key := range want.unbegun.All() {
 		if !have.unbegun.Has(key) {
@@ -408,6 +404,11 @@ func (s *State) checkBarriers() error {
 	for key := range want.ends.All() {
 		if !have.ends.Has(key) {
 			return fmt.Errorf("the barrier of partition %s ends at %v, and the index doesn't know", key.id, key.at)
+		}
+	}
+	for id, epoch := range want.early.All() {
+		if kept, _ := have.early.Get(id); kept != epoch {
+			return fmt.Errorf("partition %s may be completed early since epoch %d, and the index says %d", id, epoch, kept)
 		}
 	}
 	return nil

@@ -66,32 +66,44 @@ func (s *State) writePartitions(out *snapshotWriter) {
 // partitionsRecord is what holds for all partitions and instances; nil where nothing was ever changed.
 func (s *State) partitionsRecord() *logv1.PartitionsRecord {
 	p, i := &s.partitions, &s.instances
-	if p.settings == newPartitions().settings && p.epochFloor == 0 && !i.everGone {
+	if p.settings == defaultSettings && p.epochFloor == 0 && !i.gone.ever() {
 		return nil
 	}
 	r := &logv1.PartitionsRecord{Settings: p.settings.message(), EpochFloor: p.epochFloor}
 	if p.settings.formerTTL != 0 {
-		r.FormerGateTtl, r.GateTtlLowered = durationpb.New(p.settings.formerTTL), durationpb.New(p.settings.lowered)
+		r.FormerGateTtl = durationpb.New(p.settings.formerTTL)
 	}
-	if i.everUndrained {
-		r.Undrained = durationpb.New(i.undrained)
-	}
-	if i.everGone {
-		r.Gone = durationpb.New(i.gone)
-	}
+	r.GateTtlLowered, r.GateTtlLoweredRevision = p.settings.lowered.record()
+	r.Undrained, r.UndrainedRevision = i.undrained.record()
+	r.Gone, r.GoneRevision = i.gone.record()
 	return r
 }
 
-func (s *State) restorePartitionsRecord(r *logv1.PartitionsRecord) {
+func (m moment) record() (at *durationpb.Duration, revision uint64) {
+	if m.known {
+		at = durationpb.New(m.at)
+	}
+	return at, m.revision
+}
+
+func restoredMoment(at *durationpb.Duration, revision uint64) moment {
+	return moment{at: at.AsDuration(), revision: revision, known: at != nil}
+}
+
+func (s *State) restorePartitionsRecord(r *logv1.PartitionsRecord) error {
+	if s.partitionsRecord() != nil || r.GetEpochFloor() > MaxEpoch {
+		return fmt.Errorf("%w: the record of partitions is there twice, or its epoch is too high", ErrCorrupt)
+	}
 	v := r.GetSettings()
 	s.partitions.settings = partitionSettings{
 		barrier: v.GetDrainBarrier().AsDuration(), leastBarrier: v.GetMinDrainBarrier().AsDuration(),
 		earlyFloor: v.GetEarlyFloor().AsDuration(), gateTTL: v.GetGateTtl().AsDuration(),
-		formerTTL: r.GetFormerGateTtl().AsDuration(), lowered: r.GetGateTtlLowered().AsDuration(),
+		formerTTL: r.GetFormerGateTtl().AsDuration(), lowered: restoredMoment(r.GetGateTtlLowered(), r.GetGateTtlLoweredRevision()),
 	}
 	s.partitions.epochFloor = r.GetEpochFloor()
-	s.instances.undrained, s.instances.everUndrained = r.GetUndrained().AsDuration(), r.GetUndrained() != nil
-	s.instances.gone, s.instances.everGone = r.GetGone().AsDuration(), r.GetGone() != nil
+	s.instances.undrained = restoredMoment(r.GetUndrained(), r.GetUndrainedRevision())
+	s.instances.gone = restoredMoment(r.GetGone(), r.GetGoneRevision())
+	return nil
 }
 
 // restorePartitions puts back a block. Partitions come in order of their ids; that they are counted right is for Check to say.
@@ -104,6 +116,9 @@ func (s *State) restorePartitions(b *logv1.PartitionBlock) error {
 	names := make([]string, len(b.GetNames()))
 	owned := make([]uint64, len(names))
 	for i, name := range b.GetNames() {
+		if !validID(name) {
+			return fmt.Errorf("%w: %s is no placement", ErrCorrupt, quote(name))
+		}
 		names[i] = name
 		if counted, ok := s.partitions.placements.Get(name); ok {
 			names[i] = counted.name
@@ -111,8 +126,8 @@ func (s *State) restorePartitions(b *logv1.PartitionBlock) error {
 	}
 	for i, id := range b.GetIds() {
 		placement, previous := int(b.GetPlacements()[i]), int(b.GetPrevious()[i])
-		if placement >= len(names) || previous > len(names) || b.GetDrainBarriers()[i] > uint64(MaxDrainBarrier) {
-			return fmt.Errorf("%w: partition %s has no placement, or a barrier that is too long", ErrCorrupt, quote(id))
+		if placement >= len(names) || previous > len(names) || b.GetEpochs()[i] > MaxEpoch || b.GetDrainBarriers()[i] > uint64(MaxDrainBarrier) {
+			return fmt.Errorf("%w: partition %s has no placement, an epoch that is too high, or a barrier that is too long", ErrCorrupt, quote(id))
 		}
 		p := partition{
 			placement: names[placement], epoch: b.GetEpochs()[i], revision: b.GetRevisions()[i], barrier: time.Duration(b.GetDrainBarriers()[i]),

@@ -20,7 +20,7 @@ import (
 
 // allowedImports are the packages that the state machine may use. Each is pure, or used only in its pure part: see forbidden.
 var allowedImports = []string{
-	"bufio", "cmp", "crypto/sha256", "encoding/binary", "encoding/hex", "errors", "fmt", "hash", "hash/crc32", "io", "iter", "maps",
+	"bufio", "bytes", "cmp", "crypto/sha256", "crypto/subtle", "encoding/binary", "encoding/hex", "errors", "fmt", "hash", "hash/crc32", "io", "iter", "maps",
 	"net/netip", "slices", "strconv", "strings", "time",
 	"google.golang.org/protobuf/proto",
 	"google.golang.org/protobuf/types/known/durationpb",

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"quorate/fsm/tree"
@@ -33,7 +32,7 @@ type request struct {
 
 func newRequests() requests {
 	return requests{
-		byKey: tree.New[string, *request](strings.Compare),
+		byKey: tree.NewStrings[*request](),
 		byAge: tree.New[uint64, *request](cmp.Compare[uint64]),
 	}
 }

@@ -199,7 +199,7 @@ func (s *State) restoreRecord(record *logv1.SnapshotRecord) error {
 	case *logv1.SnapshotRecord_Level:
 		twice = s.levels.changes.Set(levelKey{b.Level.GetServer(), b.Level.GetNumber()}, b.Level)
 	case *logv1.SnapshotRecord_PartitionsOfGroup:
-		s.restorePartitionsRecord(b.PartitionsOfGroup)
+		return s.restorePartitionsRecord(b.PartitionsOfGroup)
 	case *logv1.SnapshotRecord_Partitions:
 		return s.restorePartitions(b.Partitions)
 	case *logv1.SnapshotRecord_Migration:

@@ -32,6 +32,8 @@ func sayOutcome(o *logv1.Outcome) string {
 		return "maintenance " + sayMaintenance(o.GetMaintenance())
 	case o.GetRollout() != nil:
 		return sayRollout(o.GetRollout())
+	case sayPartitionOutcome(o) != "":
+		return sayPartitionOutcome(o)
 	default:
 		return "done"
 	}
@@ -147,6 +149,6 @@ func sayEvent(e *quoratev1.Event) string {
 	case *quoratev1.Event_LevelChanged:
 		return out + "level: " + sayLevel(b.LevelChanged)
 	default:
-		return out + "unknown"
+		return out + sayPartitionEvent(e)
 	}
 }

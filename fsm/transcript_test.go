@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ import (
 // at least once (and, as after every command, brought through a snapshot), each event, each reason of a refusal.
 func TestTranscripts(t *testing.T) {
 	all := newSeen()
-	for _, noun := range []string{"apply", "clock", "lease", "level", "maintenance", "member", "request", "serving", "topology"} {
+	for _, noun := range []string{"apply", "clock", "gate", "lease", "level", "maintenance", "member", "partition", "request", "serving", "topology"} {
 		datadriven.Walk(t, "testdata/"+noun, func(t *testing.T, path string) {
 			n := &notebook{state: New(), seen: all}
 			datadriven.RunTest(t, path, n.run)
@@ -85,12 +86,14 @@ func oneof(m protoreflect.Message, name protoreflect.Name) []string {
 	return names
 }
 
-// reasons reads the reasons of refusals out of errors.go, without the one that only the node gives.
+// reasons reads the reasons of refusals out of errors.go, without the one that only the node gives, and the two that take too many records for a transcript:
+// TestPartitionsAreBounded and TestMigrationsAreBounded show them.
 func reasons(t *testing.T) []string {
 	file, err := parser.ParseFile(token.NewFileSet(), "errors.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	elsewhere := []string{ReasonMemberInTopology, ReasonTooManyPartitions, ReasonTooManyMigrations}
 	var found []string
 	ast.Inspect(file, func(n ast.Node) bool {
 		spec, ok := n.(*ast.ValueSpec)
@@ -101,7 +104,7 @@ func reasons(t *testing.T) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if reason != ReasonMemberInTopology {
+		if !slices.Contains(elsewhere, reason) {
 			found = append(found, reason)
 		}
 		return true
@@ -200,7 +203,9 @@ func (n *notebook) query(t *testing.T, d *datadriven.TestData) string {
 		n.seen.reasons[r.GetReason()] = true
 		fmt.Fprintf(&out, "%s: %s\n", r.GetReason(), r.Error())
 	default:
-		d.Fatalf(t, "unknown directive %s", d.Cmd)
+		if !n.partitionQuery(t, &out, s, d) {
+			d.Fatalf(t, "unknown directive %s", d.Cmd)
+		}
 	}
 	return out.String()
 }

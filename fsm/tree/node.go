@@ -25,6 +25,7 @@ func (m *Map[K, V]) mutable(n *node[K, V]) *node[K, V] {
 	c.keys = append(make([]K, 0, room(len(n.keys))), n.keys...)
 	c.vals = append(make([]V, 0, room(len(n.vals))), n.vals...)
 	c.children = append(c.children, n.children...)
+	c.tags = n.tags
 	return c
 }
 
@@ -34,7 +35,11 @@ func room(n int) int { return min(n+n/8+1, maxItems) }
 // insert puts an item into the subtree of n, which the map owns. If n had to be split, right is its new right neighbour
 // and up the item between them.
 func (m *Map[K, V]) insert(n *node[K, V], key K, val V) (up item[K, V], right *node[K, V], replaced bool) {
-	i, found := m.search(n, key)
+	i, found := len(n.keys), false
+	// What comes in order, such as a restored snapshot, goes to the end.
+	if i > 0 && m.compare(n.keys[i-1], key) >= 0 {
+		i, found = m.search(n, key)
+	}
 	if found {
 		n.vals[i] = val
 		return up, nil, true
@@ -53,7 +58,7 @@ func (m *Map[K, V]) insert(n *node[K, V], key K, val V) (up item[K, V], right *n
 // place puts an item, and in an inner node the child on its right, at position i; a full node is split first.
 func (m *Map[K, V]) place(n *node[K, V], i int, it item[K, V], child *node[K, V]) (up item[K, V], right *node[K, V], replaced bool) {
 	if len(n.keys) < maxItems {
-		n.put(i, it, child)
+		m.put(n, i, it, child)
 		return up, nil, false
 	}
 	at := maxItems / 2
@@ -62,18 +67,39 @@ func (m *Map[K, V]) place(n *node[K, V], i int, it item[K, V], child *node[K, V]
 	}
 	up, right = m.split(n, at)
 	if i <= at {
-		n.put(i, it, child)
+		m.put(n, i, it, child)
 	} else {
-		right.put(i-at-1, it, child)
+		m.put(right, i-at-1, it, child)
 	}
 	return up, right, false
 }
 
-func (n *node[K, V]) put(i int, it item[K, V], child *node[K, V]) {
+func (m *Map[K, V]) put(n *node[K, V], i int, it item[K, V], child *node[K, V]) {
+	if m.tag != nil {
+		copy(n.tags[i+1:], n.tags[i:len(n.keys)])
+		n.tags[i] = m.tag(it.key)
+	}
 	n.keys = slices.Insert(grown(n.keys), i, it.key)
 	n.vals = slices.Insert(grown(n.vals), i, it.val)
 	if child != nil {
 		n.children = slices.Insert(n.children, i+1, child)
+	}
+}
+
+// cut takes item i out of a leaf.
+func (m *Map[K, V]) cut(n *node[K, V], i int) {
+	copy(n.tags[i:], n.tags[i+1:len(n.keys)])
+	n.keys = slices.Delete(n.keys, i, i+1)
+	n.vals = slices.Delete(n.vals, i, i+1)
+}
+
+// retag makes the tags of a leaf anew, after items were moved between nodes.
+func (m *Map[K, V]) retag(n *node[K, V]) {
+	if m.tag == nil || !n.leaf() {
+		return
+	}
+	for i, key := range n.keys {
+		n.tags[i] = m.tag(key)
 	}
 }
 
@@ -89,8 +115,13 @@ func grown[T any](s []T) []T {
 func (m *Map[K, V]) split(n *node[K, V], at int) (item[K, V], *node[K, V]) {
 	up := item[K, V]{n.keys[at], n.vals[at]}
 	right := m.newNode(n.leaf())
+	if at == appendSplit {
+		// It is going to be full as well.
+		right.keys, right.vals = make([]K, 0, maxItems), make([]V, 0, maxItems)
+	}
 	right.keys = append(right.keys, n.keys[at+1:]...)
 	right.vals = append(right.vals, n.vals[at+1:]...)
+	copy(right.tags[:], n.tags[at+1:])
 	// What moved is cleared, so that the left node does not keep it from the garbage collector.
 	clear(n.keys[at:])
 	clear(n.vals[at:])
@@ -107,8 +138,7 @@ func (m *Map[K, V]) split(n *node[K, V], at int) (item[K, V], *node[K, V]) {
 func (m *Map[K, V]) remove(n *node[K, V], key K) {
 	i, found := m.search(n, key)
 	if n.leaf() {
-		n.keys = slices.Delete(n.keys, i, i+1)
-		n.vals = slices.Delete(n.vals, i, i+1)
+		m.cut(n, i)
 		return
 	}
 	n.children[i] = m.mutable(n.children[i])
@@ -127,8 +157,7 @@ func (m *Map[K, V]) removeLast(n *node[K, V]) item[K, V] {
 	last := len(n.keys) - 1
 	if n.leaf() {
 		it := item[K, V]{n.keys[last], n.vals[last]}
-		n.keys = slices.Delete(n.keys, last, last+1)
-		n.vals = slices.Delete(n.vals, last, last+1)
+		m.cut(n, last)
 		return it
 	}
 	n.children[last+1] = m.mutable(n.children[last+1])
@@ -153,6 +182,7 @@ func (m *Map[K, V]) refill(n *node[K, V], i int) {
 		left.keys = append(append(left.keys, n.keys[i]), right.keys...)
 		left.vals = append(append(left.vals, n.vals[i]), right.vals...)
 		left.children = append(left.children, right.children...)
+		m.retag(left)
 		n.keys = slices.Delete(n.keys, i, i+1)
 		n.vals = slices.Delete(n.vals, i, i+1)
 		n.children = slices.Delete(n.children, i+1, i+2)
@@ -164,6 +194,8 @@ func (m *Map[K, V]) refill(n *node[K, V], i int) {
 	for len(right.keys) < minItems {
 		m.rotateRight(n, i, left, right)
 	}
+	m.retag(left)
+	m.retag(right)
 }
 
 // rotateLeft moves the first item of right up into n, and the item that was there to the end of left.

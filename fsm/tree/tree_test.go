@@ -34,6 +34,11 @@ func (m *Map[K, V]) check() error {
 			return fmt.Errorf("leaves at depth %d and %d", depth, level)
 		case n.leaf():
 			depth = level
+			for i, key := range n.keys {
+				if m.tag != nil && n.tags[i] != m.tag(key) {
+					return fmt.Errorf("key %v has tag %d, and should have %d", key, n.tags[i], m.tag(key))
+				}
+			}
 			return nil
 		case len(n.children) != len(n.keys)+1:
 			return fmt.Errorf("a node has %d keys and %d children", len(n.keys), len(n.children))
@@ -103,12 +108,21 @@ func expect(t *rapid.T, what string, m *Map[int, string], model map[int]string, 
 
 // TestModel changes several maps, which are snapshots of each other, at random, and compares each with a Go map of its own.
 func TestModel(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { testModel(t, nil) })
+	// A third of the keys of a leaf have one tag.
+	t.Run("tagged", func(t *testing.T) { testModel(t, thirds) })
+}
+
+func thirds(key int) uint8 { return uint8(key % 3) }
+
+func testModel(t *testing.T, tag func(int) uint8) {
 	rapid.Check(t, func(t *rapid.T) {
 		type pair struct {
 			m     *Map[int, string]
 			model map[int]string
 		}
 		fresh := New[int, string](cmp.Compare[int])
+		fresh.tag = tag
 		pairs := []pair{{&fresh, map[int]string{}}}
 		key := rapid.IntRange(0, 400)
 		pick := func(t *rapid.T) pair { return pairs[rapid.IntRange(0, len(pairs)-1).Draw(t, "map")] }
@@ -170,6 +184,7 @@ func TestDrain(t *testing.T) {
 		"random":   random.Perm(n),
 	} {
 		m := New[int, int](cmp.Compare[int])
+		m.tag = thirds
 		for _, k := range random.Perm(n) {
 			m.Set(k, k)
 		}
@@ -196,6 +211,45 @@ func TestDrain(t *testing.T) {
 func count(from, to, step int) iter.Seq[int] {
 	return func(yield func(int) bool) {
 		for i := from; i != to && yield(i); i += step {
+		}
+	}
+}
+
+// TestStrings compares a map of strings of all lengths, many of which differ only where no tag looks, with a Go map.
+func TestStrings(t *testing.T) {
+	random := rand.New(rand.NewPCG(5, 6))
+	m, model := NewStrings[int](), map[string]int{}
+	key := func() string {
+		return fmt.Sprint(random.IntN(50)) + strings.Repeat("x", random.IntN(30)) + fmt.Sprint(random.IntN(3))[:random.IntN(2)]
+	}
+	for i := range 20_000 {
+		k := key()
+		if random.IntN(3) == 0 {
+			_, had := model[k]
+			if m.Delete(k) != had {
+				t.Fatalf("Delete(%q) = %t", k, !had)
+			}
+			delete(model, k)
+		} else {
+			m.Set(k, i)
+			model[k] = i
+		}
+		other := key()
+		want, has := model[other]
+		if got, ok := m.Get(other); ok != has || got != want {
+			t.Fatalf("Get(%q) = %d %t, want %d %t", other, got, ok, want, has)
+		}
+	}
+	if err := m.check(); err != nil || !slices.Equal(keys(m.All()), slices.Sorted(maps.Keys(model))) {
+		t.Errorf("%d keys, want %d; %v", m.Len(), len(model), err)
+	}
+	tags := map[uint8]int{}
+	for i := range 10_000 {
+		tags[tagOf(fmt.Sprintf("plant-7.tag-%07d", i))]++
+	}
+	for tag, n := range tags {
+		if len(tags) != 256 || n > 100 {
+			t.Fatalf("%d tags, and %d of 10000 ids have %d", len(tags), n, tag)
 		}
 	}
 }
@@ -336,7 +390,7 @@ func BenchmarkAll(b *testing.B) {
 }
 
 func million() (Map[string, *int], []string) {
-	m := New[string, *int](strings.Compare)
+	m := NewStrings[*int]()
 	ids := make([]string, 1_000_000)
 	for i := range ids {
 		ids[i] = fmt.Sprintf("device-%07d", i)

@@ -88,7 +88,7 @@ const (
 	PartitionTransition_PARTITION_TRANSITION_CUTOVER       PartitionTransition = 4
 	PartitionTransition_PARTITION_TRANSITION_COMPLETE      PartitionTransition = 5
 	PartitionTransition_PARTITION_TRANSITION_ABORT         PartitionTransition = 6
-	// These three leave the epoch as it is.
+	// These three leave the epoch as it is. A barrier passes twice where min_drain_barrier was raised in between.
 	PartitionTransition_PARTITION_TRANSITION_REPORT         PartitionTransition = 7
 	PartitionTransition_PARTITION_TRANSITION_BARRIER_BEGUN  PartitionTransition = 8
 	PartitionTransition_PARTITION_TRANSITION_BARRIER_PASSED PartitionTransition = 9
@@ -605,6 +605,7 @@ type PartitionSettings struct {
 	// The drain barrier of partitions and migrations that name none: at least min_drain_barrier, at most 24 h. Default 30 s.
 	DrainBarrier *durationpb.Duration `protobuf:"bytes,1,opt,name=drain_barrier,json=drainBarrier,proto3" json:"drain_barrier,omitempty"`
 	// No barrier is shorter, whatever a partition or migration names: at least as long as the longest time-out of any write. 100 ms to 24 h, default 30 s.
+	// Raising it holds for the migrations that are under way too; lowering it shortens none of them.
 	MinDrainBarrier *durationpb.Duration `protobuf:"bytes,2,opt,name=min_drain_barrier,json=minDrainBarrier,proto3" json:"min_drain_barrier,omitempty"`
 	// The least time between cutover and early completion: 0 to 24 h, default 5 s.
 	EarlyFloor *durationpb.Duration `protobuf:"bytes,3,opt,name=early_floor,json=earlyFloor,proto3" json:"early_floor,omitempty"`

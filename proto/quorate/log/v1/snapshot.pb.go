@@ -694,15 +694,20 @@ type PartitionsRecord struct {
 	Settings *v1.PartitionSettings  `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
 	// New partitions have a higher epoch: no deleted one had.
 	EpochFloor uint64 `protobuf:"varint,2,opt,name=epoch_floor,json=epochFloor,proto3" json:"epoch_floor,omitempty"`
-	// When gate_ttl was last lowered, and what it was before: leases of that length may stand.
+	// What gate_ttl was before it was last lowered, and when that was: leases of that length may stand.
 	FormerGateTtl  *durationpb.Duration `protobuf:"bytes,3,opt,name=former_gate_ttl,json=formerGateTtl,proto3" json:"former_gate_ttl,omitempty"`
 	GateTtlLowered *durationpb.Duration `protobuf:"bytes,4,opt,name=gate_ttl_lowered,json=gateTtlLowered,proto3" json:"gate_ttl_lowered,omitempty"`
-	// Cluster time at which an instance was last gone without its word that nothing is in flight; absent means never.
+	// Cluster time up to which an instance that is gone without its word that nothing is in flight may have let writes in.
 	Undrained *durationpb.Duration `protobuf:"bytes,5,opt,name=undrained,proto3" json:"undrained,omitempty"`
-	// Cluster time at which one was last gone, in whatever way; absent means never.
-	Gone          *durationpb.Duration `protobuf:"bytes,6,opt,name=gone,proto3" json:"gone,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Cluster time at which one was last gone, in whatever way.
+	Gone *durationpb.Duration `protobuf:"bytes,6,opt,name=gone,proto3" json:"gone,omitempty"`
+	// A time above counts from the commit of the entry that made it, and is absent until a stamp has shown it, as with a drain barrier. Until then
+	// these have the Raft index of that entry. Where both are absent it never happened.
+	GateTtlLoweredRevision uint64 `protobuf:"varint,7,opt,name=gate_ttl_lowered_revision,json=gateTtlLoweredRevision,proto3" json:"gate_ttl_lowered_revision,omitempty"`
+	UndrainedRevision      uint64 `protobuf:"varint,8,opt,name=undrained_revision,json=undrainedRevision,proto3" json:"undrained_revision,omitempty"`
+	GoneRevision           uint64 `protobuf:"varint,9,opt,name=gone_revision,json=goneRevision,proto3" json:"gone_revision,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *PartitionsRecord) Reset() {
@@ -775,6 +780,27 @@ func (x *PartitionsRecord) GetGone() *durationpb.Duration {
 		return x.Gone
 	}
 	return nil
+}
+
+func (x *PartitionsRecord) GetGateTtlLoweredRevision() uint64 {
+	if x != nil {
+		return x.GateTtlLoweredRevision
+	}
+	return 0
+}
+
+func (x *PartitionsRecord) GetUndrainedRevision() uint64 {
+	if x != nil {
+		return x.UndrainedRevision
+	}
+	return 0
+}
+
+func (x *PartitionsRecord) GetGoneRevision() uint64 {
+	if x != nil {
+		return x.GoneRevision
+	}
+	return 0
 }
 
 type InstanceRecord struct {
@@ -888,7 +914,7 @@ const file_quorate_log_v1_snapshot_proto_rawDesc = "" +
 	"\x0fMigrationRecord\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\tR\tpartition\x123\n" +
 	"\tmigration\x18\x02 \x01(\v2\x15.quorate.v1.MigrationR\tmigration\x12%\n" +
-	"\x0ebarrier_passed\x18\x03 \x01(\bR\rbarrierPassed\"\xde\x02\n" +
+	"\x0ebarrier_passed\x18\x03 \x01(\bR\rbarrierPassed\"\xed\x03\n" +
 	"\x10PartitionsRecord\x129\n" +
 	"\bsettings\x18\x01 \x01(\v2\x1d.quorate.v1.PartitionSettingsR\bsettings\x12\x1f\n" +
 	"\vepoch_floor\x18\x02 \x01(\x04R\n" +
@@ -896,7 +922,10 @@ const file_quorate_log_v1_snapshot_proto_rawDesc = "" +
 	"\x0fformer_gate_ttl\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\rformerGateTtl\x12C\n" +
 	"\x10gate_ttl_lowered\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0egateTtlLowered\x127\n" +
 	"\tundrained\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\tundrained\x12-\n" +
-	"\x04gone\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04gone\"\\\n" +
+	"\x04gone\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04gone\x129\n" +
+	"\x19gate_ttl_lowered_revision\x18\a \x01(\x04R\x16gateTtlLoweredRevision\x12-\n" +
+	"\x12undrained_revision\x18\b \x01(\x04R\x11undrainedRevision\x12#\n" +
+	"\rgone_revision\x18\t \x01(\x04R\fgoneRevision\"\\\n" +
 	"\x0eInstanceRecord\x120\n" +
 	"\binstance\x18\x01 \x01(\v2\x14.quorate.v1.InstanceR\binstance\x12\x18\n" +
 	"\asession\x18\x02 \x01(\tR\asessionB$Z\"quorate/proto/quorate/log/v1;logv1b\x06proto3"
