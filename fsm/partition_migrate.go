@@ -273,8 +273,9 @@ func (s *State) MayCompleteEarly(id string) bool {
 	if s.clock.now-p.migration.record.GetBarrierBegun().AsDuration() < s.partitions.settings.earlyFloor {
 		return false
 	}
+	// One that is taken for gone may go on letting writes in for as long as its lease lasts; its clock may be slow, and twice the time is room for that.
 	at, ever := s.instances.undrained, s.instances.everUndrained
-	return !ever || s.clock.now-at >= p.migration.record.GetDrainBarrier().AsDuration()
+	return !ever || s.clock.now-at >= p.migration.record.GetDrainBarrier().AsDuration()+2*s.LongestGateTTL()
 }
 
 // abortMigration leaves the old placement the only owner.

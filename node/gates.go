@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -88,6 +89,7 @@ func (n *Node) renewGateHere(ctx context.Context, req *quoratev1.RenewGateReques
 	if err := n.machine.events.reach(ctx, revision); err != nil {
 		return nil, gateEnded(ctx, op)
 	}
+	n.counts.gateGrants.Add(1)
 	return s.gates.grant(n.machine, n.cfg.Clock, who, req, s.term, replaced)
 }
 
@@ -108,7 +110,10 @@ func (n *Node) proposeGated(ctx context.Context, cmd *logv1.Command, partition s
 	if state := n.machine.latest.Load().state; state.Accepts(cmd) != nil {
 		return refused(state, state.Accepts(cmd)), nil
 	}
-	if err := s.gates.close(ctx, s, n.machine, n.cfg.Clock, partition); err != nil {
+	began := n.cfg.Clock.Elapsed()
+	err := s.gates.close(ctx, s, n.machine, n.cfg.Clock, partition)
+	n.counts.gateWait.Observe(n.cfg.Clock.Elapsed() - began)
+	if err != nil {
 		return nil, err
 	}
 	cmd = proto.CloneOf(cmd)
@@ -134,7 +139,7 @@ func (n *Node) proposeGated(ctx context.Context, cmd *logv1.Command, partition s
 		n.background.Go(func() { s.openWhenKnown(p, partition) })
 		return nil, err
 	}
-	if fsm.RefusalOf(outcome).GetReason() == fsm.ReasonGatesNotClosed {
+	if outcome.GetRefusal().GetReason() == fsm.ReasonGatesNotClosed {
 		return nil, &Error{Op: "propose", Kind: NotLeader, Err: fsm.RefusalOf(outcome)}
 	}
 	return outcome, nil
@@ -179,8 +184,9 @@ func (p peers) RenewGate(ctx context.Context, req *peerv1.RenewGateRequest) (*pe
 		return nil, toPeer(&Error{Op: "renew gate", Kind: Invalid, Err: fmt.Errorf("request: is missing")})
 	}
 	resp, err := p.n.renewGateHere(ctx, req.GetRequest())
-	if r, ok := err.(*fsm.Refusal); ok {
-		return &peerv1.RenewGateResponse{Refusal: r.Refusal}, nil
+	var refusal *fsm.Refusal
+	if errors.As(err, &refusal) {
+		return &peerv1.RenewGateResponse{Refusal: refusal.Refusal}, nil
 	}
 	if err != nil {
 		return nil, toPeer(err)

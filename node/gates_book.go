@@ -102,7 +102,7 @@ func (b *gates) awaitNews(ctx context.Context, who fsm.InstanceSession, req *quo
 	for gathering := false; ; {
 		b.mu.Lock()
 		h, news := b.holders[who], b.news.wait()
-		fresh := h == nil || h.told != b.version || req.GetTerm() != s.term || req.GetGrant() != h.grant
+		fresh := h == nil || req.GetGrant() == 0 || h.told != b.version || req.GetTerm() != s.term || req.GetGrant() != h.grant
 		b.mu.Unlock()
 		if fresh && !gathering {
 			gathering = true
@@ -146,7 +146,7 @@ func (b *gates) grant(m *machine, clock Clock, who fsm.InstanceSession, req *quo
 	h.grant, h.end, h.told = b.granted, max(h.end, clock.Elapsed()+gateEnd(ttl)), b.version
 	resp := &quoratev1.RenewGateResponse{
 		Ttl: durationpb.New(ttl), Term: term, Grant: h.grant, Revision: revision,
-		Closed: slices.Sorted(maps.Keys(b.closed)), Drain: state.EarlyCutovers(),
+		Closed: slices.Sorted(maps.Keys(b.closed)), Drain: state.EarlyCutovers(), MinDrainBarrier: state.PartitionSettings().GetMinDrainBarrier(),
 	}
 	switch {
 	case req.GetRevision() == 0:

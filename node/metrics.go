@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"quorate/fsm"
 	logv1 "quorate/proto/quorate/log/v1"
 	quoratev1 "quorate/proto/quorate/v1"
 	"quorate/telemetry"
@@ -40,6 +41,8 @@ type counts struct {
 	reads        [len(readKinds)][2]atomic.Uint64
 	watches      atomic.Int64
 	compacted    atomic.Uint64 // watches that lost their place
+	gateGrants   atomic.Uint64 // gate leases that this member granted as leader
+	gateWait     *telemetry.Histogram
 }
 
 func (c *counts) proposed(outcome *logv1.Outcome, err error, took time.Duration) {
@@ -90,7 +93,12 @@ func (n *Node) measure(m *telemetry.Metrics) (err error) {
 	if err != nil {
 		return err
 	}
-	return errors.Join(n.measureGroup(m), n.measureUse(m))
+	n.counts.gateWait, err = m.Histogram("quorate_gate_wait_duration_seconds",
+		"Time that a transition of a partition waited at the leader until no gate lease stood against it.", proposalBounds...)
+	if err != nil {
+		return err
+	}
+	return errors.Join(n.measureGroup(m), n.measureUse(m), n.measurePartitions(m))
 }
 
 // measureGroup registers where this member stands in its group.
@@ -158,6 +166,27 @@ func (n *Node) measureUse(m *telemetry.Metrics) error {
 			func(n from) int64 { return n.machine.snapshots.bytes.Load() }),
 		telemetry.Gauge("quorate_snapshot_write_duration_seconds", "Time that it took to write the newest snapshot since the start.",
 			func(n from) float64 { return time.Duration(n.machine.snapshots.nanoseconds.Load()).Seconds() }),
+	)
+}
+
+// measurePartitions registers what there is of partitions and gates.
+func (n *Node) measurePartitions(m *telemetry.Metrics) error {
+	type from = *fsm.State
+	return errors.Join(
+		telemetry.Register(m, func() from { return n.machine.latest.Load().state },
+			telemetry.Gauge("quorate_partitions", "Partitions in the replicated state here.", func(s from) int { all, _ := s.PartitionCount(); return all }),
+			telemetry.Gauge("quorate_partitions_migrating", "Partitions that migrate.", func(s from) int { _, migrating := s.PartitionCount(); return migrating }),
+			telemetry.Gauge("quorate_instances", "Registered instances, which may hold gate leases.", func(s from) int { return s.InstanceCount() }),
+		),
+		telemetry.Register(m, func() *Node { return n },
+			telemetry.Counter("quorate_gate_grants_total", "Gate leases that this member granted as leader.", func(n *Node) uint64 { return n.counts.gateGrants.Load() }),
+			telemetry.Gauge("quorate_gates_closed", "Partitions whose gates are closed by this leader, while a transition of them is under way.", func(n *Node) int {
+				if s := n.session.Load(); s != nil {
+					return len(s.gates.slots)
+				}
+				return 0
+			}),
+		),
 	)
 }
 

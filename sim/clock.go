@@ -13,6 +13,8 @@ type Clock struct {
 	reading time.Duration
 	rate    float64
 	shift   time.Duration
+	// followWall is a mutant: the reading is that of the wall clock, which can be set.
+	followWall bool
 }
 
 // NewClock makes a clock that begins at reading and gains rate seconds in each real one. A rate above 1 is a clock that breaks what the group relies on.
@@ -28,6 +30,9 @@ func (c *Clock) Elapsed() time.Duration {
 }
 
 func (c *Clock) elapsed() time.Duration {
+	if c.followWall {
+		return time.Since(c.since) + c.shift + c.reading
+	}
 	return c.reading + time.Duration(float64(time.Since(c.since))*c.rate)
 }
 
@@ -57,4 +62,11 @@ func (c *Clock) Skip(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reading, c.since = c.elapsed()+d, time.Now()
+}
+
+// FollowWall makes the reading follow the wall clock, wherever that is set.
+func (c *Clock) FollowWall() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.followWall = true
 }

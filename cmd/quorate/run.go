@@ -263,6 +263,7 @@ func (p *parts) openNode(logger *slog.Logger, metrics *telemetry.Metrics, status
 	opened, err := node.Open(node.Config{
 		ID: s.Member, DataDir: filepath.Join(s.DataDir, "raft"), LogStore: s.Storage.LogStore, Bootstrap: bootstrap,
 		Timing: timing, Transport: p.raft, Logger: logger, Metrics: metrics, SelfStatus: status,
+		Clock: memberClock(s.Clock.WallOffsetFile),
 		Announce: &logv1.AnnounceMember{
 			GrpcAddress: s.GRPC.Advertise, HttpAddress: s.HTTP.Advertise, OpcuaUrl: s.OPCUA.EndpointURL,
 			Version: buildVersion(), CommandVersion: fsm.CommandVersion,

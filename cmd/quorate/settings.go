@@ -40,6 +40,7 @@ type settings struct {
 	Bootstrap  []bootstrapMember  `koanf:"bootstrap"`
 	Redundancy redundancySettings `koanf:"redundancy"`
 	Log        logSettings        `koanf:"log"`
+	Clock      clockSettings      `koanf:"clock"`
 }
 
 // listenSettings are one listener: where it listens, and what others connect to where that differs.
@@ -115,6 +116,11 @@ type logSettings struct {
 	// Level is debug, info, warn or error; Format is text or json.
 	Level  string `koanf:"level"`
 	Format string `koanf:"format"`
+}
+
+type clockSettings struct {
+	// WallOffsetFile has a duration by which the wall time that this member records is shifted: it shows that nothing depends on it.
+	WallOffsetFile string `koanf:"wallOffsetFile"`
 }
 
 // defaultSettings are the values of keys that nobody gives. Those of redundancy are requirements of redundancy.md.

@@ -25,8 +25,9 @@ const (
 )
 
 type GateCheck struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Partition string                 `protobuf:"bytes,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 64 bytes. What can't be an id is answered like a partition that isn't there.
+	Partition string `protobuf:"bytes,1,opt,name=partition,proto3" json:"partition,omitempty"`
 	// As resolved.
 	Epoch         uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -156,10 +157,11 @@ func (x *GateVerdict) GetPhase() PartitionPhase {
 }
 
 type CheckGateRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
-	Partition     string                 `protobuf:"bytes,2,opt,name=partition,proto3" json:"partition,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Read      *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	Partition string                 `protobuf:"bytes,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// As resolved.
+	Epoch         uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -599,7 +601,8 @@ type RegisterInstanceRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Id        string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// Random, made anew by each run of the instance, and known to it alone: 16 to 64 printable characters. It stands for the right to renew.
+	// Random, made anew by each run of the instance, and known to it alone: 16 to 64 printable characters. It stands for the right to renew, so no answer,
+	// error, log line or audit record shows it.
 	Session       string `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -884,9 +887,11 @@ type RenewGateResponse struct {
 	// A transition of these is under way: they must not be answered from memory, whatever was read.
 	Closed []string `protobuf:"bytes,8,rep,name=closed,proto3" json:"closed,omitempty"`
 	// Report these as drained once no write that was let in under an older epoch is in flight.
-	Drain         []*PartitionEpoch `protobuf:"bytes,9,rep,name=drain,proto3" json:"drain,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Drain []*PartitionEpoch `protobuf:"bytes,9,rep,name=drain,proto3" json:"drain,omitempty"`
+	// No drain barrier is shorter. A write must not take longer, counted from before its gate was checked.
+	MinDrainBarrier *durationpb.Duration `protobuf:"bytes,10,opt,name=min_drain_barrier,json=minDrainBarrier,proto3" json:"min_drain_barrier,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RenewGateResponse) Reset() {
@@ -978,6 +983,13 @@ func (x *RenewGateResponse) GetClosed() []string {
 func (x *RenewGateResponse) GetDrain() []*PartitionEpoch {
 	if x != nil {
 		return x.Drain
+	}
+	return nil
+}
+
+func (x *RenewGateResponse) GetMinDrainBarrier() *durationpb.Duration {
+	if x != nil {
+		return x.MinDrainBarrier
 	}
 	return nil
 }
@@ -1198,9 +1210,9 @@ var File_quorate_v1_gate_proto protoreflect.FileDescriptor
 const file_quorate_v1_gate_proto_rawDesc = "" +
 	"\n" +
 	"\x15quorate/v1/gate.proto\x12\n" +
-	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17quorate/v1/header.proto\x1a\x1aquorate/v1/partition.proto\"?\n" +
-	"\tGateCheck\x12\x1c\n" +
-	"\tpartition\x18\x01 \x01(\tR\tpartition\x12\x14\n" +
+	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17quorate/v1/header.proto\x1a\x1aquorate/v1/partition.proto\"J\n" +
+	"\tGateCheck\x12'\n" +
+	"\tpartition\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\tpartition\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xa5\x01\n" +
 	"\vGateVerdict\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\tR\tpartition\x12\x12\n" +
@@ -1210,7 +1222,7 @@ const file_quorate_v1_gate_proto_rawDesc = "" +
 	"\x05phase\x18\x05 \x01(\x0e2\x1a.quorate.v1.PartitionPhaseR\x05phase\"~\n" +
 	"\x10CheckGateRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.quorate.v1.ReadOptionsR\x04read\x12'\n" +
-	"\tpartition\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\tpartition\x12\x14\n" +
+	"\tpartition\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\tpartition\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"{\n" +
 	"\x11CheckGateResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x12\x1c\n" +
@@ -1233,27 +1245,27 @@ const file_quorate_v1_gate_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\"Z\n" +
 	"\x0eInstanceChange\x120\n" +
 	"\binstance\x18\x01 \x01(\v2\x14.quorate.v1.InstanceR\binstance\x12\x16\n" +
-	"\x06change\x18\x02 \x01(\tR\x06change\"\xb3\x01\n" +
+	"\x06change\x18\x02 \x01(\tR\x06change\"\xb6\x01\n" +
 	"\x17RegisterInstanceRequest\x123\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x80\x012\b^[ -~]*$R\trequestId\x122\n" +
-	"\x02id\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x02id\x12/\n" +
-	"\asession\x18\x03 \x01(\tB\x15\xbaH\x12r\x102\x0e^[!-~]{16,64}$R\asession\"\x80\x01\n" +
+	"\x02id\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x02id\x122\n" +
+	"\asession\x18\x03 \x01(\tB\x18\xbaH\x12r\x102\x0e^[!-~]{16,64}$\x80\x01\x01R\asession\"\x80\x01\n" +
 	"\x18RegisterInstanceResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x120\n" +
-	"\binstance\x18\x02 \x01(\v2\x14.quorate.v1.InstanceR\binstance\"D\n" +
-	"\x0ePartitionEpoch\x12\x1c\n" +
-	"\tpartition\x18\x01 \x01(\tR\tpartition\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xb4\x02\n" +
+	"\binstance\x18\x02 \x01(\v2\x14.quorate.v1.InstanceR\binstance\"O\n" +
+	"\x0ePartitionEpoch\x12'\n" +
+	"\tpartition\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\tpartition\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xb7\x02\n" +
 	"\x10RenewGateRequest\x122\n" +
-	"\x02id\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x02id\x12/\n" +
-	"\asession\x18\x02 \x01(\tB\x15\xbaH\x12r\x102\x0e^[!-~]{16,64}$R\asession\x12\x12\n" +
+	"\x02id\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x02id\x122\n" +
+	"\asession\x18\x02 \x01(\tB\x18\xbaH\x12r\x102\x0e^[!-~]{16,64}$\x80\x01\x01R\asession\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05grant\x18\x04 \x01(\x04R\x05grant\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12?\n" +
 	"\adrained\x18\x06 \x03(\v2\x1a.quorate.v1.PartitionEpochB\t\xbaH\x06\x92\x01\x03\x10\xe8\aR\adrained\x12\x1b\n" +
 	"\tgive_back\x18\a \x01(\bR\bgiveBack\x12\x17\n" +
-	"\ano_wait\x18\b \x01(\bR\x06noWait\"\xcc\x02\n" +
+	"\ano_wait\x18\b \x01(\bR\x06noWait\"\x93\x03\n" +
 	"\x11RenewGateResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x12\n" +
@@ -1263,12 +1275,14 @@ const file_quorate_v1_gate_proto_rawDesc = "" +
 	"\achanged\x18\x06 \x03(\v2\x16.quorate.v1.ResolutionR\achanged\x12\x14\n" +
 	"\x05reset\x18\a \x01(\bR\x05reset\x12\x16\n" +
 	"\x06closed\x18\b \x03(\tR\x06closed\x120\n" +
-	"\x05drain\x18\t \x03(\v2\x1a.quorate.v1.PartitionEpochR\x05drain\"\xce\x01\n" +
+	"\x05drain\x18\t \x03(\v2\x1a.quorate.v1.PartitionEpochR\x05drain\x12E\n" +
+	"\x11min_drain_barrier\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x0fminDrainBarrier\"\xd1\x01\n" +
 	"\x15RemoveInstanceRequest\x123\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x80\x012\b^[ -~]*$R\trequestId\x122\n" +
-	"\x02id\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x02id\x122\n" +
-	"\asession\x18\x03 \x01(\tB\x18\xbaH\x15r\x132\x11^([!-~]{16,64})?$R\asession\x12\x18\n" +
+	"\x02id\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x02id\x125\n" +
+	"\asession\x18\x03 \x01(\tB\x1b\xbaH\x15r\x132\x11^([!-~]{16,64})?$\x80\x01\x01R\asession\x12\x18\n" +
 	"\adrained\x18\x04 \x01(\bR\adrained\"L\n" +
 	"\x16RemoveInstanceResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\"C\n" +
@@ -1348,29 +1362,30 @@ var file_quorate_v1_gate_proto_depIdxs = []int32{
 	24, // 16: quorate.v1.RenewGateResponse.ttl:type_name -> google.protobuf.Duration
 	25, // 17: quorate.v1.RenewGateResponse.changed:type_name -> quorate.v1.Resolution
 	12, // 18: quorate.v1.RenewGateResponse.drain:type_name -> quorate.v1.PartitionEpoch
-	21, // 19: quorate.v1.RemoveInstanceResponse.header:type_name -> quorate.v1.ResponseHeader
-	20, // 20: quorate.v1.ListInstancesRequest.read:type_name -> quorate.v1.ReadOptions
-	21, // 21: quorate.v1.ListInstancesResponse.header:type_name -> quorate.v1.ResponseHeader
-	8,  // 22: quorate.v1.ListInstancesResponse.instances:type_name -> quorate.v1.Instance
-	2,  // 23: quorate.v1.GateService.CheckGate:input_type -> quorate.v1.CheckGateRequest
-	4,  // 24: quorate.v1.GateService.CheckGates:input_type -> quorate.v1.CheckGatesRequest
-	6,  // 25: quorate.v1.GateService.StreamGates:input_type -> quorate.v1.StreamGatesRequest
-	10, // 26: quorate.v1.GateService.RegisterInstance:input_type -> quorate.v1.RegisterInstanceRequest
-	13, // 27: quorate.v1.GateService.RenewGate:input_type -> quorate.v1.RenewGateRequest
-	15, // 28: quorate.v1.GateService.RemoveInstance:input_type -> quorate.v1.RemoveInstanceRequest
-	17, // 29: quorate.v1.GateService.ListInstances:input_type -> quorate.v1.ListInstancesRequest
-	3,  // 30: quorate.v1.GateService.CheckGate:output_type -> quorate.v1.CheckGateResponse
-	5,  // 31: quorate.v1.GateService.CheckGates:output_type -> quorate.v1.CheckGatesResponse
-	7,  // 32: quorate.v1.GateService.StreamGates:output_type -> quorate.v1.StreamGatesResponse
-	11, // 33: quorate.v1.GateService.RegisterInstance:output_type -> quorate.v1.RegisterInstanceResponse
-	14, // 34: quorate.v1.GateService.RenewGate:output_type -> quorate.v1.RenewGateResponse
-	16, // 35: quorate.v1.GateService.RemoveInstance:output_type -> quorate.v1.RemoveInstanceResponse
-	18, // 36: quorate.v1.GateService.ListInstances:output_type -> quorate.v1.ListInstancesResponse
-	30, // [30:37] is the sub-list for method output_type
-	23, // [23:30] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	24, // 19: quorate.v1.RenewGateResponse.min_drain_barrier:type_name -> google.protobuf.Duration
+	21, // 20: quorate.v1.RemoveInstanceResponse.header:type_name -> quorate.v1.ResponseHeader
+	20, // 21: quorate.v1.ListInstancesRequest.read:type_name -> quorate.v1.ReadOptions
+	21, // 22: quorate.v1.ListInstancesResponse.header:type_name -> quorate.v1.ResponseHeader
+	8,  // 23: quorate.v1.ListInstancesResponse.instances:type_name -> quorate.v1.Instance
+	2,  // 24: quorate.v1.GateService.CheckGate:input_type -> quorate.v1.CheckGateRequest
+	4,  // 25: quorate.v1.GateService.CheckGates:input_type -> quorate.v1.CheckGatesRequest
+	6,  // 26: quorate.v1.GateService.StreamGates:input_type -> quorate.v1.StreamGatesRequest
+	10, // 27: quorate.v1.GateService.RegisterInstance:input_type -> quorate.v1.RegisterInstanceRequest
+	13, // 28: quorate.v1.GateService.RenewGate:input_type -> quorate.v1.RenewGateRequest
+	15, // 29: quorate.v1.GateService.RemoveInstance:input_type -> quorate.v1.RemoveInstanceRequest
+	17, // 30: quorate.v1.GateService.ListInstances:input_type -> quorate.v1.ListInstancesRequest
+	3,  // 31: quorate.v1.GateService.CheckGate:output_type -> quorate.v1.CheckGateResponse
+	5,  // 32: quorate.v1.GateService.CheckGates:output_type -> quorate.v1.CheckGatesResponse
+	7,  // 33: quorate.v1.GateService.StreamGates:output_type -> quorate.v1.StreamGatesResponse
+	11, // 34: quorate.v1.GateService.RegisterInstance:output_type -> quorate.v1.RegisterInstanceResponse
+	14, // 35: quorate.v1.GateService.RenewGate:output_type -> quorate.v1.RenewGateResponse
+	16, // 36: quorate.v1.GateService.RemoveInstance:output_type -> quorate.v1.RemoveInstanceResponse
+	18, // 37: quorate.v1.GateService.ListInstances:output_type -> quorate.v1.ListInstancesResponse
+	31, // [31:38] is the sub-list for method output_type
+	24, // [24:31] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_quorate_v1_gate_proto_init() }
