@@ -81,6 +81,8 @@ type Gate struct {
 	memory index
 	// until is when the lease ends, as time since base.
 	until atomic.Int64
+	// writeLimit is for how long a write may last, as the group said last.
+	writeLimit atomic.Int64
 
 	mu sync.Mutex
 	// grant is the lease in force; what is remembered is true as of its revision, and of none of its closed partitions.
@@ -273,7 +275,8 @@ func (g *Gate) install(grant *quoratev1.RenewGateResponse, started time.Duration
 			g.replace(at, old, r)
 		}
 	}
-	g.grant, g.closed, g.drain = grant, closed, drain
+	g.grant, g.closed, g.drain, g.failure = grant, closed, drain, nil
+	g.writeLimit.Store(int64(grant.GetMinDrainBarrier().AsDuration()))
 	g.until.Store(int64(started + grant.GetTtl().AsDuration()))
 }
 
@@ -362,10 +365,8 @@ func (g *Gate) once(r *quoratev1.Resolution, waiting int64) *entry {
 	return e
 }
 
-// drained returns the cutovers asked for of which nothing older is in flight, and drops what lingers no longer.
+// drained returns the cutovers asked for of which nothing older is in flight, and drops what lingers no longer. The gate is locked.
 func (g *Gate) drained() []*quoratev1.PartitionEpoch {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	for partition, entries := range g.lingering {
 		kept := slices.DeleteFunc(entries, func(e *entry) bool { return e.inFlight.Load() == 0 })
 		if g.lingering[partition] = kept; len(kept) == 0 {

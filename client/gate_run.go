@@ -160,17 +160,23 @@ func (g *Gate) register(ctx context.Context) error {
 	return g.link.Register(ctx, g.options.ID, session)
 }
 
+// renewal returns the next question for a lease, and how long its answer may take.
+func (g *Gate) renewal() (req *quoratev1.RenewGateRequest, limit time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	req = &quoratev1.RenewGateRequest{
+		Id: g.options.ID, Session: g.session, Drained: g.drained(),
+		Term: g.grant.GetTerm(), Grant: g.grant.GetGrant(), Revision: g.grant.GetRevision(),
+	}
+	if g.grant == nil {
+		return req, gateTry
+	}
+	return req, max(g.grant.GetTtl().AsDuration()/2, gateTryLeast)
+}
+
 // renew asks once.
 func (g *Gate) renew(ctx context.Context) error {
-	req := &quoratev1.RenewGateRequest{Id: g.options.ID, Drained: g.drained()}
-	limit := gateTry
-	g.mu.Lock()
-	req.Session = g.session
-	if g.grant != nil {
-		req.Term, req.Grant, req.Revision = g.grant.GetTerm(), g.grant.GetGrant(), g.grant.GetRevision()
-		limit = max(g.grant.GetTtl().AsDuration()/2, gateTryLeast)
-	}
-	g.mu.Unlock()
+	req, limit := g.renewal()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	started := g.elapsed()
@@ -262,6 +268,11 @@ func (g *Gate) askOnce(ctx context.Context, partition string) (*entry, error) {
 	}
 	return e, nil
 }
+
+// WriteLimit is for how long a write may last, counted from before Enter was called: none may come to an end after the drain barrier. It is 0 until the group
+// has told it, which it does with the first lease. Whoever allows his writes less than the group's least barrier, which is 30 s unless the settings say
+// otherwise, needs not ask.
+func (g *Gate) WriteLimit() time.Duration { return time.Duration(g.writeLimit.Load()) }
 
 // join adds a partition to the question that is being gathered, or begins one. The gate is locked.
 func (g *Gate) join(partition string) (b *batch, place int) {
@@ -369,8 +380,8 @@ func (g *Gate) awaitEnd(ctx context.Context) error {
 	every := time.NewTicker(gateDrainLook)
 	defer every.Stop()
 	for {
-		g.drained()
 		g.mu.Lock()
+		g.drained()
 		left := len(g.lingering)
 		g.mu.Unlock()
 		if left == 0 {
