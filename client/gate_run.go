@@ -66,6 +66,17 @@ type GateStats struct {
 
 // OpenGate registers an instance and keeps a lease for it until Close. The first lease comes a moment later; until then the group is asked each time.
 func OpenGate(ctx context.Context, link GateLink, options GateOptions) (*Gate, error) {
+	g := newGate(link, options)
+	if err := link.Register(ctx, options.ID, g.session); err != nil {
+		return nil, err
+	}
+	g.ctx, g.stop = context.WithCancel(context.Background())
+	g.done.Go(func() { g.run(g.ctx) })
+	return g, nil
+}
+
+// newGate makes a gate that does nothing yet.
+func newGate(link GateLink, options GateOptions) *Gate {
 	if options.MaxEntries == 0 {
 		options.MaxEntries = MaxGateEntries
 	}
@@ -78,12 +89,7 @@ func OpenGate(ctx context.Context, link GateLink, options GateOptions) (*Gate, e
 	}
 	g.memory.clear(nil)
 	g.began = g.elapsed()
-	if err := link.Register(ctx, options.ID, g.session); err != nil {
-		return nil, err
-	}
-	g.ctx, g.stop = context.WithCancel(context.Background())
-	g.done.Go(func() { g.run(g.ctx) })
-	return g, nil
+	return g
 }
 
 // run keeps the lease renewed.
@@ -137,16 +143,13 @@ func (g *Gate) fail(err error) {
 }
 
 // beginSession makes a new session, of which the group knows nothing yet. It has forgotten the former one, so whatever was remembered under that counts no
-// more; nor does what was asked for under it, since the group may have been told that nothing as old is in flight.
+// more. A read under way is as good as any: what the former session was told has marked it, if it is too old.
 func (g *Gate) beginSession() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.until.Store(0)
 	g.grant, g.closed, g.drain = nil, nil, nil
 	g.forgetAll()
-	for b := range g.reading {
-		b.overtaken = true
-	}
 	g.session, g.began = rand.Text(), g.elapsed()
 	g.registered++
 }
@@ -297,16 +300,26 @@ func (g *Gate) join(partition string) (b *batch, place int) {
 func (g *Gate) send(b *batch) {
 	g.asks <- struct{}{} // Each question ends within gateTry, or with the gate.
 	defer func() { <-g.asks }()
+	g.begin(b)
+	ctx, cancel := context.WithTimeout(g.ctx, gateTry)
+	defer cancel()
+	found, revision, err := g.link.Resolve(ctx, b.partitions)
+	g.end(b, found, revision, err)
+}
+
+// begin notes that a question is about to be sent.
+func (g *Gate) begin(b *batch) {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.batch == b {
 		g.batch = nil
 	}
 	b.asOf = g.grant.GetRevision()
 	g.reading[b] = struct{}{}
-	g.mu.Unlock()
-	ctx, cancel := context.WithTimeout(g.ctx, gateTry)
-	defer cancel()
-	found, revision, err := g.link.Resolve(ctx, b.partitions)
+}
+
+// end gives those who wait for a question what became of it.
+func (g *Gate) end(b *batch, found []*quoratev1.Resolution, revision uint64, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	defer close(b.done)

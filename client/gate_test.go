@@ -598,6 +598,33 @@ func TestGateCallerGivesUp(t *testing.T) {
 	})
 }
 
+// TestGateCallerGivesUpAsTheAnswerComes cancels a caller at the moment in which the answer comes, which may go either way.
+func TestGateCallerGivesUpAsTheAnswerComes(t *testing.T) {
+	scriptedGate(t, GateOptions{}, func(t *testing.T, s *scripted, g *Gate) {
+		outcomes := map[bool]int{}
+		for n := 1; n <= 2000; n++ {
+			ctx, cancel := context.WithCancel(t.Context())
+			e := enterCtx(ctx, g, "p")
+			read := s.read(n)
+			go cancel()
+			read.serve(10, at("p", active, "b1", 1, 5))
+			if e.waits() {
+				t.Fatal("it waits")
+			}
+			outcomes[e.err == nil]++
+			e.pass.Done()
+			g.mu.Lock()
+			g.drained()
+			left := len(g.lingering)
+			g.mu.Unlock()
+			if left != 0 {
+				t.Fatalf("round %d, error %v: a write is in flight, and nobody makes it", n, e.err)
+			}
+		}
+		t.Logf("let in: %d, given up: %d", outcomes[true], outcomes[false])
+	})
+}
+
 func TestGateOfUnknownPartitions(t *testing.T) {
 	scriptedGate(t, GateOptions{}, func(t *testing.T, s *scripted, g *Gate) {
 		s.grant(&quoratev1.RenewGateResponse{Revision: 10})
