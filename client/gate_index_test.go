@@ -19,14 +19,15 @@ func entryOf(partition string) *entry {
 
 // TestIndexAgainstMap compares the index with a map, through growth and sweeping.
 func TestIndexAgainstMap(t *testing.T) {
+	ids := names(1200)
 	rapid.Check(t, func(t *rapid.T) {
 		var x index
 		x.clear(nil)
 		model := map[string]*entry{}
 		many := func(t *rapid.T, do func(id string)) {
-			from, step := rapid.IntRange(0, 2999).Draw(t, "from"), rapid.IntRange(1, 2999).Draw(t, "step")
+			from, step := rapid.IntRange(0, len(ids)-1).Draw(t, "from"), rapid.IntRange(1, len(ids)-1).Draw(t, "step")
 			for i := range rapid.IntRange(1, 700).Draw(t, "many") {
-				do(fmt.Sprint("p", (from+i*step)%3000))
+				do(ids[(from+i*step)%len(ids)])
 			}
 		}
 		t.Repeat(map[string]func(*rapid.T){
@@ -63,18 +64,39 @@ func TestIndexAgainstMap(t *testing.T) {
 				}
 			},
 			"": func(t *rapid.T) {
-				for i := range 3000 {
-					id := fmt.Sprint("p", i)
+				for _, id := range ids {
 					if at, e := x.find(id); e != model[id] || e != nil && at.now.Load() != e {
 						t.Fatalf("%s: found %p, want %p", id, e, model[id])
 					}
 				}
-				if cells := len(x.table.Load().cells); x.count != len(model) || x.count > x.used || 2*x.used > cells || cells > max(leastCells, 16*3001) {
+				if cells := len(x.table.Load().cells); x.count != len(model) || x.count > x.used || 2*x.used > cells || cells > max(leastCells, 16*len(ids)) {
 					t.Fatalf("%d of %d cells have an entry, %d were used, %d entries", x.count, cells, x.used, len(model))
 				}
 			},
 		})
 	})
+}
+
+// TestIndexThatHasGrown looks into a table that has been replaced, as a reader does who took it up before.
+func TestIndexThatHasGrown(t *testing.T) {
+	var x index
+	x.clear(nil)
+	x.add(entryOf("p"))
+	old := x.table.Load()
+	at, e := old.find("p")
+	for _, id := range names(leastCells) {
+		x.add(entryOf(id))
+	}
+	if x.table.Load() == old {
+		t.Fatal("it has not grown")
+	}
+	x.remove("p")
+	if at.now.Load() == e {
+		t.Error("an entry that was taken out is still in force where a reader looks")
+	}
+	if _, e := old.find("p"); e != nil {
+		t.Error("an entry that was taken out is found")
+	}
 }
 
 // TestIndexReadWhileItChanges lets readers look while a writer adds, removes, replaces, grows and clears: whoever finds an entry, and still finds it in its cell
