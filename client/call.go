@@ -310,7 +310,7 @@ func (c *Client) stream(ctx context.Context, but map[*endpoint]bool, desc *grpc.
 		}
 		stream, err := e.conn.NewStream(ctx, desc, method, opts...)
 		if err == nil {
-			return &clientStream{ClientStream: stream, client: c, endpoint: e}, e, nil
+			return &clientStream{ClientStream: stream, caller: ctx, client: c, endpoint: e}, e, nil
 		}
 		a.began = time.Now()
 		if final := a.judge(ctx, e, err); final != nil {
@@ -322,6 +322,8 @@ func (c *Client) stream(ctx context.Context, but map[*endpoint]bool, desc *grpc.
 // clientStream makes an *Error of what ends a stream, and remembers of which member it is.
 type clientStream struct {
 	grpc.ClientStream
+	// caller is the context that the stream was opened with; its own ends with it.
+	caller   context.Context
 	client   *Client
 	endpoint *endpoint
 }
@@ -339,7 +341,7 @@ func (s *clientStream) RecvMsg(m any) error {
 	}
 	e := errorFrom(st, err)
 	e.Endpoint = s.endpoint.address
-	if v := verdictOf(e); v != final && v != busy && s.Context().Err() == nil {
+	if v := verdictOf(e); v != final && v != busy && s.caller.Err() == nil {
 		s.client.failed(s.endpoint)
 	}
 	return e
