@@ -128,6 +128,9 @@ func (a *attempts) next(ctx context.Context) (*endpoint, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		if a.client.ctx.Err() != nil {
+			return nil, errClientClosed
+		}
 		if a.last != nil && left(ctx) < leastAttempt {
 			return nil, context.DeadlineExceeded
 		}

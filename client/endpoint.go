@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -168,16 +169,11 @@ func (c *Client) others(than *endpoint) bool {
 func (c *Client) awaitReady(ctx context.Context) error {
 	for {
 		c.mu.Lock()
-		changed, closed := c.changed, c.closed
-		for _, e := range c.endpoints {
-			if e.ready && !closed {
-				c.mu.Unlock()
-				return nil
-			}
-		}
+		changed := c.changed
+		ready := slices.ContainsFunc(c.endpoints, func(e *endpoint) bool { return e.ready })
 		c.mu.Unlock()
-		if closed {
-			return errClientClosed
+		if ready {
+			return nil
 		}
 		select {
 		case <-changed:

@@ -53,11 +53,13 @@ type Watch struct {
 	revision uint64
 	sequence uint32
 	told     bool
+	// silence is watchSilence.
+	silence time.Duration
 }
 
 // Watch prepares a watch. Nothing is asked for before Events.
 func (c *Client) Watch(options WatchOptions) *Watch {
-	return &Watch{client: c, options: options, next: options.FromRevision}
+	return &Watch{client: c, options: options, next: options.FromRevision, silence: watchSilence}
 }
 
 // Revision is the one up to which all events have been told, those included of which the watch was not; 0 before that is known. A watch from the next one
@@ -119,7 +121,7 @@ func (w *Watch) once(ctx context.Context, compacted map[*endpoint]bool, yield fu
 	// Whatever becomes of it, the stream does not outlive this.
 	streaming, cancel := context.WithCancel(ctx)
 	defer cancel()
-	silence := time.AfterFunc(watchSilence, cancel)
+	silence := time.AfterFunc(w.silence, cancel)
 	defer silence.Stop()
 	stream, e, err := w.open(streaming, compacted)
 	if err != nil {
@@ -127,7 +129,7 @@ func (w *Watch) once(ctx context.Context, compacted map[*endpoint]bool, yield fu
 	}
 	for {
 		resp := &quoratev1.WatchEventsResponse{}
-		silence.Reset(watchSilence)
+		silence.Reset(w.silence)
 		err := stream.RecvMsg(resp)
 		silence.Stop()
 		switch {
