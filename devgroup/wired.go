@@ -29,7 +29,7 @@ type Wired struct {
 	Health      map[string]*Health
 }
 
-// wiredMembers are the members of a Wired group: two servers and a witness.
+// wiredMembers are the members of a Wired group: mostly two servers and a witness.
 const wiredMembers = 3
 
 // StartWired starts such a group with no topology. Its wires have ports between those of the members: those of raft +4+i, of health +14+i, of OPC UA
@@ -115,11 +115,14 @@ func (w *Wired) announced(ctx context.Context) error {
 	})
 }
 
-// Set is the redundant set of the first two members, m1 being the Primary, whose probes go through the wires.
+// Set is the redundant set of the first members, of two unless its policies allow more, m1 being the Primary, whose probes go through the wires.
 func (w *Wired) Set(id, mode string, policies *quoratev1.RedundancyPolicies) *quoratev1.RedundantSet {
 	set := &quoratev1.RedundantSet{Id: id, Mode: mode, Policies: policies}
-	for i, role := range []string{"Primary", "Backup"} {
-		m := w.Members[i]
+	for i, m := range w.Members[:max(2, policies.GetMaxServers())] {
+		role := "Backup"
+		if i == 0 {
+			role = "Primary"
+		}
 		set.Servers = append(set.Servers, &quoratev1.RedundantServer{
 			Member: m.ID, Role: role, ApplicationUri: "urn:quorate:demo:" + m.ID, EndpointUrl: w.EndpointURL(m.ID),
 			HealthUrl: "http://" + w.Health[m.ID].listener.Addr().String() + "/healthz",
@@ -131,10 +134,10 @@ func (w *Wired) Set(id, mode string, policies *quoratev1.RedundancyPolicies) *qu
 // Isolate cuts a member off from all others, and Mend undoes that. Clients reach it all the same.
 func (w *Wired) Isolate(member string) {
 	w.CutRaft(member)
-	for id := range w.OPCUA { // Only servers probe each other, so that between the two all is cut.
-		w.OPCUA[id].Cut(everybody)
-		w.Health[id].Fail(everySample)
+	for id := range w.OPCUA {
+		w.OPCUA[id].Cut(func(from string) bool { return from == member || id == member })
 	}
+	w.Health[member].Fail(everySample) // Of its own samples of others the second half fails.
 }
 
 // CutRaft cuts a member off from the group alone: the servers go on probing each other.
@@ -153,7 +156,6 @@ func (w *Wired) Mend() {
 	}
 }
 
-func everybody(string) bool  { return true }
 func everySample(int64) bool { return true }
 
 // pids are the processes of the members that run.
@@ -179,6 +181,33 @@ func (w *Wired) Signal(member string, s syscall.Signal) error {
 		return fmt.Errorf("%s does not run", member)
 	}
 	return syscall.Kill(pid, s)
+}
+
+// Pause stops a member's process, and returns when none of its threads runs any more: on a busy machine that takes its time. SIGCONT lets it go on.
+func (w *Wired) Pause(ctx context.Context, member string) error {
+	if err := w.Signal(member, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	pid := w.PID(member)
+	return waitUntil(ctx, member+" stands still", func() bool { return standsStill(pid) })
+}
+
+// standsStill tells whether every thread of a process is stopped (man 5 proc: the state follows the name in parentheses).
+func standsStill(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		return false
+	}
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread)
+		if err != nil {
+			return false
+		}
+		if i := strings.LastIndex(string(stat), ") "); i < 0 || !strings.HasPrefix(string(stat[i+2:]), "T") {
+			return false
+		}
+	}
+	return true
 }
 
 // Stop ends the members and the wires.

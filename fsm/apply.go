@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -30,8 +31,8 @@ const (
 	applyFailed   = quoratev1.ApplyState_APPLY_STATE_FAILED
 )
 
-// applyReason is the reason of an apply lease that a roll-out opens, and the outcomes below are those of an apply that did not
-// end by its server's EndApply.
+// applyReason is the reason of an apply lease that a roll-out opens, for people, and the outcomes below are those of an apply that did
+// not end by its server's EndApply.
 const (
 	applyReason    = "roll-out"
 	applyAbandoned = "abandoned"
@@ -115,15 +116,16 @@ func (a *application) openApplyLease(r *quoratev1.Rollout, server string) *Refus
 	key, _ := a.applyKey(server, r.GetGeneration())
 	refusal := (*Refusal)(nil)
 	if open, ok := a.leases.open.Get(key); ok {
-		_, refusal = a.openWindow(key, open)
+		_, refusal = a.openWindow(key, open, true)
 	} else {
-		_, refusal = a.openLease(key, r.GetSet(), applyReason)
+		_, refusal = a.openLease(key, r.GetSet(), applyReason, true)
 	}
 	return refusal
 }
 
 // endApply ends an apply, and its window of the lease. A failed one stops the roll-out. Repeating it changes nothing, nor does
-// what comes after the watchdog. Of a generation that was superseded only the lease is left to be ended.
+// what comes after the watchdog. What an earlier attempt said, and comes late, does not end a later one: its apply goes on. Of a
+// generation that was superseded only the lease is left to be ended.
 //
 // A server that has never applied anything may settle its first apply without a lease, where there is nothing that it has to do:
 // nobody is served yet who could notice.
@@ -145,6 +147,12 @@ func (a *application) endApply(c *logv1.EndApply) (*logv1.Outcome, *Refusal) {
 	case applyPending:
 		if r := a.checkSettles(c, part); r != nil {
 			return nil, r
+		}
+	case applyApplying:
+		if c.GetAttempt() != 0 && c.GetAttempt() != part.GetAttempts() {
+			return nil, refuse(logv1.Kind_KIND_PRECONDITION, ReasonStaleAttempt, "attempt",
+				"attempt %d of server %s to apply generation %d is over: attempt %d is under way", c.GetAttempt(), quote(c.GetServer()),
+				c.GetGeneration(), part.GetAttempts())
 		}
 	}
 	after := a.changeApply(before, c.GetServer(), func(p *quoratev1.ServerApply) {
@@ -170,7 +178,7 @@ func applyOutcome(c *logv1.EndApply) string {
 
 // checkSettles refuses the end of an apply that has not begun, unless it is the first of a server that has nothing to do for it.
 func (s *State) checkSettles(c *logv1.EndApply, part *quoratev1.ServerApply) *Refusal {
-	if !c.GetSucceeded() || part.GetAppliedGeneration() != 0 {
+	if !c.GetSucceeded() || part.GetAppliedGeneration() != 0 || c.GetAttempt() != 0 {
 		return refuse(logv1.Kind_KIND_PRECONDITION, ReasonApplyNotBegun, "server",
 			"server %s has not begun to apply generation %d", quote(c.GetServer()), c.GetGeneration())
 	}
@@ -187,10 +195,14 @@ func (a *application) endSuperseded(c *logv1.EndApply) (*logv1.Outcome, *Refusal
 	return done(), nil
 }
 
+// endApplyLease closes the roll-out's window of an apply lease, once: what comes again must not close somebody else's.
 func (a *application) endApplyLease(c *logv1.EndApply) {
-	if key, ok := a.applyKey(c.GetServer(), c.GetGeneration()); ok {
-		if open, ok := a.leases.open.Get(key); ok {
+	for _, open := range a.openLeases(c.GetServer()) {
+		if open.GetRollout() && open.GetKey().GetGeneration() == c.GetGeneration() {
+			open = proto.CloneOf(open)
+			open.Rollout = false
 			a.endWindow(open, applyOutcome(c))
+			return
 		}
 	}
 }
@@ -305,15 +317,27 @@ func (s *State) AppliedGeneration(server string) uint64 {
 	return p.GetAppliedGeneration()
 }
 
-// LastApplied returns the last generation that every server of a set has applied: what RollbackApply goes back to.
+// LastApplied returns the last generation that every server of a set has applied: what RollbackApply goes back to. A server that has applied nothing
+// keeps the others from going back only if it was in the set then: one that came later is taken out again.
 func (s *State) LastApplied(set string) (generation uint64, ok bool) {
 	r, _ := s.Rollout(set)
-	for i, p := range r.GetServers() {
-		if i == 0 || p.GetAppliedGeneration() < generation {
-			generation = p.GetAppliedGeneration()
+	for _, p := range r.GetServers() {
+		if n := p.GetAppliedGeneration(); n != 0 && (generation == 0 || n < generation) {
+			generation = n
+		}
+	}
+	g, _ := s.Generation(generation)
+	before := FindSet(g.GetTopology(), set)
+	for _, p := range r.GetServers() {
+		if p.GetAppliedGeneration() == 0 && (g.GetTopology() == nil || hasServer(before, p.GetServer())) {
+			return 0, false
 		}
 	}
 	return generation, generation != 0
+}
+
+func hasServer(set *quoratev1.RedundantSet, member string) bool {
+	return slices.ContainsFunc(set.GetServers(), func(s *quoratev1.RedundantServer) bool { return s.GetMember() == member })
 }
 
 // SupersededApplies returns the generations of applies that a server has begun and not ended before another generation came. Their
@@ -324,7 +348,7 @@ func (s *State) SupersededApplies(server string) []uint64 {
 	for _, l := range s.openLeases(server) {
 		generation := l.GetKey().GetGeneration()
 		current := part.GetState() == applyApplying && generation == r.GetGeneration()
-		if own, ok := s.applyKey(server, generation); ok && own == keyOf(l) && l.GetReason() == applyReason && !current {
+		if l.GetRollout() && !current {
 			found = append(found, generation)
 		}
 	}

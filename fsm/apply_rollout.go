@@ -12,8 +12,9 @@ import (
 // publishing is a generation on its way into force, and what it means for the roll-outs.
 type publishing struct {
 	before *quoratev1.Topology
-	// force applies it to sets that it does not change, too.
-	force bool
+	// force applies it to sets that it does not change, too; forceSet to that one.
+	force    bool
+	forceSet string
 	// swapped is the set whose roles were swapped without a person, empty if none.
 	swapped string
 }
@@ -51,7 +52,7 @@ func (a *application) rollOut(p publishing) {
 		before := FindSet(p.before, set.GetId())
 		previous, known := old.Get(set.GetId())
 		switch _, kept := a.Generation(previous.GetGeneration()); {
-		case !known || p.force || before == nil || !kept && previous.GetState() != rolloutDone:
+		case !known || p.force || p.forceSet == set.GetId() || before == nil || !kept && previous.GetState() != rolloutDone:
 			a.setRollout(a.newRollout(set, before, applied))
 		case sameSet(before, set):
 			a.rollouts.bySet.Set(set.GetId(), a.goOn(previous))
@@ -226,7 +227,7 @@ func (s *State) checkServerApplies(r *quoratev1.Rollout, set *quoratev1.Redundan
 		case applyApplying:
 			applying++
 			key, _ := s.applyKey(p.GetServer(), r.GetGeneration())
-			if !s.leases.open.Has(key) || applying > 1 || r.GetState() != rolloutRunning {
+			if open, _ := s.leases.open.Get(key); !open.GetRollout() || applying > 1 || r.GetState() != rolloutRunning {
 				return fmt.Errorf("server %s is applying without a lease, beside another, or while it is stopped", p.GetServer())
 			}
 		case applyApplied:

@@ -155,7 +155,7 @@ func (c *canonical) generation(g *quoratev1.Generation) {
 }
 
 func (c *canonical) lease(l *quoratev1.ApplyLease) {
-	if c.bool(l != nil); l == nil {
+	if c.message(l != nil, l.GetRollout()); l == nil {
 		return
 	}
 	key := l.GetKey()
@@ -185,6 +185,7 @@ func (c *canonical) serving(v *quoratev1.Serving) {
 	c.uint(v.GetGeneration())
 	c.bool(v.GetStandIn())
 	c.duration(v.GetSince())
+	c.uint(v.GetWorksUnder())
 }
 
 func (c *canonical) rollout(r *quoratev1.Rollout) {
@@ -317,6 +318,9 @@ func (c *canonical) command(cmd *logv1.Command) {
 		c.uint(20)
 		c.uint(b.PublishTopology.GetExpectedGeneration())
 		c.topology(b.PublishTopology.GetTopology())
+		if set := b.PublishTopology.GetForceSet(); set != "" {
+			c.str(set)
+		}
 		if b.PublishTopology.GetForce() {
 			c.bool(true)
 		}

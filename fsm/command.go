@@ -98,7 +98,7 @@ func (s *State) Accepts(c *logv1.Command) *Refusal {
 		return refuse(logv1.Kind_KIND_UNSUPPORTED, ReasonNotYetSupported, "", "the command has no body that this version knows")
 	}
 	since := info.since
-	if p := c.GetPublishTopology(); p.GetForce() || hasPolicies(p.GetTopology()) {
+	if p := c.GetPublishTopology(); p.GetForce() || p.GetForceSet() != "" || hasPolicies(p.GetTopology()) {
 		since = rolloutVersion // An older member would take no notice of them.
 	}
 	if version := s.CommandVersion(); since > version {

@@ -36,6 +36,7 @@ const (
 	ReasonHandOverNotDue  = "HAND_OVER_NOT_DUE"
 	ReasonNotAuthorised   = "NOT_AUTHORISED" // The policy of the set does not allow it.
 	ReasonWrongRole       = "WRONG_ROLE"
+	ReasonStaleAttempt    = "STALE_ATTEMPT"
 	ReasonServingHeld     = "SERVING_HELD" // details: server
 	ReasonTooManyServing  = "TOO_MANY_SERVING"
 	ReasonInvalidLevel    = "INVALID_LEVEL"

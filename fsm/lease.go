@@ -96,17 +96,13 @@ func (a *application) beginLease(c *logv1.BeginLease) (*logv1.Outcome, *Refusal)
 		key.publish = a.CurrentGeneration().GetPublishRequestId()
 	}
 	if open, ok := a.leases.open.Get(key); ok {
-		return a.openWindow(key, open)
+		return a.openWindow(key, open, false)
 	}
-	lease, r := a.openLease(key, set.GetId(), c.GetReason())
-	if r != nil {
-		return nil, r
-	}
-	return leased(lease), nil
+	return a.openLease(key, set.GetId(), c.GetReason(), false)
 }
 
 // openLease opens a lease with its first window, unless another server of the set is mid-apply.
-func (a *application) openLease(key leaseKey, set, reason string) (*quoratev1.ApplyLease, *Refusal) {
+func (a *application) openLease(key leaseKey, set, reason string, rollout bool) (*logv1.Outcome, *Refusal) {
 	if r := a.checkMayOpen(set, key.server); r != nil {
 		return nil, r
 	}
@@ -120,11 +116,12 @@ func (a *application) openLease(key leaseKey, set, reason string) (*quoratev1.Ap
 		BegunAt:  a.wallTime(),
 		Deadline: durationpb.New(a.clock.now + ApplyMaxDuration),
 		Set:      set,
+		Rollout:  rollout,
 	}
 	a.leases.open.Set(key, lease)
 	a.leases.deadlines.Set(deadlineOf(lease), struct{}{})
 	a.emit(&quoratev1.Event{Body: &quoratev1.Event_LeaseBegun{LeaseBegun: lease}})
-	return lease, nil
+	return leased(lease), nil
 }
 
 // checkGenerationCurrent refuses any generation but the current one; 0 means the current one. A new window of an older
@@ -149,13 +146,14 @@ func (s *State) unknownServer(server string) *Refusal {
 
 // openWindow counts one more window. It is no event: the server is mid-apply before and after. The lease keeps the reason of
 // its first window, which is why it is open.
-func (a *application) openWindow(key leaseKey, open *quoratev1.ApplyLease) (*logv1.Outcome, *Refusal) {
+func (a *application) openWindow(key leaseKey, open *quoratev1.ApplyLease, rollout bool) (*logv1.Outcome, *Refusal) {
 	if open.GetWindows() >= MaxLeaseWindows {
 		return nil, refuse(logv1.Kind_KIND_EXHAUSTED, ReasonTooManyWindows, "",
 			"the lease of server %s has %d windows open, and more are not allowed", key.server, open.GetWindows())
 	}
 	lease := proto.CloneOf(open)
 	lease.Windows++
+	lease.Rollout = lease.GetRollout() || rollout
 	a.leases.open.Set(key, lease)
 	return leased(lease), nil
 }
@@ -258,7 +256,7 @@ func (a *application) abandonLeases() {
 // closeLease moves a lease from the open to the ended ones, of which each member keeps the last MaxEndedLeases. Those of a
 // server whose member has left the group are not kept, or servers that come and go would add up.
 func (a *application) closeLease(lease *quoratev1.ApplyLease) {
-	lease.Windows = 0
+	lease.Windows, lease.Rollout = 0, false
 	lease.Ended = durationpb.New(a.clock.now)
 	a.leases.open.Delete(keyOf(lease))
 	a.leases.deadlines.Delete(deadlineOf(lease))

@@ -58,7 +58,7 @@ func (s *State) checkEndedLease(l *quoratev1.ApplyLease) error {
 	ended := l.GetState() == quoratev1.LeaseState_LEASE_STATE_ENDED
 	abandoned := l.GetState() == quoratev1.LeaseState_LEASE_STATE_ABANDONED
 	switch begun, end := l.GetBegun().AsDuration(), l.GetEnded().AsDuration(); {
-	case !ended && !abandoned || l.GetWindows() != 0:
+	case !ended && !abandoned || l.GetWindows() != 0 || l.GetRollout():
 		return fmt.Errorf("its state is %d with %d windows", l.GetState(), l.GetWindows())
 	case begun < 0 || end < begun || end > s.clock.now || abandoned && end < l.GetDeadline().AsDuration():
 		return fmt.Errorf("it lasted from %d to %d of %d", begun, end, s.clock.now)

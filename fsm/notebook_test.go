@@ -178,7 +178,7 @@ func (n *notebook) redundancyCommand(t *testing.T, d *datadriven.TestData, first
 	generation := number(t, d, "generation", n.state.CurrentGeneration().GetNumber())
 	switch d.Cmd {
 	case "assign":
-		c := &logv1.AssignServing{Server: first, Generation: generation, StandIn: d.HasArg("stand-in")}
+		c := &logv1.AssignServing{Server: first, Generation: generation, StandIn: d.HasArg("stand-in"), WorksUnder: number(t, d, "under", 0)}
 		if arg, ok := d.Arg("lapsed"); ok {
 			c.Lapsed = arg.Vals
 		}
@@ -189,7 +189,7 @@ func (n *notebook) redundancyCommand(t *testing.T, d *datadriven.TestData, first
 		return &logv1.Command{Body: &logv1.Command_BeginApply{BeginApply: &logv1.BeginApply{Server: first, Generation: generation}}}
 	case "end-apply":
 		return &logv1.Command{Body: &logv1.Command_EndApply{EndApply: &logv1.EndApply{Server: first, Generation: generation,
-			Succeeded: !d.HasArg("failed"), Outcome: text(d, "outcome", ""), Output: text(d, "output", "")}}}
+			Succeeded: !d.HasArg("failed"), Attempt: uint32(number(t, d, "attempt", 0)), Outcome: text(d, "outcome", ""), Output: text(d, "output", "")}}}
 	case "resume":
 		return &logv1.Command{Body: &logv1.Command_ResumeApply{ResumeApply: &logv1.ResumeApply{Set: first}}}
 	case "swap":

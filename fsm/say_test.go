@@ -96,6 +96,9 @@ func sayServing(v *quoratev1.Serving) string {
 	if v.GetStandIn() {
 		out += ", stands in"
 	}
+	if v.GetWorksUnder() != v.GetGeneration() {
+		out += fmt.Sprintf(", works under %d", v.GetWorksUnder())
+	}
 	return out
 }
 

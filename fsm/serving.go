@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,7 +32,7 @@ func (v *servings) snapshot() servings { return servings{byServer: v.byServer.Sn
 
 // assignServing gives a server the right of the set that it is in. Every right that stands against it must be listed as lapsed, and
 // is dropped. The server's own former right gives way too: it has asked under the current generation. Repeating it for the
-// holder only notes the generation.
+// holder only notes the generation, and under which one it works.
 func (a *application) assignServing(c *logv1.AssignServing) (*logv1.Outcome, *Refusal) {
 	if c.GetGeneration() == 0 {
 		return nil, a.wrongGeneration(logv1.Kind_KIND_NOT_FOUND, ReasonUnknownGeneration, "generation", "generations are numbered from 1")
@@ -63,6 +64,7 @@ func (a *application) assignServing(c *logv1.AssignServing) (*logv1.Outcome, *Re
 	}
 	right := &quoratev1.Serving{
 		Server: server.GetMember(), Set: set.GetId(), Generation: c.GetGeneration(), StandIn: c.GetStandIn(), Since: durationpb.New(a.clock.now),
+		WorksUnder: min(cmp.Or(c.GetWorksUnder(), c.GetGeneration()), c.GetGeneration()),
 	}
 	if again && own.GetSet() == right.GetSet() && own.GetStandIn() == right.GetStandIn() {
 		right.Since = own.GetSince()
@@ -174,30 +176,53 @@ func (s *State) ServingConflicts(server string) []*quoratev1.Serving {
 
 // servingConflicts says whether a right stands against another server's: whoever has it may still advertise a Healthy level as a
 // server of one set with the other. It counts whether they are in one set now, or are in any generation under which the holder may
-// still work: a publish may rename the set and move its servers, while clients know it as it was. Where a generation is no longer
-// kept whole, the answer is yes.
+// still work: a publish may rename the set and move its servers, while clients know it as it was. The generation of the right
+// says nothing of that, since the right is confirmed under the current one while its holder has yet to hear of it. Where a generation
+// is no longer kept whole, the answer is yes.
 func (s *State) servingConflicts(v *quoratev1.Serving, server string) bool {
 	if set := s.setOf(server); set != "" && (v.GetSet() == set || s.setOf(v.GetServer()) == set) {
 		return true
 	}
 	holder, _ := s.Member(v.GetServer())
-	from, current := max(v.GetGeneration(), holder.GetAdoptedGeneration()), s.generationNumber()
+	from, current := max(v.GetWorksUnder(), holder.GetAdoptedGeneration()), s.generationNumber()
 	if from+MaxGenerationsWhole <= current {
 		return true
 	}
 	for number := from; number < current; number++ {
 		g, _ := s.Generation(number)
 		set, _ := findServer(g.GetTopology(), v.GetServer())
-		if set.GetId() != "" && slices.ContainsFunc(set.GetServers(), func(other *quoratev1.RedundantServer) bool { return other.GetMember() == server }) {
+		if hasServer(set, server) {
 			return true
 		}
 	}
 	return false
 }
 
-// checkServing is the invariant of the serving rights: no set has two, and one that was given under the current generation is what
-// the topology says and stands alone in its set. Of an older generation there may be more in a set, which a publish has brought
-// together: they were there before, and no right is given beside them.
+// checkOneServing refuses a topology that would bring two servers with serving rights into one set: both may be Healthy at this
+// moment, and would be so as servers of one set until one of them has heard of it. A right ends where its server is Backup, or in no
+// set, so the same document can be published a moment after one that makes it so.
+func (s *State) checkOneServing(t *quoratev1.Topology) *Refusal {
+	for i, set := range t.GetSets() {
+		var first *quoratev1.Serving
+		for _, server := range set.GetServers() {
+			v, ok := s.Serving(server.GetMember())
+			switch {
+			case !ok:
+			case first == nil:
+				first = v
+			default:
+				return refuse(logv1.Kind_KIND_PRECONDITION, ReasonServingHeld, fmt.Sprintf("topology.sets[%d].servers", i),
+					"set %s would have two servers that may be Healthy now, %s as a server of set %s and %s as one of set %s: first publish a topology in which "+
+						"one of them is a Backup or in no set", set.GetId(), first.GetServer(), first.GetSet(), v.GetServer(), v.GetSet()).
+					with("server", v.GetServer())
+			}
+		}
+	}
+	return nil
+}
+
+// checkServing is the invariant of the serving rights: no set has two, by the id that they are for or by the current topology, and
+// one that was given under the current generation is what the topology says.
 func (s *State) checkServing() error {
 	if n := s.servings.byServer.Len(); n > MaxServing {
 		return fmt.Errorf("%d rights are more than the %d allowed", n, MaxServing)
@@ -211,14 +236,13 @@ func (s *State) checkServing() error {
 			return fmt.Errorf("servers %s and %s both have the right of set %s", other, server, v.GetSet())
 		}
 		holders[v.GetSet()] = server
-		if since := v.GetSince().AsDuration(); since < 0 || since > s.clock.now || v.GetGeneration() == 0 || v.GetGeneration() > s.generationNumber() {
-			return fmt.Errorf("the right of server %s is of generation %d, since %d: it is from the future", server, v.GetGeneration(), since)
-		}
-		if v.GetGeneration() != s.generationNumber() {
-			continue
+		if since := v.GetSince().AsDuration(); since < 0 || since > s.clock.now || v.GetGeneration() == 0 || v.GetGeneration() > s.generationNumber() ||
+			v.GetWorksUnder() > v.GetGeneration() {
+			return fmt.Errorf("the right of server %s is of generation %d, under %d, since %d: it is from the future", server, v.GetGeneration(),
+				v.GetWorksUnder(), since)
 		}
 		set, placed, _ := s.Server(server)
-		if set.GetId() != v.GetSet() || checkMayServe(set, placed, v.GetStandIn()) != nil {
+		if v.GetGeneration() == s.generationNumber() && (set.GetId() != v.GetSet() || checkMayServe(set, placed, v.GetStandIn()) != nil) {
 			return fmt.Errorf("server %s has a right of set %s that the current generation does not give it", server, v.GetSet())
 		}
 		for _, other := range set.GetServers() {

@@ -52,7 +52,7 @@ func (a *application) publishTopology(c *logv1.PublishTopology) (*logv1.Outcome,
 	if r := a.CheckExpected(c.GetExpectedGeneration()); r != nil {
 		return nil, r
 	}
-	return a.publish(c.GetTopology(), 0, c.GetForce())
+	return a.publish(c.GetTopology(), 0, publishing{force: c.GetForce(), forceSet: c.GetForceSet()})
 }
 
 // rollbackTopology publishes the document of an old generation as a new one. The document is validated again, since its
@@ -69,18 +69,18 @@ func (a *application) rollbackTopology(c *logv1.RollbackTopology) (*logv1.Outcom
 		r.Field = "to"
 		return nil, r
 	}
-	return a.publish(g.GetTopology(), g.GetNumber(), false)
+	return a.publish(g.GetTopology(), g.GetNumber(), publishing{})
 }
 
 // publish makes a document the next generation.
-func (a *application) publish(draft *quoratev1.Topology, rollbackOf uint64, force bool) (*logv1.Outcome, *Refusal) {
+func (a *application) publish(draft *quoratev1.Topology, rollbackOf uint64, p publishing) (*logv1.Outcome, *Refusal) {
 	topology, r := ValidateTopology(a.State, draft)
 	if r != nil {
 		return nil, r
 	}
 	g := a.nextGeneration(topology)
 	g.RollbackOf = rollbackOf
-	return a.putInForce(g, publishing{force: force}), nil
+	return a.putInForce(g, p), nil
 }
 
 // nextGeneration makes the generation of a topology in normal form.

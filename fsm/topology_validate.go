@@ -31,6 +31,9 @@ func ValidateTopology(s *State, draft *quoratev1.Topology) (*quoratev1.Topology,
 	if r := s.checkOneMidApply(t); r != nil {
 		return nil, r
 	}
+	if r := s.checkOneServing(t); r != nil {
+		return nil, r
+	}
 	return t, nil
 }
 

@@ -149,8 +149,8 @@ func TestPlannedHandOver(t *testing.T) {
 	}
 }
 
-// TestChangeOfLeaderKeepsContact hands the leadership round and round. Who is in contact with the group stays so, the new leaders too:
-// their age of contact is what ServiceLevel follows, and an election alone moves no level (redundancy.md §2).
+// TestChangeOfLeaderKeepsContact hands the leadership round and round, with real connections. Who is in contact with the group stays so, the new leaders too: bounded
+// reads go by their age of contact. What it is exactly, and where a leader is none any more before it was one, is for sim (TestContactIsWhatWasHeard).
 func TestChangeOfLeaderKeepsContact(t *testing.T) {
 	g := startGroup(t, 3, nil)
 	g.ready()

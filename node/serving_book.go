@@ -16,6 +16,9 @@ import (
 const (
 	// servingFresh is the age at which what a member last said, of itself and of others, counts no more. Members ask each second.
 	servingFresh = 3 * time.Second
+	// servingReturn is how long a server must have been asking again before votes against it count: by then every voter has probed it since, with a
+	// pause of up to 10 s between probes of a server that was lost, a second for the probe, and one until the next question tells of it.
+	servingReturn = 12 * time.Second
 )
 
 // servings is what a leader knows of serving leases: those that it granted under one leadership, and what the members said meanwhile. Readings are
@@ -52,7 +55,9 @@ type granted struct {
 
 // said is what a member said in its last question.
 type said struct {
-	at          time.Duration
+	at time.Duration
+	// since is when the questions began that came without a pause longer than servingFresh.
+	since       time.Duration
 	wants, fit  bool
 	unreachable map[string]time.Duration
 }
@@ -108,7 +113,7 @@ func (b *servings) enter(member string) (replaced <-chan struct{}, leave func())
 
 // hear notes what a question says.
 func (b *servings) hear(ctx context.Context, req *peerv1.RenewServingRequest, conn uint64, now time.Duration) {
-	s := said{at: now, wants: req.GetWantsHealthy(), fit: req.GetFit(), unreachable: make(map[string]time.Duration, len(req.GetUnreachable()))}
+	s := said{at: now, since: now, wants: req.GetWantsHealthy(), fit: req.GetFit(), unreachable: make(map[string]time.Duration, len(req.GetUnreachable()))}
 	for _, u := range req.GetUnreachable() {
 		s.unreachable[u.GetServer()] = max(u.GetAge().AsDuration(), 0)
 	}
@@ -117,6 +122,9 @@ func (b *servings) hear(ctx context.Context, req *peerv1.RenewServingRequest, co
 	if ctx.Err() != nil {
 		// It was given up, and a newer one may be here already.
 		return
+	}
+	if last, ok := b.said[req.GetMember()]; ok && now-last.at <= servingFresh {
+		s.since = last.since
 	}
 	b.said[req.GetMember()] = s
 	// The word counts only if it was certainly given after the lease was: over the connection on which that was asked for, questions come in order,
@@ -165,12 +173,13 @@ func (b *servings) decide(m *machine, clock Clock, req *peerv1.RenewServingReque
 		resp.Healthy, resp.StandIn = true, standIn
 		return v
 	}
-	b.claim(&v, a, set, me, standIn, now)
+	b.claim(&v, a, set, req, standIn, now)
 	return v
 }
 
 // claim has the right moved to a server if nobody else can be using it, and otherwise lets the question wait.
-func (b *servings) claim(v *verdict, a *applied, set *quoratev1.RedundantSet, me string, standIn bool, now time.Duration) {
+func (b *servings) claim(v *verdict, a *applied, set *quoratev1.RedundantSet, req *peerv1.RenewServingRequest, standIn bool, now time.Duration) {
+	me := req.GetMember()
 	var lapsed []string
 	for _, right := range a.state.ServingConflicts(me) {
 		other := right.GetServer()
@@ -191,7 +200,7 @@ func (b *servings) claim(v *verdict, a *applied, set *quoratev1.RedundantSet, me
 		v.resp.Reason = "the right is on its way"
 	default:
 		v.moving = &move{server: me, barred: lapsed, done: make(chan struct{}), command: &logv1.Command{Body: &logv1.Command_AssignServing{
-			AssignServing: &logv1.AssignServing{Server: me, Generation: v.resp.Generation, StandIn: standIn, Lapsed: lapsed},
+			AssignServing: &logv1.AssignServing{Server: me, Generation: v.resp.Generation, StandIn: standIn, Lapsed: lapsed, WorksUnder: req.GetGeneration()},
 		}}}
 		v.begin = v.moving
 		b.begin(v.begin)
@@ -276,7 +285,8 @@ func (b *servings) unreachable(state *fsm.State, server string, least, now time.
 	return votes > voters/2
 }
 
-// samePlace says whether a server has the set and the role of a generation still in the current one.
+// samePlace says whether a server has the set and the role of a generation still in the current one, and as a Backup may still be Healthy beside its Primary if it might
+// then: that, too, ends with a lease that is not renewed.
 func samePlace(state *fsm.State, server string, generation uint64) bool {
 	current := state.CurrentGeneration()
 	if generation == current.GetNumber() {
@@ -288,16 +298,20 @@ func samePlace(state *fsm.State, server string, generation uint64) bool {
 	}
 	set, role := placeIn(g.GetTopology(), server)
 	nowSet, nowRole := placeIn(current.GetTopology(), server)
-	return set == nowSet && role == nowRole
+	return set.GetId() == nowSet.GetId() && role == nowRole && (role == fsm.RolePrimary || !hotBackups(set) || hotBackups(nowSet))
 }
 
-func placeIn(t *quoratev1.Topology, server string) (set, role string) {
+func placeIn(t *quoratev1.Topology, server string) (set *quoratev1.RedundantSet, role string) {
 	for _, s := range t.GetSets() {
 		if i := slices.IndexFunc(s.GetServers(), func(r *quoratev1.RedundantServer) bool { return r.GetMember() == server }); i >= 0 {
-			return s.GetId(), s.GetServers()[i].GetRole()
+			return s, s.GetServers()[i].GetRole()
 		}
 	}
-	return "", ""
+	return nil, ""
+}
+
+func hotBackups(set *quoratev1.RedundantSet) bool {
+	return set != nil && fsm.PoliciesOf(set).HotBackupsHealthy
 }
 
 func primaryOf(set *quoratev1.RedundantSet) string {

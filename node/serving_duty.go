@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"maps"
 	"time"
 
 	"quorate/fsm"
@@ -44,6 +45,7 @@ func (n *Node) keepServing(s *session) {
 		if m := s.servings.clearAway(state, now); m != nil {
 			n.background.Go(func() { n.moveServing(s, m) })
 		}
+		s.servings.prune(state, now)
 	}
 }
 
@@ -59,7 +61,8 @@ func (n *Node) swapRoles(s *session, state *fsm.State, set *quoratev1.RedundantS
 	n.logger.Warn("automatic failover: most voters can't reach the Primary", "set", set.GetId(), "from", primaryOf(set), "to", to)
 }
 
-// failover returns the Backup that has to become the Primary of a set, empty if none.
+// failover returns the Backup that has to become the Primary of a set, empty if none. A Primary that has just come back to the group is given the time
+// for everybody to see it: voters probe one that was lost more and more rarely.
 func (b *servings) failover(state *fsm.State, set *quoratev1.RedundantSet, now time.Duration) string {
 	policies := fsm.PoliciesOf(set)
 	primary := primaryOf(set)
@@ -68,7 +71,7 @@ func (b *servings) failover(state *fsm.State, set *quoratev1.RedundantSet, now t
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.unreachable(state, primary, policies.FailoverAfter, now) {
+	if p, ok := b.said[primary]; ok && now-p.at <= servingFresh && now-p.since < servingReturn || !b.unreachable(state, primary, policies.FailoverAfter, now) {
 		return ""
 	}
 	for _, server := range set.GetServers() {
@@ -95,6 +98,18 @@ func (b *servings) clearAway(state *fsm.State, now time.Duration) *move {
 		return m
 	}
 	return nil
+}
+
+// prune forgets members that have left the group, so that those who come and go don't add up under a leader that stays. A lease is remembered until it has run out.
+func (b *servings) prune(state *fsm.State, now time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	gone := func(member string) bool {
+		_, ok := state.Member(member)
+		return !ok
+	}
+	maps.DeleteFunc(b.said, func(member string, _ said) bool { return gone(member) })
+	maps.DeleteFunc(b.grants, func(member string, g granted) bool { return gone(member) && g.end+servingDrift <= now })
 }
 
 // isUnknown says whether the fate of a command is open.

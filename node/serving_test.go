@@ -69,7 +69,9 @@ func (b *book) apply(c *logv1.Command) {
 func (b *book) publish(expected uint64, primary string, policies *quoratev1.RedundancyPolicies) {
 	c := publishCommand(fmt.Sprintf("p%d", expected), expected)
 	set := c.GetPublishTopology().GetTopology().GetSets()[0]
-	set.Policies = policies
+	if set.Policies = policies; policies.GetHotBackupsHealthy() {
+		set.Mode = fsm.ModeHot
+	}
 	for _, s := range set.GetServers() {
 		s.Role = fsm.RoleBackup
 		if s.GetMember() == primary {
@@ -285,6 +287,75 @@ func TestFailover(t *testing.T) {
 	hear(cannotReach(&peerv1.RenewServingRequest{Member: "m3"}, "m1", 20*time.Second))
 	if to() != "" {
 		t.Error("to a Backup that isn't fit")
+	}
+	// A Primary that asks again is given the time to be seen by everybody, and no more. One that falls silent once more is not.
+	votes := func() {
+		hear(cannotReach(wants("m2", 1, false), "m1", 20*time.Second))
+		hear(cannotReach(&peerv1.RenewServingRequest{Member: "m3"}, "m1", 20*time.Second))
+	}
+	began := b.clock.at
+	for to() == "" {
+		if b.clock.at-began > servingReturn {
+			t.Fatal("a Primary that nobody can reach keeps its role because it asks")
+		}
+		b.clock.at += time.Second
+		hear(wants("m1", 1, true))
+		votes()
+	}
+	if b.clock.at-began < servingReturn {
+		t.Errorf("the role of a Primary that came back was given away after %v", b.clock.at-began)
+	}
+	b.clock.at += servingFresh + time.Second
+	hear(wants("m1", 1, true))
+	votes()
+	if to() != "" {
+		t.Error("a Primary that came back once more has no time")
+	}
+	b.clock.at += servingFresh + time.Second
+	votes()
+	if to() != "m2" {
+		t.Error("a Primary that fell silent keeps its role")
+	}
+}
+
+// TestHotBackupsAreConfirmedUnderTheirPolicyOnly withdraws hotBackupsHealthy: a Backup that has not heard of it is Healthy beside its Primary for as long as its lease
+// lasts, and no longer.
+func TestHotBackupsAreConfirmedUnderTheirPolicyOnly(t *testing.T) {
+	b := newBook(t, &quoratev1.RedundancyPolicies{HotBackupsHealthy: true}) // in mode HOT
+	ask := func(member string, generation uint64) bool {
+		t.Helper()
+		return b.ask(&peerv1.RenewServingRequest{Member: member, Generation: generation}, 1).GetConfirmed()
+	}
+	if !ask("m2", 1) {
+		t.Error("a hot Backup is not confirmed")
+	}
+	b.publish(1, "m1", &quoratev1.RedundancyPolicies{HotBackupsHealthy: true, EvictClients: fsm.EvictMaintenance})
+	if !ask("m2", 1) {
+		t.Error("not confirmed after a publish that leaves the policy as it was")
+	}
+	b.publish(2, "m1", nil)
+	if ask("m2", 2) {
+		t.Error("confirmed under a policy that was withdrawn")
+	}
+	if !ask("m2", 3) || !ask("m1", 2) {
+		t.Error("not confirmed under the current policy, or as the Primary")
+	}
+}
+
+// TestBookForgets: what is known of members that have left the group is dropped, and of their leases once those have run out.
+func TestBookForgets(t *testing.T) {
+	b := newBook(t, nil)
+	b.ask(wants("m1", 1, false), 1)
+	b.ask(wants("m2", 1, false), 2)
+	b.said["m9"], b.grants["m9"] = b.said["m1"], b.grants["m1"]
+	b.prune(b.state(), b.clock.at)
+	if _, ok := b.said["m9"]; ok || len(b.said) != 2 || len(b.grants) != 2 {
+		t.Errorf("said %v, grants %v", b.said, b.grants)
+	}
+	b.clock.at += ServingLeaseTTL + servingDrift
+	b.prune(b.state(), b.clock.at)
+	if _, ok := b.grants["m9"]; ok || len(b.grants) != 1 {
+		t.Errorf("grants %v", b.grants)
 	}
 }
 

@@ -56,7 +56,7 @@ func (e *Endpoint) addApply(b *builder, server string) {
 	b.object(serverKey(server), space.HasComponent, applyKey(server), "LastApply", id.BaseObjectType)
 	for _, v := range applyVariables {
 		b.variable(applyKey(server), applyVariableKey(server, v.name), v.variable, func(ctx space.ReadContext) *ua.DataValue {
-			l := lastApply(e.cfg.Group.Local().State, server)
+			l := lastApply(e.stateFor(ctx), server)
 			if l == nil {
 				return null(ctx)
 			}

@@ -69,6 +69,8 @@ var (
 	eventTypes = []*eventType{
 		levelChanged, roleChanged, applyMoved, applyBegun, applyEnded, applyAbandoned,
 		rolloutMoved, rolloutBegun, rolloutApplied, rolloutFailed, rolloutStopped, rolloutDone, servingMoved,
+		partitionMoved, partitionsCreated, placementSet, partitionDeleted, migrationBegun, migrationCutOver, barrierPassed, migrationCompleted,
+		migrationAborted, partitionsMissed,
 	}
 )
 

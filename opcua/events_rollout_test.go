@@ -3,8 +3,6 @@ package opcua
 import (
 	"testing"
 
-	"github.com/gopcua/opcua/ua"
-
 	"quorate/fsm"
 	logv1 "quorate/proto/quorate/log/v1"
 	"quorate/redundancy"
@@ -19,12 +17,7 @@ func TestEventsOfRollouts(t *testing.T) {
 	f := &fitness{}
 	f.move(healthyPrimary)
 	_, cfg := serve(t, listen(t), "m1", g, f)
-	of := func(k *eventType) *ua.ContentFilterElement {
-		return &ua.ContentFilterElement{FilterOperator: ua.FilterOperatorOfType, FilterOperands: []*ua.ExtensionObject{
-			ua.NewExtensionObject(&ua.LiteralOperand{Value: ua.MustVariant(k.key.NodeID())}),
-		}}
-	}
-	rollouts, servings := listenTo(t, cfg.Endpoint, of(rolloutMoved)), listenTo(t, cfg.Endpoint, of(servingMoved))
+	rollouts, servings := listenTo(t, cfg.Endpoint, ofType(rolloutMoved)), listenTo(t, cfg.Endpoint, ofType(servingMoved))
 	begin := func(server string, generation uint64) {
 		t.Helper()
 		g.apply(&logv1.Command{Body: &logv1.Command_BeginApply{BeginApply: &logv1.BeginApply{Server: server, Generation: generation}}})

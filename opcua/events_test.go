@@ -24,18 +24,13 @@ type told struct {
 	Level                 any
 	Role, Previous        any
 	Generation, Outcome   any
+	Phase, Epoch          any
 }
 
 // listenTo gives the events that a third-party client gets, in their order. It begins to listen before it returns.
 func listenTo(t *testing.T, endpoint string, where ...*ua.ContentFilterElement) <-chan told {
 	t.Helper()
-	c, err := gopcua.NewClient(endpoint, gopcua.AutoReconnect(false))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Connect(within(t)); err != nil {
-		t.Fatal(err)
-	}
+	c := connect(t, endpoint)
 	notes := make(chan *gopcua.PublishNotificationData, 100)
 	sub, err := c.Subscribe(within(t), &gopcua.SubscriptionParameters{Interval: 50 * time.Millisecond}, notes)
 	if err != nil {
@@ -44,7 +39,7 @@ func listenTo(t *testing.T, endpoint string, where ...*ua.ContentFilterElement) 
 	filter := ua.EventFilter{WhereClause: &ua.ContentFilter{Elements: where}}
 	for _, name := range []ua.QualifiedName{
 		{Name: "EventType"}, {Name: "SourceName"}, {Name: "Message"}, {Name: "Severity"},
-		stateName("Level"), stateName("Role"), stateName("PreviousRole"), stateName("Generation"), stateName("Outcome"),
+		stateName("Level"), stateName("Role"), stateName("PreviousRole"), stateName("Generation"), stateName("Outcome"), stateName("Phase"), stateName("Epoch"),
 	} {
 		filter.SelectClauses = append(filter.SelectClauses, &ua.SimpleAttributeOperand{
 			TypeDefinitionID: ua.NewNumericNodeID(0, id.BaseEventType), AttributeID: ua.AttributeIDValue, BrowsePath: []*ua.QualifiedName{&name},
@@ -74,7 +69,7 @@ func listenTo(t *testing.T, endpoint string, where ...*ua.ContentFilterElement) 
 				}
 				for _, ev := range list.Events {
 					f := ev.EventFields
-					events <- told{f[0].NodeID().StringID(), f[1].String(), f[2].LocalizedText().Text, uint16(f[3].Uint()), f[4].Value(), f[5].Value(), f[6].Value(), f[7].Value(), f[8].Value()}
+					events <- told{f[0].NodeID().StringID(), f[1].String(), f[2].LocalizedText().Text, uint16(f[3].Uint()), f[4].Value(), f[5].Value(), f[6].Value(), f[7].Value(), f[8].Value(), f[9].Value(), f[10].Value()}
 				}
 			case <-ctx.Done():
 				return
@@ -85,11 +80,17 @@ func listenTo(t *testing.T, endpoint string, where ...*ua.ContentFilterElement) 
 		closing, end := context.WithTimeout(context.Background(), 5*time.Second)
 		defer end()
 		_ = sub.Cancel(closing)
-		_ = c.Close(closing)
 		cancel()
 		<-done
 	})
 	return events
+}
+
+// ofType is a where clause for the events of a type.
+func ofType(of *eventType) *ua.ContentFilterElement {
+	return &ua.ContentFilterElement{FilterOperator: ua.FilterOperatorOfType, FilterOperands: []*ua.ExtensionObject{
+		ua.NewExtensionObject(&ua.LiteralOperand{Value: ua.MustVariant(of.key.NodeID())}),
+	}}
 }
 
 func expectEvents(t *testing.T, events <-chan told, want ...told) {
@@ -116,9 +117,7 @@ func TestEventsOfTheServer(t *testing.T) {
 	f.move(healthyPrimary)
 	_, cfg := serve(t, listen(t), "m1", g, f)
 	all := listenTo(t, cfg.Endpoint)
-	applies := listenTo(t, cfg.Endpoint, &ua.ContentFilterElement{FilterOperator: ua.FilterOperatorOfType, FilterOperands: []*ua.ExtensionObject{
-		ua.NewExtensionObject(&ua.LiteralOperand{Value: ua.MustVariant(applyMoved.key.NodeID())}),
-	}})
+	applies := listenTo(t, cfg.Endpoint, ofType(applyMoved))
 
 	lower := healthyPrimary
 	lower.MidApply = true
@@ -217,9 +216,7 @@ func TestAbandonedApplyIsTold(t *testing.T) {
 	f.move(healthyPrimary)
 	_, cfg := serve(t, listen(t), "m1", g, f)
 	everything := listenTo(t, cfg.Endpoint)
-	abandoned := listenTo(t, cfg.Endpoint, &ua.ContentFilterElement{FilterOperator: ua.FilterOperatorOfType, FilterOperands: []*ua.ExtensionObject{
-		ua.NewExtensionObject(&ua.LiteralOperand{Value: ua.MustVariant(applyAbandoned.key.NodeID())}),
-	}})
+	abandoned := listenTo(t, cfg.Endpoint, ofType(applyAbandoned))
 	g.apply(&logv1.Command{RequestId: "b", Body: &logv1.Command_BeginLease{BeginLease: &logv1.BeginLease{Server: "m2"}}})
 	expectEvents(t, everything, told{Type: "types/ApplyBegunEventType", Source: "m2", Severity: severityNotice, Generation: uint64(1), Outcome: "", Message: "m2 began to apply generation 1."})
 	g.pass(fsm.ApplyMaxDuration)

@@ -136,3 +136,37 @@ func TestEvictedClientsComeBack(t *testing.T) {
 		t.Errorf("after the policy was withdrawn: %v", err)
 	}
 }
+
+// TestProbesGetInWhereClientsHaveTakenAllPlaces has clients take every connection: the probe of a peer, and a witness, are let in all the same.
+func TestProbesGetInWhereClientsHaveTakenAllPlaces(t *testing.T) {
+	g := newGroup(t, "m1", "m2")
+	g.publishEvicting("WARM", fsm.EvictOff)
+	f := &fitness{}
+	f.move(healthyPrimary)
+	_, cfg := serve(t, listen(t), "m1", g, f, func(c *Config) { c.ChannelLimits.MaxConnections = 8 })
+	connect := func(opts ...gopcua.Option) error {
+		c, err := gopcua.NewClient(cfg.Endpoint, append(opts, gopcua.AutoReconnect(false))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			_ = c.Close(ctx)
+		})
+		return c.Connect(within(t))
+	}
+	for range 8 {
+		if err := connect(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := connect(); !errors.Is(err, ua.StatusBadTooManySessions) {
+		t.Errorf("one client more: %v", err)
+	}
+	for _, uri := range []string{uriOf("m2"), uriOf("m1"), uriOf("m2")} {
+		if err := connect(gopcua.ApplicationURI(uri)); err != nil {
+			t.Errorf("%s: %v", uri, err)
+		}
+	}
+}

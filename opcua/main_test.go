@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	gopcua "github.com/gopcua/opcua"
+	"github.com/gopcua/opcua/id"
+	"github.com/gopcua/opcua/ua"
 	"go.uber.org/goleak"
 
 	"quorate/fsm"
@@ -37,7 +40,7 @@ type certificate struct {
 
 func (c certificate) give() ([]byte, *rsa.PrivateKey) { return c.der, c.key }
 
-func certificateOf(t *testing.T, uri string) certificate {
+func certificateOf(t testing.TB, uri string) certificate {
 	t.Helper()
 	made, _ := certificates.LoadOrStore(uri, sync.OnceValues(func() (certificate, error) {
 		dir, err := os.MkdirTemp("", "quorate-opcua")
@@ -57,16 +60,19 @@ func certificateOf(t *testing.T, uri string) certificate {
 
 // group is a Group without raft: the real state machine, fed directly.
 type group struct {
-	t *testing.T
+	t testing.TB
 
 	mu      sync.Mutex
 	state   *fsm.State
+	shown   *fsm.State // a snapshot of state; nil after it changed
 	index   uint64
 	passed  time.Duration // of cluster time, beyond a millisecond for each command
 	changed chan struct{}
+	events  []*quoratev1.Event
+	dropped int // how many of events are no longer kept
 }
 
-func newGroup(t *testing.T, members ...string) *group {
+func newGroup(t testing.TB, members ...string) *group {
 	g := &group{t: t, state: fsm.New(), changed: make(chan struct{})}
 	list := &logv1.SyncMembers{}
 	for _, m := range members {
@@ -99,22 +105,91 @@ func (g *group) apply(c *logv1.Command) *logv1.Outcome {
 func (g *group) Propose(_ context.Context, c *logv1.Command) (*logv1.Outcome, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.index++
-	outcomes, _, err := g.state.ApplyEntry(g.index, &logv1.Entry{
-		Clock: g.index*uint64(time.Millisecond) + uint64(g.passed), Term: 1, Commands: []*logv1.Command{c},
-	})
+	outcome, events, err := g.step(c)
 	if err != nil {
 		return nil, err
 	}
+	g.events = append(g.events, events...)
+	g.wake()
+	return outcome, nil
+}
+
+// step applies a command. mu is held.
+func (g *group) step(c *logv1.Command) (*logv1.Outcome, []*quoratev1.Event, error) {
+	g.index++
+	g.shown = nil
+	fsm.GatesClosed(c, true)
+	outcomes, events, err := g.state.ApplyEntry(g.index, &logv1.Entry{
+		Clock: g.index*uint64(time.Millisecond) + uint64(g.passed), Term: 1, LeaderApplied: g.index - 1, Commands: []*logv1.Command{c},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return outcomes[0], events, nil
+}
+
+func (g *group) wake() {
 	close(g.changed)
 	g.changed = make(chan struct{})
-	return outcomes[0], nil
 }
+
+// Watch gives the events from now on, whatever from is.
+func (g *group) Watch(uint64) (EventStream, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return &stream{group: g, next: len(g.events)}, nil
+}
+
+// compact applies commands whose events nobody gets who watches already, as when a member takes over a snapshot.
+func (g *group) compact(commands ...*logv1.Command) {
+	g.t.Helper()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, c := range commands {
+		if outcome, _, err := g.step(c); err != nil || outcome.GetRefusal() != nil {
+			g.t.Errorf("apply %T: %v, %v", c.GetBody(), err, outcome.GetRefusal())
+		}
+	}
+	g.events = append(g.events, nil) // One is skipped, so that even who had seen all is behind.
+	g.dropped = len(g.events)
+	g.wake()
+}
+
+// stream is an EventStream of a group.
+type stream struct {
+	group *group
+	next  int
+}
+
+func (s *stream) Next(ctx context.Context) ([]*quoratev1.Event, uint64, error) {
+	g := s.group
+	for {
+		g.mu.Lock()
+		list, revision, dropped, changed := g.events[s.next:], g.index, g.dropped, g.changed
+		g.mu.Unlock()
+		if s.next < dropped {
+			return nil, 0, &node.CompactedError{Revision: revision}
+		}
+		if s.next += len(list); len(list) > 0 {
+			return list, revision, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+	}
+}
+
+func (s *stream) Close() {}
 
 func (g *group) Local() node.View {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return node.View{State: g.state.Snapshot()}
+	if g.shown == nil {
+		g.shown = g.state.Snapshot()
+	}
+	return node.View{State: g.shown}
 }
 
 func (g *group) Read(context.Context, *quoratev1.ReadOptions) (node.View, error) {
@@ -208,6 +283,13 @@ func (f *fitness) Subscribe(fn func()) (cancel func()) {
 	}
 }
 
+// runOut sets the level, and nobody is told.
+func (f *fitness) runOut(in redundancy.Inputs) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.level = redundancy.Evaluate(in)
+}
+
 // move sets the level and tells of it.
 func (f *fitness) move(in redundancy.Inputs) {
 	f.mu.Lock()
@@ -222,7 +304,7 @@ func (f *fitness) move(in redundancy.Inputs) {
 	}
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -232,7 +314,7 @@ func listen(t *testing.T) net.Listener {
 }
 
 // serve runs the endpoint of a member until the test ends.
-func serve(t *testing.T, l net.Listener, member string, g Group, r Redundancy, change ...func(*Config)) (e *Endpoint, client ClientConfig) {
+func serve(t testing.TB, l net.Listener, member string, g Group, r Redundancy, change ...func(*Config)) (e *Endpoint, client ClientConfig) {
 	t.Helper()
 	cfg := Config{
 		Member: member, ApplicationURI: uriOf(member), Group: g, Redundancy: r, AllowNone: true, AllowAnonymous: true, Version: "1.2.3",
@@ -259,8 +341,46 @@ func serve(t *testing.T, l net.Listener, member string, g Group, r Redundancy, c
 }
 
 // within gives a test's calls a deadline.
-func within(t *testing.T) context.Context {
+func within(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// connect opens a session of a third-party client, which is ready for subscriptions.
+func connect(t testing.TB, endpoint string) *gopcua.Client {
+	t.Helper()
+	c, err := gopcua.NewClient(endpoint, gopcua.AutoReconnect(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Connect(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = c.Close(ctx)
+	})
+	// gopcua's client begins with a signal to pause its publishing, which a first subscription may overtake: then nothing is ever published. So values are
+	// awaited that never change; a second subscription resumes what the first could not.
+	notes := make(chan *gopcua.PublishNotificationData, 100)
+	for published := false; !published; {
+		sub, err := c.Subscribe(within(t), &gopcua.SubscriptionParameters{Interval: 50 * time.Millisecond}, notes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		item := gopcua.NewMonitoredItemCreateRequestWithDefaults(ua.NewNumericNodeID(0, id.Server_NamespaceArray), ua.AttributeIDValue, 1)
+		if _, err := sub.Monitor(within(t), ua.TimestampsToReturnNeither, item); err != nil {
+			t.Fatal(err)
+		}
+		overtaken := time.NewTimer(time.Second)
+		select {
+		case <-notes:
+			published = true
+		case <-overtaken.C:
+		}
+		overtaken.Stop()
+	}
+	return c
 }

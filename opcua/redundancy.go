@@ -22,11 +22,11 @@ const (
 
 // redundancyNodes are the nodes of redundancy.md §7 that say who else serves, and how fit this server is (Part 5 §6.3.7 to §6.3.10).
 func (e *Endpoint) redundancyNodes(b *builder) {
-	b.override(id.Server_ServiceLevel, e.serviceLevel)
+	b.override(id.Server_ServiceLevel, e.serviceLevel, momentary)
 	b.override(id.Server_ServerArray, e.serverArray)
 	b.override(id.Server_ServerRedundancy, nil, func(n *space.Node) { n.TypeDefinition = standard(id.NonTransparentRedundancyType) })
 	b.override(redundancySupport, e.redundancySupport)
-	b.override(redundantServerArray, e.redundantServerArray, array)
+	b.override(redundantServerArray, e.redundantServerArray, array, momentary)
 	b.override(serverURIArray, e.serverURIArray, array)
 	b.override(currentServerID, e.currentServerID)
 	// These hang nowhere in the standard's file, because only redundant servers have them.
@@ -34,6 +34,9 @@ func (e *Endpoint) redundancyNodes(b *builder) {
 		b.edit.Link(standard(id.Server_ServerRedundancy), space.HasProperty, standard(property))
 	}
 }
+
+// momentary is a value that depends on the serving lease: a process that was stopped must not go on with one of before.
+func momentary(n *space.Node) { n.Momentary = true }
 
 func array(n *space.Node) { n.ValueRank, n.ArrayDimensions = space.RankOneDimension, nil }
 

@@ -3,11 +3,12 @@
 //
 // An [Endpoint] puts a table of live nodes in front of the standard's namespace 0: ServiceLevel, ServerStatus and
 // ServerRedundancy with the values of redundancy.md §7 (redundancy.go, status.go, capabilities.go). A namespace of its own,
-// urn:quorate:state, shows the replicated state (state.go, and one file per noun: topology.go, apply.go); its NodeIds and
-// browse paths are the same on all members. Values are computed when they are read, from the group's state and from
-// the redundancy manager, through the small interfaces [Group] and [Redundancy]. What changed is pushed: the manager tells
-// of levels, the group of everything else, and a new topology changes the nodes without a restart. The Server object tells of levels,
-// roles, roll-outs and applies by events too (events.go), and has the method by which an administrator declares maintenance (methods.go).
+// urn:quorate:state, shows the replicated state (state.go, and one file per noun: topology.go, apply.go, partition.go); its NodeIds and
+// browse paths are the same on all members. Partitions, of which there may be two million, are not in the table: their nodes are made
+// of the state when somebody asks for them. Values are computed when they are read, from the group's state and from
+// the redundancy manager, through the small interfaces [Group] and [Redundancy]; those of one Read are of one state. What changed is pushed: the manager
+// tells of levels, the group of everything else, and a new topology changes the nodes without a restart. The Server object tells of levels,
+// roles, roll-outs, applies and partitions by events too (events*.go), and has the method by which an administrator declares maintenance (methods.go).
 // Where a policy says so, clients are kept out of a server that they should not use (evict.go).
 //
 // The client*.go files are the other side: reading, watching and browsing any server, for the command line. The client that fails
@@ -34,6 +35,7 @@ import (
 	"quorate/opcua/nodeset"
 	"quorate/opcua/server"
 	"quorate/opcua/space"
+	quoratev1 "quorate/proto/quorate/v1"
 	"quorate/redundancy"
 	"quorate/telemetry"
 )
@@ -47,14 +49,33 @@ const stateIndex = 2
 // at once, and levels always are; a group under load costs 200 rounds a second at most.
 const pushInterval = 5 * time.Millisecond
 
+// memberPlaces are the connections and sessions that the members' probes have to themselves where clients have taken all others: a server whose peers can't probe it
+// counts as unreachable. Each of nine voters may have one here, and each of eight servers of a set, and they overlap while one is made anew.
+const memberPlaces = 64
+
 // MaxShutdownNotice is the longest time for which a server may announce its end.
 const MaxShutdownNotice = time.Minute
 
-// Group is the replicated state, as *node.Node gives it.
+// Group is the replicated state, as GroupOf gives it.
 type Group interface {
 	Local() node.View
 	Changed() <-chan struct{}
+	// Watch gives the events of a revision and later, or from now on if it is 0.
+	Watch(from uint64) (EventStream, error)
 }
+
+// EventStream is a place in the stream of events, as *node.Watch is.
+type EventStream interface {
+	Next(ctx context.Context) (events []*quoratev1.Event, revision uint64, err error)
+	Close()
+}
+
+// GroupOf is the group that a node is a member of.
+func GroupOf(n *node.Node) Group { return nodeGroup{n} }
+
+type nodeGroup struct{ *node.Node }
+
+func (g nodeGroup) Watch(from uint64) (EventStream, error) { return g.Node.Watch(from) }
 
 // Redundancy is what the endpoint shows of this member's fitness, as *redundancy.Manager gives it.
 type Redundancy interface {
@@ -134,6 +155,9 @@ type Endpoint struct {
 	space  *space.Space
 	server *server.Server
 
+	partitions *space.Collection
+	counted    time.Duration // cluster time when the running barriers were pushed last; follow's own
+
 	ending  atomic.Pointer[ending] // nil while it runs
 	pushed  atomic.Pointer[pushed]
 	servers map[string]struct{} // whose nodes are in the table; follow's own
@@ -170,25 +194,8 @@ func New(cfg Config) (*Endpoint, error) {
 		cfg.Now = time.Now
 	}
 	e := &Endpoint{cfg: cfg, build: buildInfo(cfg.Version), start: cfg.Now(), table: space.NewTable(), servers: map[string]struct{}{}}
-	standard, err := nodeset.New(nodeset.Options{Remove: cfg.unsupported()})
+	err := e.makeSpace()
 	if err != nil {
-		return nil, fmt.Errorf("opcua: %w", err)
-	}
-	if e.space, err = space.New([]string{space.NamespaceUA, cfg.ApplicationURI, StateNamespace}, e.table, standard); err != nil {
-		return nil, fmt.Errorf("opcua: %w", err)
-	}
-	if err := e.table.Edit(func(edit *space.Edit) error {
-		b := &builder{edit: edit, standard: standard}
-		e.statusNodes(b)
-		e.redundancyNodes(b)
-		e.capabilityNodes(b)
-		e.stateNodes(b)
-		e.eventNodes(b)
-		return b.err
-	}); err != nil {
-		return nil, fmt.Errorf("opcua: %w", err)
-	}
-	if err := e.followTopology(); err != nil {
 		return nil, fmt.Errorf("opcua: %w", err)
 	}
 	e.server, err = server.New(server.Config{
@@ -204,6 +211,7 @@ func New(cfg Config) (*Endpoint, error) {
 		UserTokens:      cfg.userTokens(),
 		Authenticate:    cfg.authenticate,
 		Exempt:          cfg.exempt,
+		Spare:           memberPlaces,
 		// Without allowAnonymous it takes a certificate to be without a user.
 		AnonymousNeedsSecurity: !cfg.AllowAnonymous,
 		Limits:                 cfg.Limits,
@@ -218,6 +226,10 @@ func New(cfg Config) (*Endpoint, error) {
 	if err := e.measure(cfg.Metrics); err != nil {
 		return nil, errors.Join(err, e.server.Shutdown(context.Background()))
 	}
+	events, err := cfg.Group.Watch(0)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opcua: %w", err), e.server.Shutdown(context.Background()))
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
 	e.level.last = cfg.Redundancy.Level() // What is before the beginning is no news.
@@ -225,7 +237,34 @@ func New(cfg Config) (*Endpoint, error) {
 	e.moved = cfg.Redundancy.Subscribe(e.levelMoved)
 	e.keepDoor()
 	e.running.Go(func() { e.follow(ctx) })
+	e.running.Go(func() { e.followPartitions(ctx, events) })
 	return e, nil
+}
+
+// makeSpace makes the address space: the table in front, the collections, and the standard's nodes behind them.
+func (e *Endpoint) makeSpace() error {
+	standard, err := nodeset.New(nodeset.Options{Remove: e.cfg.unsupported()})
+	if err != nil {
+		return err
+	}
+	if e.partitions, err = e.partitionCollection(); err != nil {
+		return err
+	}
+	if e.space, err = space.New([]string{space.NamespaceUA, e.cfg.ApplicationURI, StateNamespace}, e.table, e.partitions, standard); err != nil {
+		return err
+	}
+	if err := e.table.Edit(func(edit *space.Edit) error {
+		b := &builder{edit: edit, standard: standard}
+		e.statusNodes(b)
+		e.redundancyNodes(b)
+		e.capabilityNodes(b)
+		e.stateNodes(b)
+		e.eventNodes(b)
+		return b.err
+	}); err != nil {
+		return err
+	}
+	return e.followTopology()
 }
 
 // Serve accepts connections from l until Shutdown, and closes l.
@@ -262,9 +301,11 @@ func (e *Endpoint) follow(ctx context.Context) {
 		}
 		e.space.Changed(e.pushed.Load().byState...)
 		e.keepDoor()
-		for _, n := range e.seen.look(e.cfg.Group.Local().State) {
+		state := e.cfg.Group.Local().State
+		for _, n := range e.seen.look(state) {
 			n.tell(e)
 		}
+		e.countDown(state)
 		pause.Reset(pushInterval)
 		select {
 		case <-ctx.Done():

@@ -1,6 +1,7 @@
 package opcua
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ import (
 var healthyPrimary = redundancy.Inputs{Generation: 1, Set: "line-a", Role: redundancy.Primary, Peers: []string{"m2"}, Lease: redundancy.Right}
 
 // values reads nodes and returns their values; those that aren't Good are their status.
-func values(t *testing.T, cfg ClientConfig, nodes ...string) []any {
+func values(t testing.TB, cfg ClientConfig, nodes ...string) []any {
 	t.Helper()
 	readings, err := Read(within(t), cfg, nodes...)
 	if err != nil {
@@ -37,7 +38,7 @@ func values(t *testing.T, cfg ClientConfig, nodes ...string) []any {
 	return list
 }
 
-func expectValues(t *testing.T, cfg ClientConfig, want []any, nodes ...string) {
+func expectValues(t testing.TB, cfg ClientConfig, want []any, nodes ...string) {
 	t.Helper()
 	if diff := cmp.Diff(want, values(t, cfg, nodes...)); diff != "" {
 		t.Errorf("%v (-want +got):\n%s", nodes, diff)
@@ -101,9 +102,60 @@ func TestMaintenanceSuspendsAndSaysWhenTheServerReturns(t *testing.T) {
 	down.Maintenance = true
 	f.move(down)
 	expectValues(t, cfg, []any{byte(0), int32(ua.ServerStateSuspended), back, int32(ua.RedundancySupportHot)}, "ServiceLevel", "State", "EstimatedReturnTime", "RedundancySupport")
+	f.move(redundancy.Inputs{Maintenance: true}) // It is a witness now.
+	expectValues(t, cfg, []any{byte(1), int32(ua.ServerStateRunning), nil}, "ServiceLevel", "State", "EstimatedReturnTime")
 	g.apply(&logv1.Command{RequestId: "off", Body: &logv1.Command_SetMaintenance{SetMaintenance: &logv1.SetMaintenance{Server: "m1"}}})
 	f.move(healthyPrimary)
 	expectValues(t, cfg, []any{byte(255), int32(ua.ServerStateRunning), nil}, "ServiceLevel", "State", "EstimatedReturnTime")
+}
+
+// TestLevelThatRanOutIsNotPublished has a level wait to be published, and run out meanwhile with nobody there to tell of it, as when the process is stopped.
+func TestLevelThatRanOutIsNotPublished(t *testing.T) {
+	g := newGroup(t, "m1", "m2")
+	g.publish("HOT", serverNamed("m1", redundancy.Primary), serverNamed("m2", redundancy.Backup))
+	f := &fitness{}
+	f.move(healthyPrimary)
+	_, cfg := serve(t, listen(t), "m1", g, f)
+	c, err := gopcua.NewClient(cfg.Endpoint, gopcua.AutoReconnect(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Connect(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = c.Close(ctx)
+	})
+	notes := make(chan *gopcua.PublishNotificationData, 10)
+	sub, err := c.Subscribe(within(t), &gopcua.SubscriptionParameters{Interval: 500 * time.Millisecond}, notes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	level := gopcua.NewMonitoredItemCreateRequestWithDefaults(ua.NewNumericNodeID(0, id.Server_ServiceLevel), ua.AttributeIDValue, 1)
+	level.RequestedParameters.QueueSize = 1
+	if _, err := sub.Monitor(within(t), ua.TimestampsToReturnBoth, level); err != nil {
+		t.Fatal(err)
+	}
+	next := func(want byte) {
+		t.Helper()
+		select {
+		case n := <-notes:
+			values, _ := n.Value.(*ua.DataChangeNotification)
+			if values == nil || len(values.MonitoredItems) != 1 || values.MonitoredItems[0].Value.Value.Value() != want {
+				t.Fatalf("published %+v, %v; want %d", values, n.Error, want)
+			}
+		case <-within(t).Done():
+			t.Fatal("nothing was published")
+		}
+	}
+	next(255)
+	applying, cutOff := healthyPrimary, healthyPrimary
+	applying.MidApply, cutOff.Lease = true, redundancy.NoLease
+	f.move(applying)
+	f.runOut(cutOff)
+	next(190)
 }
 
 func TestWitnessServesItsEndpointWithoutASet(t *testing.T) {
@@ -159,7 +211,7 @@ func TestStateNamespaceFollowsTheGroup(t *testing.T) {
 }
 
 // awaitValue watches a node until it has a value.
-func awaitValue(t *testing.T, cfg ClientConfig, node string, want any) {
+func awaitValue(t testing.TB, cfg ClientConfig, node string, want any) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {

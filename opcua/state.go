@@ -24,6 +24,20 @@ func (e *Endpoint) stateNodes(b *builder) {
 	b.object(standard(id.ObjectsFolder), space.Organizes, quorateKey, "Quorate", id.FolderType)
 	b.object(quorateKey, space.Organizes, serversKey, "Servers", id.FolderType)
 	e.topologyNodes(b)
+	e.partitionNodes(b)
+}
+
+// stateFor is the replicated state that a value shows: one for all values of a request, so that what belongs together is read together.
+func (e *Endpoint) stateFor(ctx space.ReadContext) *fsm.State {
+	if ctx.Shared == nil {
+		return e.cfg.Group.Local().State
+	}
+	state, ok := (*ctx.Shared).(*fsm.State)
+	if !ok {
+		state = e.cfg.Group.Local().State
+		*ctx.Shared = state
+	}
+	return state
 }
 
 // serverVariables are what the state namespace shows of each server. All members show the same of the replicated state; of
@@ -76,7 +90,7 @@ func (e *Endpoint) followTopology() error {
 		return fmt.Errorf("servers of the topology: %w", err)
 	}
 	e.servers = wanted
-	p := &pushed{byLevel: slices.Clone(levelKeys), byState: append(slices.Clone(redundancyKeys), topologyKeys...)}
+	p := &pushed{byLevel: slices.Clone(levelKeys), byState: slices.Concat(redundancyKeys, topologyKeys, partitionCountKeys)}
 	for server := range wanted {
 		p.byLevel = append(p.byLevel, serverVariableKey(server, "Band"), serverVariableKey(server, "BandReasons"))
 		p.byState = append(p.byState, serverKeys(server)...)
@@ -89,7 +103,7 @@ func (e *Endpoint) addServer(b *builder, server string) {
 	b.object(serversKey, space.Organizes, serverKey(server), server, id.BaseObjectType)
 	for _, v := range serverVariables {
 		b.variable(serverKey(server), serverVariableKey(server, v.name), v.variable, func(ctx space.ReadContext) *ua.DataValue {
-			return v.value(e, ctx, e.cfg.Group.Local().State, server)
+			return v.value(e, ctx, e.stateFor(ctx), server)
 		})
 	}
 	e.addApply(b, server)

@@ -91,10 +91,11 @@ func (e *Endpoint) shutdownReason() *ua.LocalizedText {
 	return &ua.LocalizedText{}
 }
 
-// estimatedReturn is null unless an operator said, with the maintenance, when the server will be back.
+// estimatedReturn is null unless an operator said, with the maintenance, when the server will be back. A declaration outlives that its server is in a set; then the
+// server runs as any witness does.
 func (e *Endpoint) estimatedReturn(ctx space.ReadContext) *ua.DataValue {
 	m, ok := e.cfg.Group.Local().State.Maintenance(e.cfg.Member)
-	if !ok || !m.GetActive() || m.GetEstimatedReturn() == nil {
+	if !ok || m.GetEstimatedReturn() == nil || e.cfg.Redundancy.Level().Band != redundancy.Maintenance {
 		return null(ctx)
 	}
 	return good(ctx, m.GetEstimatedReturn().AsTime())

@@ -39,7 +39,7 @@ func (e *Endpoint) topologyNodes(b *builder) {
 	b.object(quorateKey, space.HasComponent, topologyKey, "Topology", id.BaseObjectType)
 	for _, v := range topologyVariables {
 		b.variable(topologyKey, topologyVariableKey(v.name), v.variable, func(ctx space.ReadContext) *ua.DataValue {
-			g := e.cfg.Group.Local().State.CurrentGeneration()
+			g := e.stateFor(ctx).CurrentGeneration()
 			if g == nil && v.name != "ConfigGenerationId" {
 				return null(ctx)
 			}

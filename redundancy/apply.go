@@ -9,6 +9,7 @@ import (
 
 	"quorate/fsm"
 	logv1 "quorate/proto/quorate/log/v1"
+	quoratev1 "quorate/proto/quorate/v1"
 )
 
 const (
@@ -17,6 +18,8 @@ const (
 	applyLook = time.Second
 	// maxApplyRetry is the longest time between two attempts to get a command of an apply into the log.
 	maxApplyRetry = 5 * time.Second
+	// noAttempt is of an apply that this process has not begun.
+	noAttempt = 0
 )
 
 // Apply is one server's part in a roll-out.
@@ -68,7 +71,7 @@ func (m *Manager) apply(ctx context.Context) {
 // endSuperseded ends the leases of applies that an earlier process of this member began, and that are nobody's turn any more.
 func (m *Manager) endSuperseded(ctx context.Context) {
 	for _, generation := range m.group.Local().State.SupersededApplies(m.member) {
-		m.endApply(ctx, generation, "", errSuperseded)
+		m.endApply(ctx, generation, noAttempt, "", errSuperseded)
 	}
 }
 
@@ -82,7 +85,7 @@ func (m *Manager) takeTurn(ctx context.Context, generation uint64) {
 	}
 	if m.applier == nil && state.AppliedGeneration(m.member) == 0 {
 		// It has served nothing before, and has nothing to do: its first generation is in effect, with no dip.
-		m.endApply(ctx, generation, "", nil)
+		m.endApply(ctx, generation, noAttempt, "", nil)
 		return
 	}
 	begun, err := m.propose(ctx, beginApply(m.member, generation))
@@ -105,7 +108,30 @@ func (m *Manager) takeTurn(ctx context.Context, generation uint64) {
 		m.recovery.fault()
 		m.log.Error("apply failed", "generation", generation, "error", err)
 	}
-	m.endApply(ctx, generation, output, err)
+	m.endApply(ctx, generation, partOf(begun.GetRollout(), m.member).GetAttempts(), output, err)
+}
+
+// attempt is one of a server to apply a generation.
+type attempt struct {
+	generation uint64
+	number     uint32
+}
+
+// failedApply returns the attempt of a server that has failed and was not resumed.
+func failedApply(state *fsm.State, set, server string) (a attempt, failed bool) {
+	r, _ := state.Rollout(set)
+	part := partOf(r, server)
+	return attempt{r.GetGeneration(), part.GetAttempts()}, part.GetState() == quoratev1.ApplyState_APPLY_STATE_FAILED
+}
+
+// partOf is a server's part in a roll-out, nil if it has none.
+func partOf(r *quoratev1.Rollout, server string) *quoratev1.ServerApply {
+	for _, p := range r.GetServers() {
+		if p.GetServer() == server {
+			return p
+		}
+	}
+	return nil
 }
 
 // runApply runs the applier for as long as the lease is open. A panic of it is its error.
@@ -128,8 +154,8 @@ func (m *Manager) runApply(ctx context.Context, a Apply) (output string, err err
 		<-watched
 	}()
 	output, err = m.applier.Apply(applying, a)
-	if cause := context.Cause(applying); err != nil && cause != nil {
-		err = cause
+	if cause := context.Cause(applying); cause != nil {
+		err = cause // Whatever it came to: without its lease it does not count.
 	}
 	return output, err
 }
@@ -179,9 +205,12 @@ func beginApply(server string, generation uint64) *logv1.Command {
 	return &logv1.Command{Body: &logv1.Command_BeginApply{BeginApply: &logv1.BeginApply{Server: server, Generation: generation}}}
 }
 
-// endApply proposes the end of an apply until the outcome is known.
-func (m *Manager) endApply(ctx context.Context, generation uint64, output string, failure error) {
-	end := &logv1.EndApply{Server: m.member, Generation: generation, Succeeded: failure == nil, Outcome: "ok", Output: tail(output, fsm.MaxOutputBytes)}
+// endApply proposes the end of an apply until the outcome is known. To repeat it does no harm, and what comes late of an earlier attempt, even of an earlier
+// process, ends nothing.
+func (m *Manager) endApply(ctx context.Context, generation uint64, attempt uint32, output string, failure error) {
+	end := &logv1.EndApply{
+		Server: m.member, Generation: generation, Attempt: attempt, Succeeded: failure == nil, Outcome: "ok", Output: tail(output, fsm.MaxOutputBytes),
+	}
 	if failure != nil {
 		end.Outcome = bounded(failure.Error(), fsm.MaxTextBytes)
 	}

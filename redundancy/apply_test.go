@@ -285,9 +285,11 @@ func TestApplyEndsWhenItsLeaseIsClosed(t *testing.T) {
 		m := start(t, g, newFakeProber(), as("m1", applierFunc(func(ctx context.Context, _ Apply) (string, error) {
 			<-ctx.Done()
 			causes <- context.Cause(ctx)
-			return "", ctx.Err()
+			time.Sleep(hookPipeWait) // It takes its time to end.
+			return "", nil
 		})))
 		time.Sleep(time.Second)
+		told := values(m)
 		g.apply(&logv1.Command{RequestId: "e", Body: &logv1.Command_EndLease{EndLease: &logv1.EndLease{Server: "m1", Outcome: "given up"}}})
 		time.Sleep(5 * time.Second)
 		if cause := <-causes; !errors.Is(cause, errAbandoned) {
@@ -295,6 +297,43 @@ func TestApplyEndsWhenItsLeaseIsClosed(t *testing.T) {
 		}
 		g.expectRollout(t, "STOPPED m1:FAILED/0")
 		expect(t, m, 180, Recovering)
+		if got := told(); !slices.Equal(got, []byte{200, 180}) {
+			t.Errorf("it showed %d: the level must not rise while it is still touched", got)
+		}
+	})
+}
+
+// TestLateEndOfAnEarlierAttempt has the word of a server's last life come when it is applying again.
+func TestLateEndOfAnEarlierAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, "m1")
+		g.publish(server("m1", Primary))
+		var late *logv1.Command
+		g.intercept = func(c *logv1.Command) error {
+			if c.GetEndApply() == nil {
+				return nil
+			}
+			late = c
+			return errNoLeader
+		}
+		_, stop := run(t, g, as("m1", applierFunc(func(context.Context, Apply) (string, error) { return "", nil })))
+		time.Sleep(time.Second)
+		stop()
+		g.set(func() { g.intercept = nil })
+		start(t, g, newFakeProber(), as("m1", applierFunc(func(ctx context.Context, _ Apply) (string, error) {
+			select {
+			case <-time.After(10 * time.Second):
+			case <-ctx.Done():
+			}
+			return "", ctx.Err()
+		})))
+		time.Sleep(5 * time.Second)
+		if o, err := g.commit(late); err != nil || o.GetRefusal().GetReason() != fsm.ReasonStaleAttempt {
+			t.Errorf("the late end of attempt 1 is answered %v, %v", o, err)
+		}
+		g.expectRollout(t, "RUNNING m1:APPLYING/0")
+		time.Sleep(10 * time.Second)
+		g.expectRollout(t, "DONE m1:APPLIED/1")
 	})
 }
 

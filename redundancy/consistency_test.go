@@ -95,3 +95,26 @@ func TestBothSidesOfAContradictionFindIt(t *testing.T) {
 		expect(t, m2, 100, Authoritative)
 	})
 }
+
+// TestWhatAnotherAddressSaidIsForgotten corrects the URL of a peer at which somebody else answered, while the peer itself is down: what was said there is held
+// against it no longer, and it is not taken for reachable.
+func TestWhatAnotherAddressSaidIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, "m1", "m2")
+		wrong := server("m2", Backup)
+		wrong.EndpointUrl = "opc.tcp://somebody:4840"
+		g.publish(server("m1", Primary), wrong)
+		p := newFakeProber()
+		p.says("m2", Sample{ApplicationURI: "urn:demo:m9"})
+		m := start(t, g, p)
+		expect(t, m, 2, InvalidTopology)
+		p.fail("m2", errRefused)
+		time.Sleep(time.Minute)
+		expect(t, m, 2, InvalidTopology)
+		g.publish(server("m1", Primary), server("m2", Backup))
+		expect(t, m, 230, Isolated)
+		if peer := m.Peers()[0]; peer.GetReachable() || peer.GetApplicationUri() != "" || peer.GetLastSeenAge() != nil {
+			t.Errorf("peer %v", peer)
+		}
+	})
+}

@@ -33,6 +33,8 @@ type group struct {
 	// renew answers the questions for serving leases; asked are those that came.
 	renew func(context.Context, *peerv1.RenewServingRequest) (*peerv1.RenewServingResponse, error)
 	asked []*peerv1.RenewServingRequest
+	// intercept, if it isn't nil, keeps a command that is proposed from the log by an error.
+	intercept func(*logv1.Command) error
 	// recorded are the changes of level in the log.
 	recorded []*quoratev1.LevelChange
 
@@ -128,9 +130,15 @@ func (g *group) Propose(ctx context.Context, c *logv1.Command) (*logv1.Outcome, 
 	if l := c.GetRecordLevels(); l != nil && !down {
 		g.recorded = append(g.recorded, l.GetChanges()...)
 	}
+	intercept := g.intercept
 	g.mu.Unlock()
 	if down {
 		return nil, errNoLeader
+	}
+	if intercept != nil {
+		if err := intercept(c); err != nil {
+			return nil, err
+		}
 	}
 	return g.commit(c)
 }

@@ -74,8 +74,14 @@ type PeerView struct {
 
 // peer is the record of one peer. It outlives generations, so that a publish makes nobody reachable who isn't.
 type peer struct {
-	view PeerView
-	good int // consecutive good samples
+	target Target // where it was seen
+	view   PeerView
+	good   int // consecutive good samples
+}
+
+// forget drops what was seen of a peer at an address that it has no longer: somebody else may have answered there.
+func (p *peer) forget() {
+	p.view.Known, p.view.Sample, p.view.LastSeen, p.good = false, Sample{}, time.Time{}, 0
 }
 
 // watched is a server of which this member votes whether it can be reached.
@@ -166,7 +172,10 @@ func (p *probes) follow(ctx context.Context, state *fsm.State, member string) {
 		known, ok := before[server]
 		if !ok {
 			known = &peer{view: PeerView{Server: server, Reachable: true}}
+		} else if known.target != w.target {
+			known.forget()
 		}
+		known.target = w.target
 		p.peers[server] = known
 		if w.own {
 			p.order = append(p.order, server)

@@ -157,6 +157,7 @@ type Manager struct {
 	initialised atomic.Bool
 	judgement   atomic.Pointer[judgement]
 	computing   sync.Mutex // held while a judgement is made, so that an older one never replaces a newer one
+	failed      attempt    // the last of this server that failed; under computing
 
 	probes    *probes
 	recovery  *recovery
@@ -434,6 +435,11 @@ func (m *Manager) inputs(state *fsm.State, last *judgement) Inputs {
 		}
 	}
 	in.MidApply = state.MidApply(m.member)
+	if f, failed := failedApply(state, set.GetId(), m.member); failed && f != m.failed {
+		// Whoever ended it, its lease is closed by the same entry: the level must not rise for a moment.
+		m.failed = f
+		m.recovery.fault()
+	}
 	in.Recovering = m.recovery.active()
 	if mt, ok := state.Maintenance(m.member); ok && mt.GetActive() {
 		in.Maintenance, in.MaintenanceReason = true, mt.GetReason()

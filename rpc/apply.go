@@ -27,7 +27,7 @@ func (a *applyService) GetApplyStatus(ctx context.Context, request *quoratev1.Ge
 	}
 	rollout, ok := view.State.Rollout(request.GetSet())
 	if !ok {
-		return nil, noRollout(request.GetSet())
+		return nil, noSet(request.GetSet())
 	}
 	return &quoratev1.GetApplyStatusResponse{Header: header, Rollouts: []*quoratev1.Rollout{rollout}}, nil
 }
@@ -44,7 +44,8 @@ func (a *applyService) ResumeApply(ctx context.Context, request *quoratev1.Resum
 }
 
 // RollbackApply publishes the current topology with one set as it was in the last generation that all its servers applied. The other sets
-// stay as they are: what was published of them since is not to be lost.
+// stay as they are: what was published of them since is not to be lost. The set is rolled out even if that changes nothing in it, as where the roll-out that is given up
+// was forced: some server may have applied only a part.
 func (a *applyService) RollbackApply(ctx context.Context, request *quoratev1.RollbackApplyRequest) (*quoratev1.RollbackApplyResponse, error) {
 	view, header, err := a.server.read(ctx, nil)
 	if err != nil {
@@ -61,7 +62,7 @@ func (a *applyService) RollbackApply(ctx context.Context, request *quoratev1.Rol
 		return nil, err
 	}
 	outcome, err := a.server.propose(ctx, request.GetRequestId(), &logv1.Command{Body: &logv1.Command_PublishTopology{
-		PublishTopology: &logv1.PublishTopology{ExpectedGeneration: request.GetExpectedGeneration(), Topology: draft},
+		PublishTopology: &logv1.PublishTopology{ExpectedGeneration: request.GetExpectedGeneration(), Topology: draft, ForceSet: request.GetSet()},
 	}})
 	if err != nil {
 		return nil, err
@@ -76,7 +77,7 @@ func rollbackDraft(state *fsm.State, request *quoratev1.RollbackApplyRequest) (*
 	}
 	rollout, ok := state.Rollout(request.GetSet())
 	if !ok {
-		return nil, noRollout(request.GetSet())
+		return nil, noSet(request.GetSet())
 	}
 	if rollout.GetState() == quoratev1.RolloutState_ROLLOUT_STATE_DONE {
 		return nil, precondition(ReasonRolloutDone, "set", "every server of set %s has applied generation %d: there is nothing to give up",
@@ -110,7 +111,7 @@ const (
 	ReasonNothingApplied = "NOTHING_APPLIED"
 )
 
-func noRollout(set string) error {
+func noSet(set string) error {
 	return refuse(logv1.Kind_KIND_NOT_FOUND, ReasonUnknownSet, "set", "the current topology has no set %q", set)
 }
 

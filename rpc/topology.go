@@ -49,6 +49,16 @@ func (t *topologyService) PlanTopology(ctx context.Context, request *quoratev1.P
 	if refusal != nil {
 		return nil, refusal
 	}
+	publish := &logv1.PublishTopology{
+		ExpectedGeneration: view.State.CurrentGeneration().GetNumber(), Topology: draft, Force: request.GetForce(),
+	}
+	if refusal := view.State.Accepts(&logv1.Command{Body: &logv1.Command_PublishTopology{PublishTopology: publish}}); refusal != nil {
+		return nil, refusal
+	}
+	rollouts, err := planRollouts(view.State, publish)
+	if err != nil {
+		return nil, err
+	}
 	current := view.State.CurrentGeneration()
 	next := current.GetNumber() + 1
 	return &quoratev1.PlanTopologyResponse{
@@ -57,7 +67,7 @@ func (t *topologyService) PlanTopology(ctx context.Context, request *quoratev1.P
 		Digest:         fsm.TopologyDigest(draft),
 		Changes:        fsm.Diff(current.GetTopology(), draft),
 		Levels:         plannedLevels(draft, next),
-		Rollouts:       planRollouts(current.GetTopology(), draft, next, request.GetForce()),
+		Rollouts:       rollouts,
 	}, nil
 }
 

@@ -23,8 +23,8 @@ type Observer struct {
 	servers *Servers
 
 	mu sync.Mutex
-	// seen is what answered at the last look, and last what each server ever said last.
-	seen, last map[string]redundancy.Level
+	// last is what each server said last.
+	last map[string]redundancy.Level
 	// changes counts how often each server's level changed, and falls how often it left the Healthy range.
 	changes, falls map[string]int
 	problems       []string
@@ -39,7 +39,7 @@ type Observer struct {
 
 func newObserver(s *Servers, trace func(id string, before, after redundancy.Level)) *Observer {
 	return &Observer{
-		servers: s, trace: trace, seen: map[string]redundancy.Level{}, last: map[string]redundancy.Level{}, changes: map[string]int{}, falls: map[string]int{}, told: map[string]bool{}, dark: map[string]time.Time{},
+		servers: s, trace: trace, last: map[string]redundancy.Level{}, changes: map[string]int{}, falls: map[string]int{}, told: map[string]bool{}, dark: map[string]time.Time{},
 		gaps: map[string][]time.Duration{},
 	}
 }
@@ -77,14 +77,13 @@ func (o *Observer) wake(id string) {
 
 // compare judges one moment, and what changed since the last.
 func (o *Observer) compare(now map[string]redundancy.Level) {
-	ids := o.servers.world.IDs()
+	ids, newest := o.servers.world.IDs(), o.newest()
 	standing, lit := map[string]bool{}, map[string]bool{}
 	for i, a := range ids {
 		la, ok := now[a]
 		if !ok {
 			continue
 		}
-		before, answered := o.seen[a]
 		if last, known := o.last[a]; !known || last.Value != la.Value {
 			o.changes[a]++
 			if last.Value >= healthy && la.Value < healthy {
@@ -97,22 +96,20 @@ func (o *Observer) compare(now map[string]redundancy.Level) {
 			continue
 		}
 		lit[la.Set] = true
-		rose := answered && before.Value < healthy
 		for j, b := range ids {
 			lb, ok := now[b]
 			if !ok || i == j || lb.Value < healthy {
 				continue
 			}
-			// Each knows the other as a server of its set, by its own generation. Who becomes Healthy must be alone even among those that don't know yet.
-			mine := o.inSet(a, la, b)
-			if la.Set != "" && la.Set == lb.Set || mine && (rose || o.inSet(b, lb, a)) {
+			// Whoever reads a server's address space takes the servers that it names there for one set, and chooses among them. Whoever reads the topology does so
+			// too, from the moment on at which it is committed.
+			if la.Set != "" && la.Set == lb.Set || o.inSet(a, la, b) || o.inSet(b, lb, a) || oneSet(newest, a, b) {
 				o.report(standing, a, la, b, lb)
 			}
 		}
 	}
 	o.told = standing
 	o.darken(now, lit)
-	o.seen = now
 }
 
 // darken keeps account of how long sets have no Healthy server.
@@ -146,6 +143,29 @@ func (o *Observer) inSet(id string, l redundancy.Level, other string) bool {
 		}
 	}
 	return false
+}
+
+// newest returns the newest topology that any member has applied.
+func (o *Observer) newest() *quoratev1.Topology {
+	var newest *quoratev1.Generation
+	for _, id := range o.servers.world.IDs() {
+		if n := o.servers.world.Node(id); n != nil {
+			if g := n.Local().State.CurrentGeneration(); g.GetNumber() > newest.GetNumber() {
+				newest = g
+			}
+		}
+	}
+	return newest.GetTopology()
+}
+
+// oneSet says whether a topology has two servers in one set.
+func oneSet(t *quoratev1.Topology, a, b string) bool {
+	return slices.ContainsFunc(t.GetSets(), func(set *quoratev1.RedundantSet) bool {
+		has := func(id string) bool {
+			return slices.ContainsFunc(set.GetServers(), func(r *quoratev1.RedundantServer) bool { return r.GetMember() == id })
+		}
+		return has(a) && has(b)
+	})
 }
 
 func (o *Observer) report(standing map[string]bool, a string, la redundancy.Level, b string, lb redundancy.Level) {

@@ -171,7 +171,7 @@ func (w *World) Serve(id string, mutant Mutant, servers *Servers) (*Server, erro
 		log = slog.New(slog.DiscardHandler)
 	}
 	m, err := redundancy.New(redundancy.Config{
-		Member: id, Group: h, Prober: &prober{from: id, servers: servers}, ApplicationURI: "urn:sim:" + id, Now: h.now, Logger: log.With("member", id),
+		Member: id, Group: h, Prober: &prober{from: id, servers: servers}, ApplicationURI: "urn:sim:" + id, Applier: w.Applier, Now: h.now, Logger: log.With("member", id),
 		Settings: redundancy.Settings{RecoverDwell: recoverDwell},
 	})
 	if err != nil {
@@ -230,6 +230,9 @@ func (s *Servers) get(id string) *Server {
 	defer s.mu.Unlock()
 	return s.all[id]
 }
+
+// Watch has the observer look until ctx ends.
+func (s *Servers) Watch(ctx context.Context) { s.observer.run(ctx) }
 
 // Kill ends a member and its server at once.
 func (s *Servers) Kill(id string) {

@@ -209,6 +209,9 @@ func randomTopology(rng *rand.Rand) *quoratev1.Topology {
 		if rng.IntN(3) == 0 {
 			set.Policies.Failover, set.Policies.FailoverAfter = "automatic", durationpb.New(time.Duration(1+rng.IntN(10))*time.Second)
 		}
+		if rng.IntN(3) == 0 {
+			set.Policies.Apply = "handover"
+		}
 		t.Sets = append(t.Sets, set)
 	}
 	return t

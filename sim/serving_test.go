@@ -382,6 +382,76 @@ func TestAutomaticFailover(t *testing.T) {
 	})
 }
 
+// TestAutomaticFailoverLeavesWhoIsBack cuts the Primary off, and lets it come back before its time is over. The voters probe it rarely by then, and find
+// that out later than the leader does: the roles stay where they are.
+func TestAutomaticFailoverLeavesWhoIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFleet(t, 3, NoMutant)
+		f.publish("m1", &quoratev1.RedundancyPolicies{Failover: "automatic"})
+		f.levels(10*time.Second, 255, 100)
+		for range 10 {
+			f.cutOff("m1")
+			f.levels(20*time.Second, 190, 80)
+			time.Sleep(8 * time.Second) // With two more they would swap.
+			f.Network.Heal()
+			f.levels(20*time.Second, 255, 100)
+			time.Sleep(30 * time.Second)
+		}
+		if g := f.Node("m2").Local().State.CurrentGeneration(); g.GetNumber() != 1 {
+			t.Errorf("generation %d, swapped by %q", g.GetNumber(), g.GetSwappedBy())
+		}
+	})
+}
+
+// TestMemberLeavesAndComesBack takes the Primary, while nothing reaches it, out of the set and out of the group, and both back in: as a learner, which serves like any
+// other. It never hears of the time between.
+func TestMemberLeavesAndComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := startFleet(t, 5, NoMutant)
+		f.publish("m1", nil)
+		f.levels(10*time.Second, 255, 100)
+		if _, err := f.Node("m1").TransferLeadership(t.Context(), "m5"); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			f.cutOff("m1")
+			set := &quoratev1.RedundantSet{Id: "line-a", Mode: "WARM", Servers: []*quoratev1.RedundantServer{{
+				Member: "m2", Role: redundancy.Primary, ApplicationUri: "urn:sim:m2", EndpointUrl: "opc.tcp://m2:4840", HealthUrl: "http://m2:7201/healthz",
+			}}}
+			by := f.Leader(5 * time.Second)
+			current := f.Node(by).Local().State.CurrentGeneration().GetNumber()
+			o := propose(t, f.Node(by), withID(fmt.Sprintf("p%d", current), &logv1.Command{Body: &logv1.Command_PublishTopology{
+				PublishTopology: &logv1.PublishTopology{ExpectedGeneration: current, Topology: &quoratev1.Topology{Sets: []*quoratev1.RedundantSet{set}}},
+			}}))
+			if r := o.GetRefusal(); r != nil {
+				t.Fatal(r)
+			}
+			if err := f.Node(by).Remove(t.Context(), "m1"); err != nil {
+				t.Fatal(err)
+			}
+			f.handedTo("m2")
+			f.levels(time.Second, 190, 255)
+			// It has not heard of anything when it is back: nobody replicates to it before it is a member again.
+			f.Network.Heal()
+			time.Sleep(3 * time.Second)
+			f.levels(0, 190, 255)
+			if err := f.Node(by).AddLearner(t.Context(), "m1", addressOf("m1")); err != nil {
+				t.Fatal(err)
+			}
+			if !Until(10*time.Second, func() bool { m, ok := f.Node(by).Local().State.Member("m1"); return ok && m.GetAnnounced() }) {
+				t.Fatal("m1 has not announced itself")
+			}
+			f.publish("m1", nil)
+			f.levels(10*time.Second, 255, 100)
+			if m, _ := f.Node(by).Local().State.Member("m1"); m.GetVoter() {
+				t.Error("m1 is a voter")
+			}
+			time.Sleep(5 * time.Second)
+			f.levels(0, 255, 100)
+		}
+	})
+}
+
 // TestFlappingLinksDontOscillate cuts and heals the Primary's links for five minutes, with every policy that could react. Cuts that a serving lease
 // outlasts move nothing. Longer ones take the servers down and up their bands, once each, and the roles stay where they are.
 func TestFlappingLinksDontOscillate(t *testing.T) {

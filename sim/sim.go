@@ -21,6 +21,7 @@ import (
 	"quorate/fsm"
 	"quorate/node"
 	logv1 "quorate/proto/quorate/log/v1"
+	"quorate/redundancy"
 )
 
 // World is one group.
@@ -30,6 +31,8 @@ type World struct {
 	Limits  node.Limits
 	// Logger gets what the members log; nil discards it.
 	Logger *slog.Logger
+	// Applier is what the servers do to apply a generation; nil is nothing.
+	Applier redundancy.Applier
 
 	mu      sync.Mutex
 	members map[string]*member

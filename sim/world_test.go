@@ -3,6 +3,7 @@ package sim
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -373,5 +374,87 @@ func TestHours(t *testing.T) {
 			Seed: *first, Members: 3, For: 6 * time.Hour, Clients: 2, Think: 2 * time.Minute, Calm: 20 * time.Minute, Timing: relaxed,
 		})
 		expectClean(t, h, err)
+	})
+}
+
+// cutOff leaves a member to itself.
+func cutOff(w *World, id string) {
+	for _, other := range w.IDs() {
+		w.Network.Cut(id, other)
+		w.Network.Cut(other, id)
+	}
+}
+
+// TestContactIsWhatWasHeard cuts members off, and wants their age of contact to be that of the last word that they heard: what raft says of a member that loses its
+// leadership is the moment at which it lost it.
+func TestContactIsWhatWasHeard(t *testing.T) {
+	for _, role := range []string{"leader", "follower"} {
+		t.Run(role, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := start(t, 3, node.LAN, node.Limits{})
+				id := w.Leader(time.Second)
+				if role == "follower" {
+					id = w.IDs()[(slices.Index(w.IDs(), id)+1)%3]
+				}
+				time.Sleep(5 * time.Second)
+				if age := w.Node(id).QuorumContact(); age > time.Second {
+					t.Errorf("%v ago, though all is well", age)
+				}
+				cutOff(w, id)
+				for cut := time.Now(); time.Since(cut) < 10*time.Second; time.Sleep(time.Millisecond) {
+					// A leader says 0 until its confirmation could be overdue; that is how it bounds what it says.
+					least, most := time.Since(cut), time.Since(cut)+time.Second
+					if least < 2*time.Second {
+						least = 0
+					}
+					if age := w.Node(id).QuorumContact(); age < least || age > most {
+						t.Fatalf("%v after the cut the last contact was %v ago", time.Since(cut), age)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestLeaderOfAMomentKeepsItsContact has a member become the leader, and lose its place before it could commit anything: nobody has confirmed it, but it has not forgotten
+// what it heard as a follower.
+func TestLeaderOfAMomentKeepsItsContact(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, 3, node.LAN, node.Limits{})
+		id := w.IDs()[(slices.Index(w.IDs(), w.Leader(time.Second))+1)%3]
+		time.Sleep(5 * time.Second)
+		for _, from := range w.IDs() {
+			for _, to := range w.IDs() {
+				w.Network.Slow(from, to, 20*time.Millisecond, 0) // Its votes come, and what it has to commit is on its way.
+			}
+		}
+		time.Sleep(time.Second)
+		asking, cancel := context.WithCancel(t.Context())
+		asked := make(chan struct{})
+		go func() {
+			defer close(asked)
+			_, _ = w.Node(w.Leader(time.Second)).TransferLeadership(asking, id)
+		}()
+		if !Until(2*time.Second, func() bool { return w.Node(id).Leader() == id }) {
+			t.Fatal("it was not elected")
+		}
+		if w.Node(id).IsLeader() {
+			t.Fatal("its term is open already: the scenario proves nothing")
+		}
+		cutOff(w, id)
+		cancel() // Once is enough: raft keeps a goroutine for each hand-over to a member that it can't reach.
+		<-asked
+		for cut := time.Now(); time.Since(cut) < 5*time.Second; time.Sleep(time.Millisecond) {
+			if age := w.Node(id).QuorumContact(); age > time.Since(cut)+time.Second {
+				t.Fatalf("%v after the cut the last contact was %v ago", time.Since(cut), age)
+			}
+			if w.Node(id).IsLeader() {
+				t.Fatal("its term was opened: the scenario proves nothing")
+			}
+		}
+		w.Network.Heal()
+		if w.Leader(5*time.Second) == "" {
+			t.Error("no leader")
+		}
 	})
 }

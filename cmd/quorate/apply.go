@@ -170,7 +170,7 @@ func printRollouts(p *printer, rollouts ...*quoratev1.Rollout) {
 	for _, r := range rollouts {
 		for _, s := range r.GetServers() {
 			if s.GetState() == quoratev1.ApplyState_APPLY_STATE_FAILED && s.GetOutput() != "" {
-				p.line("%s wrote: %s", s.GetServer(), singleLine(s.GetOutput()))
+				p.line("%s wrote: %s", s.GetServer(), singleLine(strings.TrimSpace(s.GetOutput())))
 			}
 		}
 	}

@@ -245,6 +245,9 @@ func (p *devPlan) ready(ctx context.Context, demo bool) error {
 		return err
 	}
 	defer group.Close()
+	if err := announced(ctx, quoratev1.NewMemberServiceClient(group)); err != nil {
+		return err
+	}
 	generation, err := publishDemo(ctx, quoratev1.NewTopologyServiceClient(group), p.topology(false))
 	if err != nil {
 		return fmt.Errorf("publish the demo topology: %w", err)
@@ -282,6 +285,28 @@ func (m *devMember) ready(ctx context.Context, client *http.Client) error {
 		}
 		if !sleep(ctx, readyPoll) {
 			return fmt.Errorf("member %s, whose log is %s: %w", m.ID, m.logFile(), last)
+		}
+	}
+}
+
+// announced waits until all members have said who they are: before the group knows what all of them can do, what is published is not rolled out.
+func announced(ctx context.Context, client quoratev1.MemberServiceClient) error {
+	for {
+		list, err := client.ListMembers(ctx, &quoratev1.ListMembersRequest{})
+		if err != nil {
+			return err
+		}
+		waiting := ""
+		for _, m := range list.GetMembers() {
+			if m.GetGrpcAddress() == "" {
+				waiting = m.GetId()
+			}
+		}
+		if waiting == "" {
+			return nil
+		}
+		if !sleep(ctx, readyPoll) {
+			return fmt.Errorf("member %s has not announced itself", waiting)
 		}
 	}
 }

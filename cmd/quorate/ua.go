@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -44,6 +45,7 @@ type uaFlags struct {
 	passwordFile    string
 	userCertificate string
 	userKey         string
+	trust           []string
 }
 
 func addUAFlags(cmd *cobra.Command) *uaFlags {
@@ -57,6 +59,8 @@ func addUAFlags(cmd *cobra.Command) *uaFlags {
 	flags.StringVar(&f.passwordFile, "password-file", "", "`FILE` with the password of --user")
 	flags.StringVar(&f.userCertificate, "user-certificate", "", "log in by the certificate (RSA, DER or PEM) in `FILE`")
 	flags.StringVar(&f.userKey, "user-key", "", "`FILE` with the key (PEM) of --user-certificate")
+	flags.StringArrayVar(&f.trust, "trust", nil, "`FILE` (DER or PEM) with the certificate of the server, or of who signed it; again for more. Without it the certificate that a server "+
+		"shows first is remembered in known_servers of --certificate-dir, and another one is refused; servers at loopback addresses are not asked")
 	cmd.MarkFlagsMutuallyExclusive("user", "user-certificate")
 	cmd.MarkFlagsRequiredTogether("user-certificate", "user-key")
 	must(cmd.RegisterFlagCompletionFunc("policy", cobra.FixedCompletions(session.PolicyNames(), cobra.ShellCompDirectiveNoFileComp)))
@@ -69,8 +73,8 @@ func addEndpointFlag(cmd *cobra.Command, endpoint *string) {
 	cmd.Flags().StringVar(endpoint, "endpoint", "", "`URL` of the server: opc.tcp://HOST:PORT[/PATH]")
 }
 
-// client checks the flags and turns them into the client's configuration.
-func (f *uaFlags) client(nodes []string) (opcua.ClientConfig, error) {
+// client checks the flags and turns them into the client's configuration. notices is told which server is trusted from now on.
+func (f *uaFlags) client(nodes []string, notices io.Writer) (opcua.ClientConfig, error) {
 	config := opcua.ClientConfig{Endpoint: f.endpoint}
 	if err := checkServerURL(f.endpoint); err != nil {
 		return config, err
@@ -101,14 +105,22 @@ func (f *uaFlags) client(nodes []string) (opcua.ClientConfig, error) {
 	}
 	config.Policy, config.Mode = f.policy, f.securityMode
 	if f.policy == session.None {
+		if len(f.trust) > 0 {
+			return config, fmt.Errorf("--trust: with policy %s a server shows no certificate", session.None)
+		}
 		return config, nil
 	}
 	// Where nothing is asked for, the server's offer decides. Where there is no place for a certificate, None alone is left, and the
 	// session says what it lacks.
-	err := f.loadCertificate(&config)
-	if asked := f.policy != "" || f.securityMode != "" || f.certificateDir != ""; err != nil && asked {
+	dir, err := f.loadCertificate(&config)
+	if asked := f.policy != "" || f.securityMode != "" || f.certificateDir != "" || len(f.trust) > 0; err != nil && asked {
 		return config, err
 	}
+	trust, err := newServerTrust(f.trust, dir, notices)
+	if err != nil {
+		return config, err
+	}
+	config.Verify = trust.verify
 	return config, nil
 }
 
@@ -165,22 +177,21 @@ func readPassword(name string) (string, error) {
 }
 
 // loadCertificate gives the client an identity of its own, which servers can be told to trust. It is kept, because they
-// know it by its thumbprint.
-func (f *uaFlags) loadCertificate(config *opcua.ClientConfig) error {
+// know it by its thumbprint. dir is where, empty if there is no place for it.
+func (f *uaFlags) loadCertificate(config *opcua.ClientConfig) (dir string, err error) {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "localhost"
 	}
-	dir := f.certificateDir
-	if dir == "" {
+	if dir = f.certificateDir; dir == "" {
 		base, err := os.UserConfigDir()
 		if err != nil {
-			return fmt.Errorf("--certificate-dir: missing: %w", err)
+			return "", fmt.Errorf("--certificate-dir: missing: %w", err)
 		}
 		dir = filepath.Join(base, "quorate")
 	}
 	config.Certificate, config.Key, err = pki.EnsureApplicationCertificate(dir, "urn:quorate:client:"+host, []string{host}, time.Now())
-	return err
+	return dir, err
 }
 
 func newUARead(o *options) *cobra.Command {
@@ -193,7 +204,7 @@ func newUARead(o *options) *cobra.Command {
 	}
 	f := addUAFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, nodes []string) error {
-		config, err := f.client(nodes)
+		config, err := f.client(nodes, o.std.err)
 		if err != nil {
 			return err
 		}
@@ -272,7 +283,7 @@ connection that is lost is made again, and said with status BadNoCommunication.`
 	cmd.Flags().DurationVar(&interval, "interval", opcua.DefaultPublishingInterval, "publishing interval that is asked for")
 	cmd.Flags().IntVar(&count, "count", 0, "end after `N` lines (default: go on)")
 	cmd.RunE = func(cmd *cobra.Command, nodes []string) error {
-		config, err := f.client(nodes)
+		config, err := f.client(nodes, o.std.err)
 		if err != nil {
 			return err
 		}

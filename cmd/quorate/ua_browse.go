@@ -28,7 +28,7 @@ A node that hangs at several places has its children at the first only; the othe
 		if len(nodes) == 0 {
 			nodes = []string{opcua.DefaultBrowseRoot}
 		}
-		config, err := f.client(nodes)
+		config, err := f.client(nodes, o.std.err)
 		if err != nil {
 			return err
 		}

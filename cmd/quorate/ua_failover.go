@@ -37,7 +37,7 @@ how many samples were lost. With -o json each line is an object whose "type" is 
 	flags.IntVar(&count, "count", 0, "end after `N` lines (default: go on)")
 	must(cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions(failover.ModeNames(), cobra.ShellCompDirectiveNoFileComp)))
 	cmd.RunE = func(cmd *cobra.Command, nodes []string) error {
-		config, err := f.client(nodes)
+		config, err := f.client(nodes, o.std.err)
 		if err != nil {
 			return err
 		}

@@ -224,7 +224,7 @@ func (l *Lab) Close() error {
 		if m.Running() {
 			errs = append(errs, m.Resume())
 		}
-		errs = append(errs, m.Kill(), m.Disk.Unmount())
+		errs = append(errs, m.Kill(), m.OffBadFS(), m.Disk.Unmount())
 	}
 	if l.web != nil {
 		l.web.CloseIdleConnections()

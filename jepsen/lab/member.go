@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"quorate/jepsen/badfs"
 )
 
 const (
@@ -33,12 +35,13 @@ type Member struct {
 
 	lab *Lab
 	// life is held by whoever starts or ends the process, so that two faults don't meet.
-	life sync.Mutex
-	mu   sync.Mutex
-	run  *exec.Cmd
-	done chan struct{}
-	// Starts and Kills count.
+	life          sync.Mutex
+	mu            sync.Mutex
+	run           *exec.Cmd
+	done          chan struct{}
 	starts, kills int
+	// bad is the file system that its data is on while fsync may fail.
+	bad *badfs.FS
 }
 
 // Namespace is the path of the member's network namespace.
@@ -177,6 +180,54 @@ func (m *Member) LosePower() error {
 	defer m.life.Unlock()
 	err := m.Disk.LosePower()
 	return errors.Join(err, m.end(syscall.SIGKILL), m.Disk.Mount())
+}
+
+// Forget empties the member's disk. It must not run.
+func (m *Member) Forget() error {
+	m.life.Lock()
+	defer m.life.Unlock()
+	if m.Running() {
+		return fmt.Errorf("%s runs", m.ID)
+	}
+	// A member that joins a group that is there has no list of first voters.
+	return errors.Join(os.RemoveAll(m.DataDir()), m.lab.configure(m, nil))
+}
+
+// OnBadFS restarts the member with its data on a file system that can let fsync fail. It is the same data.
+func (m *Member) OnBadFS(ctx context.Context) (*badfs.FS, error) {
+	m.life.Lock()
+	if err := m.end(syscall.SIGTERM); err != nil {
+		m.life.Unlock()
+		return nil, err
+	}
+	behind := m.DataDir() + ".behind"
+	err := errors.Join(os.Rename(m.DataDir(), behind), os.Mkdir(m.DataDir(), 0o700))
+	if err == nil {
+		m.bad, err = badfs.Mount(behind, m.DataDir())
+	}
+	m.life.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return m.bad, errors.Join(m.Start(), m.AwaitReady(ctx))
+}
+
+// OffBadFS ends that. The member ends if it has not yet, and is not started again.
+func (m *Member) OffBadFS() error {
+	m.life.Lock()
+	defer m.life.Unlock()
+	if m.bad == nil {
+		return nil
+	}
+	err := m.end(syscall.SIGKILL)
+	if err == nil {
+		err = m.bad.Unmount()
+	}
+	if err != nil {
+		return err
+	}
+	m.bad = nil
+	return errors.Join(os.Remove(m.DataDir()), os.Rename(m.DataDir()+".behind", m.DataDir()))
 }
 
 // ShiftWall sets by how much the wall time that the member records is off.

@@ -37,11 +37,13 @@ type Quality struct {
 	Delay, Jitter time.Duration
 	// Loss, Double and Reorder are the chances, 0 to 1, that a packet is lost, comes twice, or is let past by those that follow it within Delay.
 	Loss, Double, Reorder float64
+	// Reset is the chance that a TCP segment is lost and its connection reset at both ends.
+	Reset float64
 }
 
 // Counts are what a switch did so far.
 type Counts struct {
-	Passed, Lost, Delayed, Doubled, Reordered uint64
+	Passed, Lost, Delayed, Doubled, Reordered, Resets uint64
 }
 
 // Switch joins ends.
@@ -54,7 +56,7 @@ type Switch struct {
 	readers sync.WaitGroup
 	pending sync.WaitGroup
 
-	passed, lost, delayed, doubled, reordered atomic.Uint64
+	passed, lost, delayed, doubled, reordered, resets atomic.Uint64
 }
 
 // end is a TUN device.
@@ -160,7 +162,9 @@ func (s *Switch) Heal() {
 
 // Counts returns what the switch did so far.
 func (s *Switch) Counts() Counts {
-	return Counts{Passed: s.passed.Load(), Lost: s.lost.Load(), Delayed: s.delayed.Load(), Doubled: s.doubled.Load(), Reordered: s.reordered.Load()}
+	return Counts{
+		Passed: s.passed.Load(), Lost: s.lost.Load(), Delayed: s.delayed.Load(), Doubled: s.doubled.Load(), Reordered: s.reordered.Load(), Resets: s.resets.Load(),
+	}
 }
 
 // Close ends all ends, and returns when nothing of the switch runs any more.
@@ -209,6 +213,16 @@ func (s *Switch) pass(from, to netip.Addr, packet []byte) {
 		s.mu.Unlock()
 		s.lost.Add(1)
 		return
+	}
+	if q.Reset > 0 && s.random.Float64() < q.Reset {
+		if toSender, toReceiver, ok := resets(packet); ok {
+			sender := s.ends[from]
+			s.mu.Unlock()
+			s.resets.Add(1)
+			s.deliver(sender, toSender)
+			s.deliver(target, toReceiver)
+			return
+		}
 	}
 	copies := 1
 	if q.Double > 0 && s.random.Float64() < q.Double {

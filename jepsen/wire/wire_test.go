@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -190,6 +192,21 @@ func TestSwitch(t *testing.T) {
 	if after.Lost == before.Lost || after.Doubled == before.Doubled || after.Reordered == before.Reordered || after.Delayed == before.Delayed {
 		t.Errorf("nothing was lost, doubled, reordered or delayed: %+v, then %+v", before, after)
 	}
+
+	// A reset connection is broken at both ends: the next one works again.
+	s.Heal()
+	s.Set(here, there, Quality{Reset: 1})
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_, _ = c.Write([]byte("hello"))
+	if _, err := c.Read(make([]byte, 5)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a connection that was reset gives %v", err)
+	}
+	s.Heal()
+	if s.Counts().Resets == 0 {
+		t.Error("nothing was reset")
+	}
+	c = dial(t)
+	trip(t, c, 100)
 
 	// One direction only: what is said there arrives, and the answer doesn't.
 	s.Heal()

@@ -370,6 +370,39 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
+// TestSparePlaces proves that where all places are in use there are some more, for those who are put to use all the same.
+func TestSparePlaces(t *testing.T) {
+	for name, limits := range map[string]Limits{"total": {MaxConnections: 2, SpareConnections: 2}, "host": {MaxConnectionsPerHost: 2, SpareConnections: 2}} {
+		t.Run(name, func(t *testing.T) {
+			h := &echo{}
+			_, addr := start(t, Config{Limits: limits}, h)
+			use := func(crowded bool) *raw {
+				t.Helper()
+				r := connect(t, addr)
+				r.alive()
+				if got := h.last.Load().Crowded(); got != crowded {
+					t.Errorf("crowded: %t, want %t", got, crowded)
+				}
+				h.last.Load().SetInUse(true)
+				if h.last.Load().Crowded() {
+					t.Error("crowded though it is in use")
+				}
+				return r
+			}
+			first := use(false)
+			use(false)
+			// One that is not put to use makes room for the next.
+			idle := connect(t, addr)
+			idle.alive()
+			use(true)
+			idle.expectEvicted()
+			use(true)
+			dialRaw(t, addr).expectError(ua.StatusBadTCPServerTooBusy)
+			first.alive()
+		})
+	}
+}
+
 // expectEvicted reads an Error message, which a cut connection may lose.
 func (r *raw) expectEvicted() {
 	r.t.Helper()

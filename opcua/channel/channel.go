@@ -147,3 +147,14 @@ func (c *Channel) Attached() any { return c.attached }
 // SetInUse says whether a session is bound to the channel. A connection that is
 // not in use makes room for new ones when all places are taken.
 func (c *Channel) SetInUse(inUse bool) { c.inUse.Store(inUse) }
+
+// Crowded says whether the channel is not in use and has a spare place, since all others are in use: it is for those to be put to use for whom
+// such places are kept (see [Limits].SpareConnections).
+func (c *Channel) Crowded() bool {
+	if c.inUse.Load() {
+		return false
+	}
+	c.server.mu.Lock()
+	defer c.server.mu.Unlock()
+	return len(c.server.channels) > c.server.limits.MaxConnections || c.server.perHost[c.host] > c.server.limits.MaxConnectionsPerHost
+}

@@ -92,6 +92,9 @@ type Limits struct {
 	// MaxConnectionsPerHost bounds the connections from one address, in the same
 	// way.
 	MaxConnectionsPerHost int
+	// SpareConnections is how many more there may be where all are in use, in total and from one address: for those whom the Handler
+	// wants to let in all the same (see [Channel.Crowded]). One that is not put to use makes room for the next. There are none by default.
+	SpareConnections int
 	// MaxChunkSize is the largest chunk that is received or sent, in bytes, from
 	// MinChunkSize on.
 	MaxChunkSize int
@@ -155,6 +158,7 @@ func (l Limits) withDefaults() Limits {
 	return Limits{
 		MaxConnections:        orDefault(l.MaxConnections, DefaultMaxConnections),
 		MaxConnectionsPerHost: orDefault(l.MaxConnectionsPerHost, DefaultMaxConnectionsPerHost),
+		SpareConnections:      l.SpareConnections,
 		MaxChunkSize:          orDefault(l.MaxChunkSize, DefaultMaxChunkSize),
 		MaxMessageSize:        orDefault(l.MaxMessageSize, DefaultMaxMessageSize),
 		MaxChunkCount:         orDefault(l.MaxChunkCount, DefaultMaxChunkCount),
@@ -180,6 +184,7 @@ func (l Limits) check() error {
 	for name, v := range map[string]int64{
 		"MaxConnections":        int64(l.MaxConnections),
 		"MaxConnectionsPerHost": int64(l.MaxConnectionsPerHost),
+		"SpareConnections":      int64(l.SpareConnections),
 		"MaxMessageSize":        int64(l.MaxMessageSize),
 		"MaxChunkCount":         int64(l.MaxChunkCount),
 		"MaxPartialBytes":       int64(l.MaxPartialBytes),

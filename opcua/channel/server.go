@@ -183,7 +183,7 @@ func (s *Server) take(nc net.Conn) {
 }
 
 // makeRoom finds who has to go if there is no place for another connection of a
-// host, and takes its place away. It says false if all are in use.
+// host, and takes its place away. It says false if all are in use, the spare ones too.
 func (s *Server) makeRoom(host string) (victim *Channel, ok bool) {
 	fullHost := s.perHost[host] >= s.limits.MaxConnectionsPerHost
 	if !fullHost && len(s.channels) < s.limits.MaxConnections {
@@ -195,7 +195,8 @@ func (s *Server) makeRoom(host string) (victim *Channel, ok bool) {
 		}
 	}
 	if victim == nil {
-		return nil, false
+		spare := s.limits.SpareConnections
+		return nil, s.perHost[host] < s.limits.MaxConnectionsPerHost+spare && len(s.channels) < s.limits.MaxConnections+spare
 	}
 	s.removeLocked(victim)
 	return victim, true

@@ -20,6 +20,7 @@ import {
 } from "node-opcua-client";
 
 import { attempt } from "./attempt.mjs";
+import { watch } from "./partitions.mjs";
 import { steps } from "./services.mjs";
 
 const [, , scenario, json] = process.argv;
@@ -238,6 +239,43 @@ const scenarios = {
     }
   },
 
+  // Is subscribed at the first of some servers, and goes to the next when it has heard nothing for three keep-alive intervals, or the connection is lost. Says at
+  // which it is; until standard input ends.
+  async consumer() {
+    let ended = false;
+    process.stdin.on("end", () => (ended = true)).resume();
+    const keepAlive = options.publishingInterval * options.keepAliveCount;
+    for (let i = 0; !ended; i++) {
+      const endpoint = options.endpoints[i % options.endpoints.length];
+      const c = await client({
+        requestedSessionTimeout: options.sessionTimeout, keepSessionAlive: false, transportTimeout: keepAlive,
+        connectionStrategy: { initialDelay: 50, maxDelay: 100, maxRetry: 0 },
+      });
+      let heard = Date.now();
+      let lost = false;
+      c.on("connection_lost", () => (lost = true)).on("close", () => (lost = true));
+      try {
+        await c.connect(endpoint);
+        const session = await c.createSession();
+        const subscription = await session.createSubscription2({
+          requestedPublishingInterval: options.publishingInterval, requestedMaxKeepAliveCount: options.keepAliveCount,
+          requestedLifetimeCount: 10 * options.keepAliveCount, publishingEnabled: true,
+        });
+        subscription.on("keepalive", () => (heard = Date.now()));
+        const item = await subscription.monitor({ nodeId: "i=2267", attributeId: AttributeIds.Value }, { samplingInterval: 0, discardOldest: true, queueSize: 1 }, TimestampsToReturn.Both);
+        item.on("changed", (v) => {
+          heard = Date.now();
+          say({ endpoint, value: plain(v), status: v.statusCode.name });
+        });
+        while (!ended && !lost && Date.now() - heard < 3 * keepAlive) await new Promise((resolve) => setTimeout(resolve, 20));
+      } catch (err) {
+        say({ endpoint, error: err.message.split("\n")[0] });
+      }
+      c.disconnect().catch(() => {});
+    }
+    process.exit(0); // A connection to a server that is silent would be waited for.
+  },
+
   // Makes an attempt for each line of standard input, and says what came of it.
   async attempts() {
     for await (const line of readline.createInterface({ input: process.stdin })) {
@@ -281,6 +319,11 @@ const scenarios = {
         if (!ended) await new Promise((resolve) => setTimeout(resolve, 100));
       }
     }));
+  },
+
+  // Browses the folder of partitions, and follows one of them.
+  async partitions() {
+    await withSession({}, (session) => watch(session, options, say, readline.createInterface({ input: process.stdin })));
   },
 
   // Takes every step through the services, and says how each ended.

@@ -111,6 +111,7 @@ func TestInterop(t *testing.T) {
 		t.Run("inspect/"+s.Mode, func(t *testing.T) { inspect(t, options(s)) })
 	}
 	t.Run("discover", func(t *testing.T) { discover(t, table, g, primary, options(securities[0])) })
+	t.Run("partitions", func(t *testing.T) { partitions(t, table, conn, options(securities[0])) })
 	// These want a ServiceLevel that stays as it is.
 	t.Run("services", func(t *testing.T) {
 		for name, scenario := range map[string]func(t *testing.T){

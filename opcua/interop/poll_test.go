@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"testing"
+	"time"
 )
 
 // polling is a client that reads one server's ServiceLevel again and again, and goes to the next server of the set when it can't.
@@ -17,7 +18,20 @@ type polling struct {
 
 func pollFrom(ctx context.Context, t *testing.T, endpoint string) *polling {
 	t.Helper()
-	client := startTalk(ctx, t, "failover", map[string]any{"endpoint": endpoint, "interval": pollingInterval.Milliseconds()}, os.Stderr)
+	return clientOfMany(ctx, t, "failover", map[string]any{"endpoint": endpoint, "interval": pollingInterval.Milliseconds()})
+}
+
+// consumeFrom is a client that is subscribed at the first of some servers, and goes to the next when it hears nothing any more.
+func consumeFrom(ctx context.Context, t *testing.T, sessionTimeout, keepAlive time.Duration, endpoints ...string) *polling {
+	t.Helper()
+	return clientOfMany(ctx, t, "consumer", map[string]any{
+		"endpoints": endpoints, "sessionTimeout": sessionTimeout.Milliseconds(), "publishingInterval": keepAlive.Milliseconds() / 2, "keepAliveCount": 2,
+	})
+}
+
+func clientOfMany(ctx context.Context, t *testing.T, scenario string, options map[string]any) *polling {
+	t.Helper()
+	client := startTalk(ctx, t, scenario, options, os.Stderr)
 	p := &polling{in: client.in, from: make(chan string, 100), done: make(chan struct{})}
 	go func() {
 		defer close(p.done)

@@ -44,6 +44,12 @@ type plant struct {
 
 func startPlant(ctx context.Context, t *testing.T) *plant {
 	t.Helper()
+	return startPlantAt(ctx, t, redundancyPort, "m1", "m2")
+}
+
+// startPlantAt starts one whose client is subscribed to those servers.
+func startPlantAt(ctx context.Context, t *testing.T, port int, servers ...string) *plant {
+	t.Helper()
 	requireClient(t)
 	dir := t.TempDir()
 	binary, err := devgroup.Built()
@@ -55,7 +61,7 @@ func startPlant(ctx context.Context, t *testing.T) *plant {
 		t.Fatal(err)
 	}
 	var log devgroup.Output
-	w, err := devgroup.StartWired(ctx, devgroup.Options{Binary: binary, Data: filepath.Join(dir, "group"), BasePort: redundancyPort, Log: &log}, map[string]any{
+	w, err := devgroup.StartWired(ctx, devgroup.Options{Binary: binary, Data: filepath.Join(dir, "group"), BasePort: port, Log: &log}, map[string]any{
 		"redundancy": map[string]any{
 			"probeInterval": "500ms", "probeTimeout": "1s", "recoverDwell": "500ms", "applyHook": map[string]any{"command": []string{hooks.Command()}},
 		},
@@ -65,7 +71,7 @@ func startPlant(ctx context.Context, t *testing.T) *plant {
 	}
 	p := &plant{Wired: w, t: t, ctx: ctx, hooks: hooks}
 	t.Cleanup(func() {
-		p.free("m1", "m2")
+		p.free(servers...)
 		if err := w.Stop(); err != nil {
 			t.Error(err)
 		}
@@ -81,7 +87,7 @@ func startPlant(ctx context.Context, t *testing.T) *plant {
 		}
 		t.Cleanup(func() { conn.Close() })
 		p.conns = append(p.conns, conn)
-		if m.ID != "m3" {
+		if slices.Contains(servers, m.ID) {
 			endpoints[m.ID] = m.OPCUA // Not through the wires: a client is not cut off.
 		}
 	}
@@ -215,6 +221,7 @@ func TestRedundancy(t *testing.T) {
 		{"swap", swaps},
 		{"Backup killed", losesItsBackup},
 		{"Primary killed", losesItsPrimary},
+		{"Primary silent", hearsNoPrimary},
 		{"stand-in", standsIn},
 		{"cut off", isCutOff},
 		{"swap while the Primary is unreachable", swapsUnreachable},
@@ -250,9 +257,12 @@ func describesTheSet(ctx context.Context, t *testing.T, p *plant) {
 	defer response.Body.Close()
 	metrics, err := io.ReadAll(response.Body)
 	p.must(err)
-	for _, name := range []string{"ot_opcua_service_level", "ot_opcua_peer_reachable", "ot_opcua_apply_in_progress"} {
-		if !strings.Contains(string(metrics), "\n"+name+"{") {
-			t.Errorf("there is no metric %s", name)
+	for _, sample := range []string{
+		`ot_opcua_service_level{cluster="demo",node="m1"} 255`, `ot_opcua_peer_reachable{cluster="demo",node="m1",peer="m2"} 1`,
+		`ot_opcua_apply_in_progress{cluster="demo",node="m1"} 0`,
+	} {
+		if !strings.Contains(string(metrics), "\n"+sample+"\n") {
+			t.Errorf("the metrics are without %s", sample)
 		}
 	}
 }
@@ -330,6 +340,24 @@ func losesItsPrimary(ctx context.Context, t *testing.T, p *plant) {
 	if seen := p.values(mark, "m1"); !slices.Contains(seen, 180) {
 		t.Errorf("m1 went through %v: it was not Recovering", seen)
 	}
+}
+
+// hearsNoPrimary stops the Primary, whose connections stay as they are: a client notices by what it doesn't hear. The budget of a consumer's session is its time-out and
+// three keep-alive intervals (redundancy.md §8).
+func hearsNoPrimary(ctx context.Context, t *testing.T, p *plant) {
+	const sessionTimeout, keepAlive = 3 * time.Second, time.Second
+	consumer := consumeFrom(ctx, t, sessionTimeout, keepAlive, p.Members[0].OPCUA, p.Members[1].OPCUA)
+	consumer.await(ctx, t, p.Members[0].OPCUA)
+	p.must(p.Pause(ctx, "m1"))
+	began := time.Now()
+	consumer.await(ctx, t, p.Members[1].OPCUA)
+	took := time.Since(began)
+	t.Logf("the client was at the Backup after %v", took.Round(time.Millisecond))
+	if budget := sessionTimeout + 3*keepAlive; took > budget {
+		t.Errorf("the client was at the Backup after %v, want its budget of %v at most", took, budget)
+	}
+	consumer.end()
+	p.must(p.Signal("m1", syscall.SIGCONT))
 }
 
 func standsIn(ctx context.Context, t *testing.T, p *plant) {

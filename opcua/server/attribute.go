@@ -20,6 +20,9 @@ func (v *services) read(r *ua.ReadRequest) (ua.Response, ua.StatusCode) {
 		return nil, ua.StatusBadTimestampsToReturnInvalid
 	}
 	ctx := space.ReadContext{Now: v.engine.wall()}
+	if len(r.NodesToRead) > 1 {
+		ctx.Shared = new(any)
+	}
 	block := make([]ua.DataValue, len(r.NodesToRead))
 	results := make([]*ua.DataValue, len(block))
 	for i, n := range r.NodesToRead {

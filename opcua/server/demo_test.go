@@ -30,6 +30,7 @@ var (
 	fireKey    = space.NumericKey(1, 9)  // a type of events
 	alarmKey   = space.NumericKey(1, 10) // its supertype
 	brokenKey  = space.NumericKey(1, 8)  // a method that nobody implements
+	momentKey  = space.NumericKey(1, 11) // pushed like Level, of which it has the value, and momentary
 )
 
 // demo is a small address space: a value that is pushed, one that is sampled, and a folder of many.
@@ -103,6 +104,7 @@ func newDemo(t testing.TB) *demo {
 			d.reads.Add(1)
 			return dataValue(d.level.Load())
 		})
+		variable(momentKey, "Moment", 0, func(space.ReadContext) *ua.DataValue { return dataValue(d.level.Load()) }, func(n *space.Node) { n.Momentary = true })
 		variable(clockKey, "Clock", 10, func(ctx space.ReadContext) *ua.DataValue {
 			d.reads.Add(1)
 			return dataValue(ctx.Now.UnixNano())
@@ -172,7 +174,7 @@ func newDemo(t testing.TB) *demo {
 // set changes the pushed value.
 func (d *demo) set(v int64) {
 	d.level.Store(v)
-	d.space.Changed(levelKey)
+	d.space.Changed(levelKey, momentKey)
 }
 
 // writeTarget is what the Write service calls.

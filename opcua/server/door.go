@@ -13,9 +13,12 @@ type door struct {
 	status atomic.Uint32 // what those are told who are not let in; Good is open
 }
 
-// Shut closes all sessions and their connections, but for those of the applications that Config.Exempt names, and lets no other in
-// until Open: CreateSession and ActivateSession answer the status, and so does the Error message that ends a connection.
+// Shut closes all sessions and their connections, but for those of the applications that Config.Exempt names and of administrators, and lets no
+// other in until Open: CreateSession and ActivateSession answer the status, and so does the Error message that ends a connection.
 // Discovery is answered all the same, so that clients find the servers to go to. It returns how many sessions it closed.
+//
+// An administrator who is there stays, and may take the session to another connection: who has had the server shut by a method may want to have it
+// opened again. One who is not there yet is let in no more than others, since who it is shows only after the session was made.
 //
 // A client that chooses servers by their ServiceLevel needs none of this. It is for those that move only when they lose the connection.
 func (s *Server) Shut(status ua.StatusCode) (closed int) {
@@ -37,10 +40,22 @@ func (s *Server) Open() {
 // admits returns Good, or what an application is told that is not let in.
 func (v *services) admits(applicationURI string) ua.StatusCode {
 	status := ua.StatusCode(v.door.status.Load())
-	if status != ua.StatusOK && v.cfg.Exempt != nil && v.cfg.Exempt(applicationURI) {
+	if status != ua.StatusOK && v.exempt(applicationURI) {
 		return ua.StatusOK
 	}
 	return status
+}
+
+func (v *services) exempt(applicationURI string) bool {
+	return v.cfg.Exempt != nil && v.cfg.Exempt(applicationURI)
+}
+
+// admitsSession is the same for a session that is there.
+func (v *services) admitsSession(s *session) ua.StatusCode {
+	if b := s.bound.Load(); b != nil && b.identity.Role >= RoleAdministrator {
+		return ua.StatusOK
+	}
+	return v.admits(s.application)
 }
 
 // evict closes the sessions that would not be let in now. A session that comes at the same time is either in the table, or sees that
@@ -48,7 +63,7 @@ func (v *services) admits(applicationURI string) ua.StatusCode {
 func (v *services) evict(status ua.StatusCode) (closed int) {
 	left := make(map[secureChannel]struct{})
 	for _, s := range v.sessions.all() {
-		if v.admits(s.application) == ua.StatusOK {
+		if v.admitsSession(s) == ua.StatusOK {
 			continue
 		}
 		left[s.channel()] = struct{}{}

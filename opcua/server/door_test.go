@@ -65,6 +65,61 @@ func TestShutClosesSessionsAndRefusesOthers(t *testing.T) {
 	})
 }
 
+// TestSparePlacesAreForTheExempt fills the table of sessions, and the connections: an exempt application gets in, as often as there are spare places, and nobody else.
+func TestSparePlacesAreForTheExempt(t *testing.T) {
+	inBubble(t, Limits{MaxSessions: 3, MaxSessionsPerClient: 3}, func(t *testing.T, r *rig) {
+		r.v.cfg.Exempt, r.v.cfg.Spare = func(uri string) bool { return uri == peerURI }, 2
+		describe := func(uri string) *ua.CreateSessionRequest {
+			return &ua.CreateSessionRequest{ClientDescription: &ua.ApplicationDescription{ApplicationURI: uri}}
+		}
+		open := func(ch *fakeChannel, uri string) *ua.NodeID {
+			t.Helper()
+			auth := want[*ua.CreateSessionResponse](t, r.ask(ch, nil, describe(uri))).AuthenticationToken
+			want[*ua.ActivateSessionResponse](t, r.ask(ch, auth, &ua.ActivateSessionRequest{}))
+			return auth
+		}
+		for range 2 { // The rig has one.
+			open(&fakeChannel{}, "urn:demo:client")
+		}
+		wantFault(t, r.ask(&fakeChannel{}, nil, describe("urn:demo:client")), ua.StatusBadTooManySessions)
+		for range 2 {
+			open(&fakeChannel{crowded: true}, peerURI)
+		}
+		wantFault(t, r.ask(&fakeChannel{}, nil, describe(peerURI)), ua.StatusBadTooManySessions)
+	})
+	// Where there is room in the table, a connection on a spare place makes no session, nor takes one that is there.
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		crowded := &fakeChannel{crowded: true}
+		wantFault(t, r.ask(crowded, nil, &ua.CreateSessionRequest{}), ua.StatusBadTooManySessions)
+		wantFault(t, r.ask(crowded, r.auth, &ua.ActivateSessionRequest{}), ua.StatusBadTooManySessions)
+		want[*ua.FindServersResponse](t, r.ask(crowded, nil, &ua.FindServersRequest{}))
+	})
+}
+
+// TestAdministratorsStay has an administrator's session outlive the closing of the door, and a move to another channel, but no change to a user who is none.
+func TestAdministratorsStay(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		who := Identity{Name: "ada", Role: RoleAdministrator}
+		r.v.cfg.Authenticate = func(Credentials) (Identity, ua.StatusCode) { return who, ua.StatusOK }
+		s := &Server{services: r.v}
+		boss := &fakeChannel{}
+		auth := r.create(boss)
+		want[*ua.ActivateSessionResponse](t, r.ask(boss, auth, &ua.ActivateSessionRequest{}))
+		if n := s.Shut(ua.StatusBadServerHalted); n != 1 || boss.gone || !r.ch.gone {
+			t.Errorf("%d sessions were closed, want that of the viewer; the administrator's is gone: %t", n, boss.gone)
+		}
+		read := &ua.ReadRequest{NodesToRead: []*ua.ReadValueID{{NodeID: levelKey.NodeID(), AttributeID: ua.AttributeIDValue, DataEncoding: &ua.QualifiedName{}}}}
+		want[*ua.ReadResponse](t, r.ask(boss, auth, read))
+		moved := &fakeChannel{}
+		want[*ua.ActivateSessionResponse](t, r.ask(moved, auth, &ua.ActivateSessionRequest{}))
+		want[*ua.ReadResponse](t, r.ask(moved, auth, read))
+		wantFault(t, r.ask(&fakeChannel{}, nil, &ua.CreateSessionRequest{}), ua.StatusBadServerHalted)
+		who = Identity{Name: "bob", Role: RoleOperator}
+		wantFault(t, r.ask(moved, auth, &ua.ActivateSessionRequest{}), ua.StatusBadServerHalted)
+		wantFault(t, r.ask(moved, auth, read), ua.StatusBadSessionIDInvalid)
+	})
+}
+
 // TestSessionsThatComeWhileItIsShut makes sessions while the door moves: none is left, whichever came first.
 func TestSessionsThatComeWhileItIsShut(t *testing.T) {
 	r := newRig(t, Limits{})

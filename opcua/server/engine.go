@@ -25,6 +25,7 @@ type secureChannel interface {
 	LocalAddr() net.Addr
 	EndpointURL() string
 	SetInUse(inUse bool)
+	Crowded() bool
 	Attach(v any)
 	Attached() any
 	Yield()

@@ -28,6 +28,7 @@ type fakeChannel struct {
 	addr      string // of the client; empty is a default
 	discovery bool
 	inUse     atomic.Bool
+	crowded   bool
 
 	mu       sync.Mutex
 	gone     bool
@@ -41,6 +42,8 @@ type sent struct {
 	id   uint32
 	resp ua.Response
 }
+
+func (c *fakeChannel) Crowded() bool { return c.crowded && !c.inUse.Load() }
 
 func (c *fakeChannel) SecurityPolicyURI() string {
 	if c.policy == "" {

@@ -20,6 +20,8 @@ type item struct {
 	filter    dataFilter    // which changes count; under watch.mu
 	reference *ua.DataValue // the value that was queued last, from which a dead-band counts; under watch.mu
 
+	momentary bool // what is queued is read again before it is sent (space.Node); never changes
+
 	hears  bool         // of events; else it has the values of an attribute
 	events *eventFilter // which ones, and what of them; written under the lock of the listeners and sub.queueMu, read under either
 
@@ -69,6 +71,22 @@ func (it *item) due() int {
 		return it.queued()
 	}
 	return min(it.released, it.queued())
+}
+
+// refresh reads again what is about to be sent and may have run out since it was queued. Whoever would have told of it may have been stopped as this goroutine
+// was, and not be awake yet.
+func (s *subscription) refresh() {
+	var momentary []*item
+	s.queueMu.Lock()
+	for _, it := range s.waiting {
+		if it.momentary {
+			momentary = append(momentary, it)
+		}
+	}
+	s.queueMu.Unlock()
+	if len(momentary) > 0 {
+		s.engine.hub.refresh(momentary)
+	}
 }
 
 // drained is what one message has: values, and events with the items that they are for.

@@ -81,6 +81,8 @@ func (e *engine) newItem(s *subscription, c *ua.MonitoredItemCreateRequest, ts u
 		it.events, result, status = e.parseEventFilter(params.Filter)
 	} else {
 		it.filter, status = e.parseFilter(params.Filter, key)
+		node, _ := e.space.Node(key.node) // The probe has found it.
+		it.momentary = node != nil && node.Momentary && key.attribute == ua.AttributeIDValue
 	}
 	if status != ua.StatusOK {
 		return nil, result, status

@@ -11,7 +11,7 @@ import (
 // publisher has the subscriptions of one session, and the Publish requests that its client has parked for them. It outlives its
 // session if subscriptions do.
 //
-// Locks are taken in this order: publisher.mu (of two, that with the lower number first), hub.mu, watch.mu, subscription.queueMu; schedule.mu, registry.mu and those
+// Locks are taken in this order: publisher.mu (of two, that with the lower number first), watch.sampling, hub.mu, watch.mu, subscription.queueMu; schedule.mu, registry.mu and those
 // of the address space are leaves. Sending never blocks, so responses are sent under publisher.mu, which keeps them in order.
 type publisher struct {
 	engine  *engine

@@ -44,7 +44,7 @@ func TestSecuredSessionMovesToANewChannel(t *testing.T) {
 		t.Fatal(err)
 	}
 	var sub uint32
-	err = first.Send(t.Context(), &ua.CreateSubscriptionRequest{RequestedPublishingInterval: 20, PublishingEnabled: true}, func(resp ua.Response) error {
+	err = first.Send(t.Context(), &ua.CreateSubscriptionRequest{RequestedPublishingInterval: 20, RequestedLifetimeCount: 10_000, PublishingEnabled: true}, func(resp ua.Response) error {
 		sub = resp.(*ua.CreateSubscriptionResponse).SubscriptionID
 		return nil
 	})

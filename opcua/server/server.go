@@ -66,9 +66,11 @@ type Config struct {
 	// users, and then UserTokens may offer no other kind. It is called on the goroutine of the connection.
 	Authenticate func(Credentials) (Identity, ua.StatusCode)
 
-	// Exempt names the applications, by their ApplicationUris, that keep their sessions while the server is Shut. It is no protection:
-	// without security a client says of itself what it likes. Nil is none. It must be cheap.
+	// Exempt names the applications, by their ApplicationUris, that keep their sessions while the server is Shut, and for which there are spare places.
+	// It is no protection: without security a client says of itself what it likes. Nil is none. It must be cheap.
 	Exempt func(applicationURI string) bool
+	// Spare is how many sessions and connections there may be beyond the limits, for Exempt applications: whoever takes all places keeps those out last.
+	Spare int
 
 	Limits        Limits
 	ChannelLimits channel.Limits
@@ -108,6 +110,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.UserTokens = []*ua.UserTokenPolicy{{PolicyID: "anonymous", TokenType: ua.UserTokenTypeAnonymous}}
 	}
 	v := newServices(cfg, limits)
+	cfg.ChannelLimits.SpareConnections = cfg.Spare
 	channels, err := channel.NewServer(channel.Config{
 		Offers:      cfg.Offers,
 		Certificate: cfg.Certificate,

@@ -124,14 +124,14 @@ func (t *sessions) of(ch secureChannel, token *ua.NodeID) *session {
 
 // add puts in a new session, tied to the channel that made it. Where a limit is reached, a session that was never activated makes
 // room, the oldest first, and is returned to be closed: so nobody can keep others out with half-made sessions
-// (Part 4 §5.7.2.1). If there is none, the new one is refused.
-func (t *sessions) add(s *session) (evicted *session, status ua.StatusCode) {
+// (Part 4 §5.7.2.1). If there is none, the new one is refused. The limits are higher by the spare places that are kept for such a session.
+func (t *sessions) add(s *session, spare int) (evicted *session, status ua.StatusCode) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.perClient[s.client] >= t.limits.MaxSessionsPerClient:
+	case t.perClient[s.client] >= t.limits.MaxSessionsPerClient+spare:
 		evicted = t.oldestIdle(func(o *session) bool { return o.client == s.client })
-	case len(t.byToken) >= t.limits.MaxSessions:
+	case len(t.byToken) >= t.limits.MaxSessions+spare:
 		evicted = t.oldestIdle(func(*session) bool { return true })
 	default:
 		t.insert(s)

@@ -29,6 +29,12 @@ func (v *services) createSession(ch secureChannel, r *ua.CreateSessionRequest) (
 	if status := v.admits(applicationOf(r)); status != ua.StatusOK {
 		return nil, status
 	}
+	spare := 0
+	if v.exempt(applicationOf(r)) {
+		spare = v.cfg.Spare
+	} else if ch.Crowded() {
+		return nil, ua.StatusBadTooManySessions
+	}
 	if len(r.SessionName) > v.limits.MaxSessionNameLength || len(r.EndpointURL) > v.limits.MaxEndpointURLLength {
 		return nil, ua.StatusBadEncodingLimitsExceeded
 	}
@@ -48,7 +54,7 @@ func (v *services) createSession(ch secureChannel, r *ua.CreateSessionRequest) (
 	}
 	s, token := v.newSession(ch, r)
 	s.serverCert = leaf
-	evicted, status := v.sessions.add(s)
+	evicted, status := v.sessions.add(s, spare)
 	if status != ua.StatusOK {
 		return nil, status
 	}
@@ -151,8 +157,11 @@ func (v *services) activateSession(ch secureChannel, r *ua.ActivateSessionReques
 	if s == nil {
 		return nil, ua.StatusBadSessionIDInvalid
 	}
-	if status := v.admits(s.application); status != ua.StatusOK {
+	if status := v.admitsSession(s); status != ua.StatusOK {
 		return nil, status
+	}
+	if ch.Crowded() && !v.exempt(s.application) {
+		return nil, ua.StatusBadTooManySessions
 	}
 	ch.Yield() // What follows may wait for a signature, or for the user to be judged.
 	s.mu.Lock()
@@ -185,6 +194,10 @@ func (v *services) activateSession(ch secureChannel, r *ua.ActivateSessionReques
 	}
 	if left != nil {
 		s.pub.forsake(left)
+	}
+	if status := v.admitsSession(s); status != ua.StatusOK { // The user is an administrator no more, or the server was shut meanwhile.
+		v.close(s, endSubscriptions)
+		return nil, status
 	}
 	s.seen.Store(int64(v.engine.schedule.now()))
 	s.nonce = newNonce() // A signature is good for one activation.

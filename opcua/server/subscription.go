@@ -93,6 +93,7 @@ func (s *subscription) message(now time.Time) (msg *ua.NotificationMessage, more
 	if !s.enabled {
 		return msg, false
 	}
+	s.refresh()
 	d, more := s.drain(s.limit, m)
 	msg.NotificationData = d.notifications(s.engine, m)
 	if len(msg.NotificationData) == 0 {

@@ -98,6 +98,62 @@ func TestPushedValueIsNotPolled(t *testing.T) {
 	})
 }
 
+// TestMomentaryValueIsReadAgainBeforeItIsSent has a value change with nobody telling of it, while the one before waits to be published: by the next cycle, or by a
+// client that has no Publish request there. A client with a queue sees both, in their order.
+func TestMomentaryValueIsReadAgainBeforeItIsSent(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		parked  bool
+		queue   uint32
+		first   []int64
+		changed []int64
+	}{
+		{"in the cycle", true, 1, []int64{1}, []int64{3}},
+		{"late", false, 1, []int64{1}, []int64{3}},
+		{"with a queue", true, 10, []int64{0, 1}, []int64{2, 3}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+				sub := r.subscribe().SubscriptionID
+				r.monitor(sub, momentKey.NodeID(), c.queue)
+				r.after(10 * time.Millisecond) // Cycles come in the second half of what follows.
+				next := func(quietly int64) (got []int64) {
+					if c.parked {
+						r.publish()
+					} else {
+						r.after(100 * time.Millisecond)
+					}
+					r.after(50 * time.Millisecond)
+					r.demo.level.Store(quietly)
+					if !c.parked {
+						r.publish()
+					}
+					for _, m := range r.after(50 * time.Millisecond) {
+						got = append(got, ints(t, m.resp)...)
+					}
+					return got
+				}
+				r.demo.set(1)
+				if got := next(1); !slices.Equal(got, c.first) {
+					t.Fatalf("published %d, want %d", got, c.first)
+				}
+				r.demo.set(2)
+				if got := next(3); !slices.Equal(got, c.changed) {
+					t.Errorf("published %d, want %d", got, c.changed)
+				}
+				// Nothing waits, so that nothing is read.
+				r.demo.level.Store(4)
+				r.publish()
+				for _, m := range r.after(500 * time.Millisecond) {
+					if got := ints(t, m.resp); len(got) > 0 {
+						t.Errorf("published %d, which nobody told of", got)
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestSampledValueIsFreshInEachCycle(t *testing.T) {
 	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
 		const items = 100

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +66,9 @@ type watch struct {
 	// changes counts those that no sample has covered. Who takes it from 0 to 1 samples for all: so samples are handed out in the
 	// order in which they were read, and nobody waits for anybody.
 	changes atomic.Int64
+
+	// sampling is held by who samples, for others to wait; it never waits for them, since they hold nothing while they do (see refresh).
+	sampling sync.Mutex
 
 	mu    sync.Mutex // items' queue locks are taken under it
 	items []*item
@@ -168,15 +172,20 @@ func (w *watch) tick(now time.Duration) {
 }
 
 // changed reads the value and hands it to the items, unless another goroutine is at it, which then reads again.
-func (w *watch) changed() {
+func (w *watch) changed() { w.elected() }
+
+// elected does so, and says whether it was this goroutine that did.
+func (w *watch) elected() bool {
 	if w.changes.Add(1) > 1 {
-		return
+		return false
 	}
+	w.sampling.Lock()
+	defer w.sampling.Unlock()
 	for range maxSampleRounds {
 		seen := w.changes.Load()
 		w.sample()
 		if w.changes.CompareAndSwap(seen, 0) {
-			return
+			return true
 		}
 	}
 	w.changes.Store(0)
@@ -184,6 +193,35 @@ func (w *watch) changed() {
 	defer w.hub.mu.Unlock()
 	if !w.closed {
 		w.hub.engine.schedule.set(&w.timer, w.hub.engine.schedule.now())
+	}
+	return true
+}
+
+// refresh returns when the value has been read and handed out by a reading that began after the call. Where another goroutine is at it, that one is waited for:
+// it may have read the value before the process was stopped. What goes on changing is read all the time, and isn't waited for without end.
+func (w *watch) refresh() {
+	for range maxSampleRounds {
+		if w.elected() {
+			return
+		}
+		w.sampling.Lock()
+		w.sampling.Unlock() //nolint:staticcheck // Nothing is done under it.
+		runtime.Gosched()   // It may have been elected, and not be there yet.
+	}
+}
+
+// refresh reads the values of items anew, and returns when they have them.
+func (h *hub) refresh(items []*item) {
+	watches := joined{}
+	h.mu.Lock()
+	for _, it := range items {
+		if it.watch != nil {
+			watches[it.watch] = struct{}{}
+		}
+	}
+	h.mu.Unlock()
+	for w := range watches {
+		w.refresh()
 	}
 }
 

@@ -53,6 +53,9 @@ type Options struct {
 	// UserCertificate (DER) and UserKey log in by certificate, instead of User.
 	UserCertificate []byte
 	UserKey         *rsa.PrivateKey
+	// Verify decides whether the server is the one that is meant, before anything is said to it: by its certificate (DER, with its issuers behind it where the
+	// server shows them), nil at an endpoint without security. The channel proves that the server has the key. Nil is whatever answers.
+	Verify func(endpointURL string, certificate []byte) error
 	// Name is the session's name, for people who look at the server.
 	Name string
 	// RequestTimeout bounds each request, whatever its context allows; 0 means the default. A Publish may have to wait long.
@@ -86,6 +89,15 @@ func Open(ctx context.Context, endpointURL string, o Options) (s *Session, err e
 	endpoint, err := o.choose(endpoints)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", endpointURL, err)
+	}
+	if o.Verify != nil {
+		var shown []byte
+		if endpoint.SecurityPolicyURI != ua.SecurityPolicyURINone {
+			shown = endpoint.ServerCertificate
+		}
+		if err := o.Verify(endpointURL, shown); err != nil {
+			return nil, fmt.Errorf("%s: %w", endpointURL, err)
+		}
 	}
 	login, err := o.login(endpoint)
 	if err != nil {

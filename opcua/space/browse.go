@@ -59,7 +59,7 @@ func (s *Space) Browse(d *ua.BrowseDescription, from Position, max int) (Page, u
 	for page.More && budget > 0 && len(page.References) < max {
 		at := page.Next
 		var refs []Reference
-		refs, page.Next, page.More = s.step(n, at, min(max-len(page.References), budget))
+		refs, page.Next, page.More = f.step(at, min(max-len(page.References), budget))
 		budget -= len(refs) + 1
 		for _, r := range refs {
 			if target := f.target(at, r); target != nil {
@@ -121,10 +121,22 @@ func (f *filter) setType(t Key, subtypes bool) bool {
 	return ok && n.Class == ua.NodeClassReferenceType
 }
 
+// step is Space.step of the node, but passes over a source none of whose references there is wanted.
+func (f *filter) step(at Position, max int) (refs []Reference, next Position, more bool) {
+	if at.source > 0 && at.source <= len(f.space.sources) && at.cursor == "" {
+		if u, ok := f.space.sources[at.source-1].(Uniform); ok {
+			if alike, ok := u.Uniform(f.node.Key); ok && !f.wantsAlike(alike) {
+				return nil, Position{source: at.source + 1}, at.source < len(f.space.sources)
+			}
+		}
+	}
+	return f.space.step(f.node, at, max)
+}
+
 // target returns the node at the other end of a reference that was found at a position, or nil if the reference is not
 // wanted.
 func (f *filter) target(at Position, r Reference) *Node {
-	if r.Forward && !f.forward || !r.Forward && !f.inverse || !f.wantsType(r.Type) {
+	if !f.wantsDirection(r.Forward) || !f.wantsType(r.Type) {
 		return nil
 	}
 	for i := range at.source - 1 {
@@ -133,7 +145,7 @@ func (f *filter) target(at Position, r Reference) *Node {
 		}
 	}
 	target, ok := f.space.Node(r.Target)
-	if !ok || f.classes != 0 && f.classes&target.Class == 0 {
+	if !ok || !f.wantsClass(target.Class) {
 		return nil
 	}
 	// The instance that a source in front has may be of another type than the one behind it says.
@@ -142,6 +154,19 @@ func (f *filter) target(at Position, r Reference) *Node {
 	}
 	return target
 }
+
+func (f *filter) wantsAlike(a Alike) bool {
+	return f.wantsDirection(a.Forward) && f.wantsType(a.Type) && f.wantsClass(a.Class)
+}
+
+func (f *filter) wantsDirection(forward bool) bool {
+	if forward {
+		return f.forward
+	}
+	return f.inverse
+}
+
+func (f *filter) wantsClass(class ua.NodeClass) bool { return f.classes == 0 || f.classes&class != 0 }
 
 func (f *filter) wantsType(t Key) bool {
 	if f.refType.IsNull() || t == f.refType {
@@ -168,7 +193,7 @@ func (f *filter) anyAfter(at Position, budget *int) bool {
 		}
 		var refs []Reference
 		before := at
-		refs, at, more = f.space.step(f.node, at, min(scanPage, *budget))
+		refs, at, more = f.step(at, min(scanPage, *budget))
 		*budget -= len(refs) + 1
 		for _, r := range refs {
 			if f.target(before, r) != nil {
@@ -187,12 +212,21 @@ var (
 	nullText       = &ua.LocalizedText{}
 )
 
-// describe builds the ReferenceDescription with the fields of the mask (Part 4 §7.30). It points into the target, which
-// is never modified.
+// description is a ReferenceDescription with what it points to, in one block. The names are copies: a target may be made for this reference alone, and
+// a page is to keep no more of it than it shows.
+type description struct {
+	ua.ReferenceDescription
+	target, typ ua.ExpandedNodeID
+	name        ua.QualifiedName
+	text        ua.LocalizedText
+}
+
+// describe builds the ReferenceDescription with the fields of the mask (Part 4 §7.30).
 func describe(r Reference, target *Node, mask ua.BrowseResultMask) *ua.ReferenceDescription {
-	d := &ua.ReferenceDescription{
+	d := &description{target: ua.ExpandedNodeID{NodeID: target.Key.NodeID()}}
+	d.ReferenceDescription = ua.ReferenceDescription{
 		ReferenceTypeID: nullID,
-		NodeID:          &ua.ExpandedNodeID{NodeID: target.Key.NodeID()},
+		NodeID:          &d.target,
 		BrowseName:      nullName,
 		DisplayName:     nullText,
 		TypeDefinition:  nullExpandedID,
@@ -207,15 +241,18 @@ func describe(r Reference, target *Node, mask ua.BrowseResultMask) *ua.Reference
 		d.NodeClass = target.Class
 	}
 	if mask&ua.BrowseResultMaskBrowseName != 0 {
-		d.BrowseName = &target.BrowseName
+		d.name = target.BrowseName
+		d.BrowseName = &d.name
 	}
 	if mask&ua.BrowseResultMaskDisplayName != 0 {
-		d.DisplayName = &target.DisplayName
+		d.text = target.DisplayName
+		d.DisplayName = &d.text
 	}
 	if mask&ua.BrowseResultMaskTypeDefinition != 0 && !target.TypeDefinition.IsNull() {
-		d.TypeDefinition = &ua.ExpandedNodeID{NodeID: target.TypeDefinition.NodeID()}
+		d.typ.NodeID = target.TypeDefinition.NodeID()
+		d.TypeDefinition = &d.typ
 	}
-	return d
+	return &d.ReferenceDescription
 }
 
 // IsSubtype reports whether type k is of, or a direct or indirect subtype of it.

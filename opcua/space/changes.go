@@ -65,6 +65,25 @@ func (s *Space) Changed(keys ...Key) {
 	}
 }
 
+// ChangedWhere says that the values of all nodes that match may have changed. Only those are asked about that somebody waits for.
+func (s *Space) ChangedWhere(match func(Key) bool) {
+	for i := range s.watchers {
+		s.Changed(s.watchers[i].keys(match)...)
+	}
+}
+
+// keys returns the matching nodes that somebody waits for.
+func (sh *watchShard) keys(match func(Key) bool) (list []Key) {
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	for k := range sh.nodes {
+		if match(k) {
+			list = append(list, k)
+		}
+	}
+	return list
+}
+
 // of returns the functions that wait for k.
 func (sh *watchShard) of(k Key) []*func() {
 	sh.mu.RLock()

@@ -1,6 +1,9 @@
 package space
 
 import (
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -92,5 +95,20 @@ func TestNoChangeIsLost(t *testing.T) {
 		if n := len(s.watchers[i].nodes); n != 0 {
 			t.Errorf("shard %d still watches %d nodes", i, n)
 		}
+	}
+}
+
+func TestChangedWhere(t *testing.T) {
+	s, _ := world(t)
+	var told []string
+	for i := range 200 {
+		k := StringKey(uint16(i%2), "n"+strconv.Itoa(i))
+		defer s.Subscribe(k, func() { told = append(told, k.String()) })()
+	}
+	s.Subscribe(StringKey(1, "gone"), func() { t.Error("told though it is cancelled") })()
+	s.ChangedWhere(func(k Key) bool { return k.Namespace() == 1 })
+	slices.Sort(told)
+	if len(told) != 100 || len(slices.Compact(told)) != 100 || slices.ContainsFunc(told, func(k string) bool { return !strings.HasPrefix(k, "ns=1;") }) {
+		t.Errorf("%d were told: %q", len(told), told)
 	}
 }

@@ -30,6 +30,9 @@ const (
 type ReadContext struct {
 	// Now is the time of the request by the server's clock. It becomes the ServerTimestamp.
 	Now time.Time
+	// Shared is the same for all values of one request. Value functions keep there what these have to have in common, such as a snapshot of the state that
+	// they show. It is nil where a value is read by itself.
+	Shared *any
 }
 
 // ValueFunc gives the current value of a variable. It is called without any lock held, from many goroutines at once,
@@ -67,7 +70,10 @@ type Node struct {
 	AccessLevel             byte    // the user's access level is the same; whether a user may write is for Write to say
 	MinimumSamplingInterval float64 // milliseconds; 0 is "by exception", -1 "unknown"
 	Historizing             bool
-	Write                   WriteFunc // nil: nobody can
+	// Momentary says that a value may run out with nobody there to tell of it, as when the process was stopped for a while: what waits to be published is
+	// read again before it is sent.
+	Momentary bool
+	Write     WriteFunc // nil: nobody can
 
 	// Executable is of Method; the user's is the same.
 	Executable bool

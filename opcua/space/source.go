@@ -38,3 +38,16 @@ type Finder interface {
 	// and its references must be looked at one by one.
 	Find(k Key, name ua.QualifiedName) (refs []Reference, ok bool)
 }
+
+// Alike is what references have in common, and the nodes that they lead to.
+type Alike struct {
+	Type    Key
+	Forward bool
+	Class   ua.NodeClass
+}
+
+// Uniform is implemented by a Source that has nodes with so many references that a Browse must not look at each to find that none is wanted.
+type Uniform interface {
+	// Uniform returns what all references of k that this source has are like, false if they differ or there are few.
+	Uniform(k Key) (alike Alike, ok bool)
+}

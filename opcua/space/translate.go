@@ -83,7 +83,7 @@ func (s *Space) follow(from []Key, e *ua.RelativePathElement, budget *int) ([]Ke
 			}
 			var refs []Reference
 			before := at
-			refs, at, more = s.candidates(n, at, e.TargetName, min(scanPage, *budget))
+			refs, at, more = f.candidates(at, e.TargetName, min(scanPage, *budget))
 			*budget -= len(refs) + 1
 			for _, r := range refs {
 				target := f.target(before, r)
@@ -108,13 +108,14 @@ func (s *Space) follow(from []Key, e *ua.RelativePathElement, budget *int) ([]Ke
 }
 
 // candidates is step, but asks a source that has an index of names for those of the name only.
-func (s *Space) candidates(n *Node, at Position, name *ua.QualifiedName, max int) (refs []Reference, next Position, more bool) {
-	if at.source > 0 && at.source <= len(s.sources) && at.cursor == "" && name != nil && name.Name != "" {
-		if f, ok := s.sources[at.source-1].(Finder); ok {
-			if refs, ok := f.Find(n.Key, *name); ok {
-				return refs, Position{source: at.source + 1}, at.source < len(s.sources)
+func (f *filter) candidates(at Position, name *ua.QualifiedName, max int) (refs []Reference, next Position, more bool) {
+	sources := f.space.sources
+	if at.source > 0 && at.source <= len(sources) && at.cursor == "" && name != nil && name.Name != "" {
+		if finder, ok := sources[at.source-1].(Finder); ok {
+			if refs, ok := finder.Find(f.node.Key, *name); ok {
+				return refs, Position{source: at.source + 1}, at.source < len(sources)
 			}
 		}
 	}
-	return s.step(n, at, max)
+	return f.step(at, max)
 }

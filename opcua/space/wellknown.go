@@ -8,5 +8,6 @@ var (
 	HasComponent      = NumericKey(0, 47)
 	Organizes         = NumericKey(0, 35)
 
-	structureType = NumericKey(0, 22)
+	structureType        = NumericKey(0, 22)
+	baseDataVariableType = NumericKey(0, 63)
 )

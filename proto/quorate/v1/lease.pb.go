@@ -158,7 +158,9 @@ type ApplyLease struct {
 	Deadline *durationpb.Duration `protobuf:"bytes,9,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	Set      string               `protobuf:"bytes,10,opt,name=set,proto3" json:"set,omitempty"`
 	// The holder's word on how it went, set at the end: "ok", or what failed; up to 256 bytes.
-	Outcome       string `protobuf:"bytes,11,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Outcome string `protobuf:"bytes,11,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// Whether one of the open windows is that of a roll-out's apply.
+	Rollout       bool `protobuf:"varint,12,opt,name=rollout,proto3" json:"rollout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -268,6 +270,13 @@ func (x *ApplyLease) GetOutcome() string {
 		return x.Outcome
 	}
 	return ""
+}
+
+func (x *ApplyLease) GetRollout() bool {
+	if x != nil {
+		return x.Rollout
+	}
+	return false
 }
 
 type BeginLeaseRequest struct {
@@ -656,7 +665,7 @@ const file_quorate_v1_lease_proto_rawDesc = "" +
 	"generation\x18\x01 \x01(\x04R\n" +
 	"generation\x12,\n" +
 	"\x12publish_request_id\x18\x02 \x01(\tR\x10publishRequestId\x12\x16\n" +
-	"\x06server\x18\x03 \x01(\tR\x06server\"\xb9\x03\n" +
+	"\x06server\x18\x03 \x01(\tR\x06server\"\xd3\x03\n" +
 	"\n" +
 	"ApplyLease\x12&\n" +
 	"\x03key\x18\x01 \x01(\v2\x14.quorate.v1.LeaseKeyR\x03key\x12,\n" +
@@ -670,7 +679,8 @@ const file_quorate_v1_lease_proto_rawDesc = "" +
 	"\bdeadline\x18\t \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x12\x10\n" +
 	"\x03set\x18\n" +
 	" \x01(\tR\x03set\x12\x18\n" +
-	"\aoutcome\x18\v \x01(\tR\aoutcome\"\xef\x01\n" +
+	"\aoutcome\x18\v \x01(\tR\aoutcome\x12\x18\n" +
+	"\arollout\x18\f \x01(\bR\arollout\"\xef\x01\n" +
 	"\x11BeginLeaseRequest\x123\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x80\x012\b^[ -~]*$R\trequestId\x12!\n" +

@@ -30,11 +30,14 @@ type Serving struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Server string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
 	Set    string                 `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`
-	// The generation under which the server was given it.
+	// The generation under which the server was given it, or under which it was confirmed last.
 	Generation uint64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
 	// Whether a Backup stands in for a Primary that is gone.
-	StandIn       bool                 `protobuf:"varint,4,opt,name=stand_in,json=standIn,proto3" json:"stand_in,omitempty"`
-	Since         *durationpb.Duration `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	StandIn bool                 `protobuf:"varint,4,opt,name=stand_in,json=standIn,proto3" json:"stand_in,omitempty"`
+	Since   *durationpb.Duration `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// The generation under which the server said that it works when it asked last: until it has heard of a later one, clients see it in the set as
+	// that one has it.
+	WorksUnder    uint64 `protobuf:"varint,6,opt,name=works_under,json=worksUnder,proto3" json:"works_under,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -102,6 +105,13 @@ func (x *Serving) GetSince() *durationpb.Duration {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *Serving) GetWorksUnder() uint64 {
+	if x != nil {
+		return x.WorksUnder
+	}
+	return 0
 }
 
 // LevelChange is one change of a server's level, as the server recorded it.
@@ -440,7 +450,7 @@ var File_quorate_v1_serving_proto protoreflect.FileDescriptor
 const file_quorate_v1_serving_proto_rawDesc = "" +
 	"\n" +
 	"\x18quorate/v1/serving.proto\x12\n" +
-	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17quorate/v1/header.proto\"\x9f\x01\n" +
+	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17quorate/v1/header.proto\"\xc0\x01\n" +
 	"\aServing\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x10\n" +
 	"\x03set\x18\x02 \x01(\tR\x03set\x12\x1e\n" +
@@ -448,7 +458,9 @@ const file_quorate_v1_serving_proto_rawDesc = "" +
 	"generation\x18\x03 \x01(\x04R\n" +
 	"generation\x12\x19\n" +
 	"\bstand_in\x18\x04 \x01(\bR\astandIn\x12/\n" +
-	"\x05since\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05since\"\x8b\x02\n" +
+	"\x05since\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05since\x12\x1f\n" +
+	"\vworks_under\x18\x06 \x01(\x04R\n" +
+	"worksUnder\"\x8b\x02\n" +
 	"\vLevelChange\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x16\n" +

@@ -839,8 +839,10 @@ type PublishTopology struct {
 	ExpectedGeneration uint64                 `protobuf:"varint,1,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
 	Topology           *v1.Topology           `protobuf:"bytes,2,opt,name=topology,proto3" json:"topology,omitempty"`
 	Force              bool                   `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Force for one set alone: the one whose roll-out is given up.
+	ForceSet      string `protobuf:"bytes,4,opt,name=force_set,json=forceSet,proto3" json:"force_set,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PublishTopology) Reset() {
@@ -892,6 +894,13 @@ func (x *PublishTopology) GetForce() bool {
 		return x.Force
 	}
 	return false
+}
+
+func (x *PublishTopology) GetForceSet() string {
+	if x != nil {
+		return x.ForceSet
+	}
+	return ""
 }
 
 type RollbackTopology struct {
@@ -1343,7 +1352,10 @@ type AssignServing struct {
 	Generation uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	StandIn    bool                   `protobuf:"varint,3,opt,name=stand_in,json=standIn,proto3" json:"stand_in,omitempty"`
 	// Servers whose serving leases have run out by the leader's monotonic clock, or were given up.
-	Lapsed        []string `protobuf:"bytes,4,rep,name=lapsed,proto3" json:"lapsed,omitempty"`
+	Lapsed []string `protobuf:"bytes,4,rep,name=lapsed,proto3" json:"lapsed,omitempty"`
+	// The generation under which the server said that it works: an older one where it has the right already and has not heard of the current one yet.
+	// 0 is the generation above.
+	WorksUnder    uint64 `protobuf:"varint,5,opt,name=works_under,json=worksUnder,proto3" json:"works_under,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1404,6 +1416,13 @@ func (x *AssignServing) GetLapsed() []string {
 		return x.Lapsed
 	}
 	return nil
+}
+
+func (x *AssignServing) GetWorksUnder() uint64 {
+	if x != nil {
+		return x.WorksUnder
+	}
+	return 0
 }
 
 // ReleaseServing takes the right back: the server said that it no longer uses it, or its lease has run out.
@@ -1560,12 +1579,15 @@ func (x *BeginApply) GetGeneration() uint64 {
 
 // EndApply ends it, and with it the lease.
 type EndApply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Server        string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
-	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
-	Succeeded     bool                   `protobuf:"varint,3,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
-	Outcome       string                 `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
-	Output        string                 `protobuf:"bytes,5,opt,name=output,proto3" json:"output,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Server     string                 `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	Generation uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Succeeded  bool                   `protobuf:"varint,3,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
+	Outcome    string                 `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Output     string                 `protobuf:"bytes,5,opt,name=output,proto3" json:"output,omitempty"`
+	// The attempt that has ended, by the count of BeginApply: a command of an earlier attempt that comes late must not end a later one. 0 where the apply
+	// was not begun, or not by who ends it.
+	Attempt       uint32 `protobuf:"varint,6,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1633,6 +1655,13 @@ func (x *EndApply) GetOutput() string {
 		return x.Output
 	}
 	return ""
+}
+
+func (x *EndApply) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
 }
 
 // ResumeApply goes on with a stopped roll-out.
@@ -2685,11 +2714,12 @@ const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"\x04Tick\"\a\n" +
 	"\x05Pulse\"\f\n" +
 	"\n" +
-	"MarkDigest\"\x8a\x01\n" +
+	"MarkDigest\"\xa7\x01\n" +
 	"\x0fPublishTopology\x12/\n" +
 	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x120\n" +
 	"\btopology\x18\x02 \x01(\v2\x14.quorate.v1.TopologyR\btopology\x12\x14\n" +
-	"\x05force\x18\x03 \x01(\bR\x05force\"S\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\x12\x1b\n" +
+	"\tforce_set\x18\x04 \x01(\tR\bforceSet\"S\n" +
 	"\x10RollbackTopology\x12/\n" +
 	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x12\x0e\n" +
 	"\x02to\x18\x02 \x01(\x04R\x02to\"I\n" +
@@ -2730,14 +2760,16 @@ const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"\fhttp_address\x18\x03 \x01(\tR\vhttpAddress\x12\x1b\n" +
 	"\topcua_url\x18\x04 \x01(\tR\bopcuaUrl\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12'\n" +
-	"\x0fcommand_version\x18\x06 \x01(\rR\x0ecommandVersion\"z\n" +
+	"\x0fcommand_version\x18\x06 \x01(\rR\x0ecommandVersion\"\x9b\x01\n" +
 	"\rAssignServing\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x19\n" +
 	"\bstand_in\x18\x03 \x01(\bR\astandIn\x12\x16\n" +
-	"\x06lapsed\x18\x04 \x03(\tR\x06lapsed\"H\n" +
+	"\x06lapsed\x18\x04 \x03(\tR\x06lapsed\x12\x1f\n" +
+	"\vworks_under\x18\x05 \x01(\x04R\n" +
+	"worksUnder\"H\n" +
 	"\x0eReleaseServing\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1e\n" +
 	"\n" +
@@ -2750,7 +2782,7 @@ const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
-	"generation\"\x92\x01\n" +
+	"generation\"\xac\x01\n" +
 	"\bEndApply\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1e\n" +
 	"\n" +
@@ -2758,7 +2790,8 @@ const file_quorate_log_v1_entry_proto_rawDesc = "" +
 	"generation\x12\x1c\n" +
 	"\tsucceeded\x18\x03 \x01(\bR\tsucceeded\x12\x18\n" +
 	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x12\x16\n" +
-	"\x06output\x18\x05 \x01(\tR\x06output\"\x1f\n" +
+	"\x06output\x18\x05 \x01(\tR\x06output\x12\x18\n" +
+	"\aattempt\x18\x06 \x01(\rR\aattempt\"\x1f\n" +
 	"\vResumeApply\x12\x10\n" +
 	"\x03set\x18\x01 \x01(\tR\x03set\"p\n" +
 	"\tSwapRoles\x12\x10\n" +

@@ -1,0 +1,308 @@
+package nemesis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"quorate/jepsen/lab"
+)
+
+// disks are the faults of disks.
+func disks() []Kind {
+	return []Kind{
+		{"power-loss", func(ctx context.Context, w *World) (*Fault, error) {
+			return powerLoss(w, one(w.victim(ctx, "power-loss")))
+		}},
+		{"power-loss-majority", func(_ context.Context, w *World) (*Fault, error) {
+			return powerLoss(w, w.majority("power-loss-majority"))
+		}},
+		{"power-loss-all", func(_ context.Context, w *World) (*Fault, error) { return powerLoss(w, w.all("power-loss-all")) }},
+		{"disk-full", diskFull},
+		{"disk-stall", diskStall},
+		{"fsync-error", fsyncError},
+		{"flip-log", func(ctx context.Context, w *World) (*Fault, error) { return damage(ctx, w, "flip-log", flipLog) }},
+		{"truncate-log", func(ctx context.Context, w *World) (*Fault, error) {
+			return damage(ctx, w, "truncate-log", truncateLog)
+		}},
+		{"flip-snapshot", func(ctx context.Context, w *World) (*Fault, error) {
+			return damage(ctx, w, "flip-snapshot", flipSnapshot)
+		}},
+	}
+}
+
+// canary is a file that is written and never synced: it must be gone after the loss of power, or nothing was lost.
+const canary = "canary"
+
+// powerLoss takes the power from members: their processes end, and what was not synced is gone.
+func powerLoss(w *World, victims []*lab.Member) (*Fault, error) {
+	if victims == nil {
+		return nil, nil
+	}
+	err := each(victims, func(m *lab.Member) error {
+		return os.WriteFile(filepath.Join(m.Disk.Dir, canary), []byte("not synced"), 0o600)
+	})
+	if err == nil {
+		err = each(victims, (*lab.Member).LosePower)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Fault{
+		Members: ids(victims), Text: "no power at " + strings.Join(ids(victims), " "), For: w.length(),
+		seen: func(context.Context) (string, error) {
+			for _, m := range victims {
+				if _, err := os.Stat(filepath.Join(m.Disk.Dir, canary)); !errors.Is(err, os.ErrNotExist) {
+					return "", errors.Join(fmt.Errorf("%s has kept what was not synced", m.ID), err)
+				}
+			}
+			return "what was not synced is gone", nil
+		},
+		heal: func(context.Context) error { return each(victims, (*lab.Member).Start) },
+	}, nil
+}
+
+// fullLeaves is what a full disk has left, in bytes: too little for the next growth of a log.
+const fullLeaves = 64 << 10
+
+// diskFull takes all space from a member. It may give the leadership away, or stop; it must lose nothing.
+func diskFull(ctx context.Context, w *World) (*Fault, error) {
+	m := w.victim(ctx, "disk-full")
+	if m == nil {
+		return nil, nil
+	}
+	if err := m.Disk.Fill(fullLeaves); err != nil {
+		return nil, err
+	}
+	return &Fault{
+		Members: []string{m.ID}, Text: "the disk of " + m.ID + " is full", For: w.length(),
+		seen: func(context.Context) (string, error) {
+			free, err := m.Disk.Free()
+			if err == nil && free > 2*fullLeaves {
+				err = fmt.Errorf("%d bytes are free", free)
+			}
+			return fmt.Sprintf("%d bytes free", free), err
+		},
+		// A store that failed stops its member, and whoever runs it starts it again.
+		heal: func(context.Context) error { return errors.Join(m.Disk.Drain(), m.Start()) },
+	}, nil
+}
+
+// stallMost is the longest that a disk stalls.
+const stallMost = 3 * time.Second
+
+// diskStall lets all writes of a member wait.
+func diskStall(ctx context.Context, w *World) (*Fault, error) {
+	m := w.victim(ctx, "disk-stall")
+	if m == nil {
+		return nil, nil
+	}
+	if err := m.Disk.Freeze(); err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	return &Fault{
+		Members: []string{m.ID}, Text: "the disk of " + m.ID + " takes no writes", For: min(w.length(), stallMost),
+		seen: func(context.Context) (string, error) {
+			// What waits for a frozen file system is in uninterruptible sleep.
+			state, err := waiting(m.PID())
+			if err != nil {
+				return "", err
+			}
+			return fmt.Sprintf("%s after %v", state, time.Since(began).Round(time.Millisecond)), nil
+		},
+		heal: func(context.Context) error { return m.Disk.Thaw() },
+	}, nil
+}
+
+// waiting says how many threads of a process wait for a disk; an error if none does.
+func waiting(pid int) (string, error) {
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return "", err
+	}
+	stuck := 0
+	for _, thread := range threads {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", pid, thread.Name()))
+		if err != nil {
+			continue // It has ended.
+		}
+		if rest := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:])); rest[0] == "D" {
+			stuck++
+		}
+	}
+	if stuck == 0 {
+		return "", errors.New("no thread waits for the disk")
+	}
+	return fmt.Sprintf("%d threads wait for the disk", stuck), nil
+}
+
+// fsyncError puts a member onto a file system that lets fsync fail, for a while. The member must not go on as if nothing were: it stops.
+func fsyncError(ctx context.Context, w *World) (*Fault, error) {
+	m := w.victim(ctx, "fsync-error")
+	if m == nil {
+		return nil, nil
+	}
+	bad, err := m.OnBadFS(ctx)
+	if err != nil {
+		return nil, err
+	}
+	bad.FailSync(true)
+	return &Fault{
+		Members: []string{m.ID}, Text: "every fsync of " + m.ID + " fails", For: max(w.length(), 2*time.Second),
+		seen: func(context.Context) (string, error) {
+			switch failed := bad.Failed(); {
+			case failed == 0:
+				return "", errors.New("nothing was synced")
+			case m.Running():
+				return "", fmt.Errorf("%s runs after %d fsyncs have failed", m.ID, failed)
+			default:
+				return fmt.Sprintf("%d fsyncs failed, and it stopped", failed), nil
+			}
+		},
+		heal: func(context.Context) error { return errors.Join(m.OffBadFS(), m.Start()) },
+	}, nil
+}
+
+// damage stops a member, damages its files, and starts it: it must notice, or be right nevertheless. One that can't go on is replaced by itself with an empty disk, as an
+// operator would: removed, and joined anew.
+func damage(ctx context.Context, w *World, name string, do func(*World, *lab.Member) (string, error)) (*Fault, error) {
+	m := w.victim(ctx, name)
+	if m == nil {
+		return nil, nil
+	}
+	if err := m.Kill(); err != nil {
+		return nil, err
+	}
+	text, err := do(w, m)
+	if err != nil {
+		return nil, errors.Join(err, m.Start())
+	}
+	if text == "" {
+		w.Give(m.ID)
+		return nil, m.Start() // There is nothing to damage.
+	}
+	if err := m.Start(); err != nil {
+		return nil, err
+	}
+	return &Fault{
+		Members: []string{m.ID}, Text: m.ID + ": " + text, For: 5 * time.Second,
+		seen: func(ctx context.Context) (string, error) {
+			if !m.Running() {
+				return "it refused to run", nil
+			}
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			if err := m.AwaitReady(ctx); err != nil {
+				return "", err
+			}
+			return "it runs: what was damaged was not in use, or was mended by the others", nil
+		},
+		heal: func(ctx context.Context) error {
+			if m.Running() {
+				return nil
+			}
+			return rejoin(ctx, w, m)
+		},
+	}, nil
+}
+
+// rejoin gives a member an empty disk and joins it anew: as a learner, and with a vote once it has caught up.
+func rejoin(ctx context.Context, w *World, m *lab.Member) error {
+	if err := m.Forget(); err != nil {
+		return err
+	}
+	if err := retry(ctx, func() error { return w.Group.Remove(ctx, m.ID) }); err != nil {
+		return fmt.Errorf("remove %s: %w", m.ID, err)
+	}
+	if err := retry(ctx, func() error { return w.Group.AddLearner(ctx, m.ID, m.Raft) }); err != nil {
+		return fmt.Errorf("add %s: %w", m.ID, err)
+	}
+	if err := m.Start(); err != nil {
+		return err
+	}
+	return retry(ctx, func() error { return w.Group.Promote(ctx, m.ID) })
+}
+
+// retry tries again until it works: the group may be without a leader, or the member not caught up.
+func retry(ctx context.Context, try func() error) error {
+	every := time.NewTicker(200 * time.Millisecond)
+	defer every.Stop()
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
+	}
+}
+
+// flipLog changes one bit of the log, somewhere in what is written.
+func flipLog(w *World, m *lab.Member) (string, error) {
+	return flip(w, m, "raft/log.db", "raft/wal/*.wal")
+}
+
+// flipSnapshot changes one bit of a snapshot.
+func flipSnapshot(w *World, m *lab.Member) (string, error) {
+	return flip(w, m, "raft/snapshots/*/state.bin")
+}
+
+// flip changes one bit of one of the files that match.
+func flip(w *World, m *lab.Member, patterns ...string) (string, error) {
+	files, err := matching(m, patterns...)
+	if err != nil || len(files) == 0 {
+		return "", err
+	}
+	name := files[w.Random.IntN(len(files))]
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return "", err
+	}
+	// Files are longer than what is written in them; a bit among zeros proves little.
+	var used []int
+	for i, v := range b {
+		if v != 0 {
+			used = append(used, i)
+		}
+	}
+	if len(used) == 0 {
+		return "", nil
+	}
+	at := used[w.Random.IntN(len(used))]
+	b[at] ^= 1 << w.Random.IntN(8)
+	return fmt.Sprintf("bit flipped in byte %d of %s", at, filepath.Base(name)), os.WriteFile(name, b, 0o600)
+}
+
+// truncateLog cuts the log short, as a file system that lost the end of it.
+func truncateLog(w *World, m *lab.Member) (string, error) {
+	files, err := matching(m, "raft/log.db", "raft/wal/*.wal")
+	if err != nil || len(files) == 0 {
+		return "", err
+	}
+	name := files[len(files)-1]
+	info, err := os.Stat(name)
+	if err != nil {
+		return "", err
+	}
+	to := info.Size() / 2
+	return fmt.Sprintf("%s cut to %d of %d bytes", filepath.Base(name), to, info.Size()), os.Truncate(name, to)
+}
+
+func matching(m *lab.Member, patterns ...string) (files []string, err error) {
+	for _, pattern := range patterns {
+		found, err := filepath.Glob(filepath.Join(m.DataDir(), pattern))
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, found...)
+	}
+	return files, nil
+}
