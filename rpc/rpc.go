@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"time"
 
+	"quorate/fsm"
 	"quorate/node"
 	"quorate/pki"
 	logv1 "quorate/proto/quorate/log/v1"
@@ -102,7 +103,8 @@ type Limits struct {
 	MaxPageBytes int
 	// MaxListedLeases bounds an answer that can't be paged: 4096.
 	MaxListedLeases int
-	// MaxConnections bounds the connections of each listener: 1024. More wait in the kernel's queue.
+	// MaxConnections bounds the connections of each listener: 5120, so that every instance may keep one to the same member and 1024 are left to
+	// others. One takes some 60 KiB. More wait in the kernel's queue.
 	MaxConnections int
 	// MaxStreams bounds the calls in flight on one connection: 1024.
 	MaxStreams uint32
@@ -131,7 +133,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.MaxHeaderBytes, 32<<10)
 	setDefault(&l.MaxPageBytes, 2<<20)
 	setDefault(&l.MaxListedLeases, 4096)
-	setDefault(&l.MaxConnections, 1024)
+	setDefault(&l.MaxConnections, 1024+fsm.MaxInstances)
 	setDefault(&l.MaxStreams, 1024)
 	setDefault(&l.MaxCalls, 8192)
 	setDefault(&l.MaxWatches, 1024)
