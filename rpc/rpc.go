@@ -1,10 +1,13 @@
 // Package rpc is the one door to the group: the gRPC services of quorate.v1 and the same as REST.
 //
 // A call goes through one chain of interceptors (interceptors.go) before a service sees it: recovery from panics, a bound
-// on calls in flight, a deadline, who asks (identity.go), the audit of changes (audit.go), what that role may do
+// on what is in flight of its kind, a deadline, who asks (identity.go), the audit of changes (audit.go), what that role may do
 // (roles.go), and validation of every field that the protocol constrains (validate.go). Nothing is proposed before all
 // of them agree. The services, one file for each noun, then turn requests into commands for the log or read a view of
 // the state; they return plain errors, and errors.go alone decides what those are called in gRPC.
+//
+// A caller who asks much may do so on a stream (questions.go), where all that waits is read for together. One who waits for news, such as an instance for
+// its next gate lease, is counted apart, so that those who wait keep out nobody who works.
 //
 // REST (gateway.go) has no way of its own into the group. It calls the same services over a connection inside the
 // process, on which the caller's identity travels with the call. The server believes such a word only on that
