@@ -14,39 +14,65 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/proto"
 
 	"quorate/node"
 	logv1 "quorate/proto/quorate/log/v1"
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
-// BenchmarkInterceptors measures what a change costs before and after the service sees it.
+// BenchmarkInterceptors measures what calls cost before and after the service sees them, without what gRPC and the group do.
 func BenchmarkInterceptors(b *testing.B) {
 	n, _ := remembering()
+	state := before
+	n.read = func(context.Context) (node.View, error) { return node.View{State: state, Member: "m1"}, nil }
 	s, err := New(Config{Node: n, Audit: func(AuditRecord) {}})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer s.Shutdown(context.Background())
-	b.Run("validate", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if err := s.validate(begin); err != nil {
-				b.Fatal(err)
+	keys := make([]string, 100)
+	for i := range keys {
+		keys[i] = benchPartition(i)
+	}
+	leases, partitions := &leaseService{server: s}, &partitionService{server: s}
+	for _, test := range []struct {
+		name, method string
+		request      proto.Message
+		handler      grpc.UnaryHandler
+	}{
+		{"change", quoratev1.LeaseService_BeginLease_FullMethodName, begin, func(ctx context.Context, request any) (any, error) {
+			return leases.BeginLease(ctx, request.(*quoratev1.BeginLeaseRequest))
+		}},
+		{"list", quoratev1.PartitionService_ListPlacements_FullMethodName, &quoratev1.ListPlacementsRequest{}, func(ctx context.Context, request any) (any, error) {
+			return partitions.ListPlacements(ctx, request.(*quoratev1.ListPlacementsRequest))
+		}},
+		{"resolve=1", quoratev1.PartitionService_Resolve_FullMethodName, &quoratev1.ResolveRequest{Partitions: keys[:1]}, func(ctx context.Context, request any) (any, error) {
+			return partitions.Resolve(ctx, request.(*quoratev1.ResolveRequest))
+		}},
+		{"resolve=100", quoratev1.PartitionService_Resolve_FullMethodName, &quoratev1.ResolveRequest{Partitions: keys}, func(ctx context.Context, request any) (any, error) {
+			return partitions.Resolve(ctx, request.(*quoratev1.ResolveRequest))
+		}},
+	} {
+		b.Run("validate/"+test.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := s.validate(test.request); err != nil {
+					b.Fatal(err)
+				}
 			}
-		}
-	})
-	ctx := inProcessContext(b)
-	info := &grpc.UnaryServerInfo{FullMethod: "/quorate.v1.LeaseService/BeginLease"}
-	service := &leaseService{server: s}
-	b.Run("all", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := s.unary(ctx, begin, info, func(ctx context.Context, request any) (any, error) { return service.BeginLease(ctx, begin) }); err != nil {
-				b.Fatal(err)
+		})
+		ctx := inProcessContext(b)
+		info := &grpc.UnaryServerInfo{FullMethod: test.method}
+		b.Run("all/"+test.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := s.unary(ctx, test.request, info, test.handler); err != nil {
+					b.Fatal(err)
+				}
 			}
-		}
-	})
+		})
+	}
 }
 
 func inProcessContext(b *testing.B) context.Context {

@@ -222,8 +222,8 @@ func TestRenewalsHaveALimitOfTheirOwn(t *testing.T) {
 	if h.renewals.Load() != 0 {
 		t.Errorf("%d renewals are still counted", h.renewals.Load())
 	}
-	if l := (Limits{}).withDefaults(); l.MaxRenewals != 8192 || l.MaxRenewals < fsm.MaxInstances {
-		t.Errorf("%d renewals are not enough for %d instances", l.MaxRenewals, fsm.MaxInstances)
+	if l := (Limits{}).withDefaults(); l.MaxRenewals < 2*fsm.MaxInstances || l.MaxConnections < fsm.MaxInstances+1000 {
+		t.Errorf("%d renewals over %d connections are not enough for %d instances and others", l.MaxRenewals, l.MaxConnections, fsm.MaxInstances)
 	}
 }
 

@@ -454,6 +454,16 @@ func TestConnectionsAreLimited(t *testing.T) {
 	}
 }
 
+func TestServersThatCanNotStartLeaveNothing(t *testing.T) {
+	n, _ := remembering()
+	metrics := newMetrics(t)
+	serve(t, Config{Node: n, Metrics: metrics})
+	// A second one's metrics would be mixed up with those of the first.
+	if _, err := New(Config{Node: n, Metrics: metrics}); err == nil {
+		t.Error("a second server was made")
+	}
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	if _, err := New(Config{}); err == nil || !strings.Contains(err.Error(), "Config.Node") {
 		t.Errorf("without a node: %v", err)

@@ -1,10 +1,13 @@
 // Package rpc is the one door to the group: the gRPC services of quorate.v1 and the same as REST.
 //
 // A call goes through one chain of interceptors (interceptors.go) before a service sees it: recovery from panics, a bound
-// on calls in flight, a deadline, who asks (identity.go), the audit of changes (audit.go), what that role may do
+// on what is in flight of its kind, a deadline, who asks (identity.go), the audit of changes (audit.go), what that role may do
 // (roles.go), and validation of every field that the protocol constrains (validate.go). Nothing is proposed before all
 // of them agree. The services, one file for each noun, then turn requests into commands for the log or read a view of
 // the state; they return plain errors, and errors.go alone decides what those are called in gRPC.
+//
+// A caller who asks much may do so on a stream (questions.go), where all that waits is read for together. One who waits for news, such as an instance for
+// its next gate lease, is counted apart, so that those who wait keep out nobody who works.
 //
 // REST (gateway.go) has no way of its own into the group. It calls the same services over a connection inside the
 // process, on which the caller's identity travels with the call. The server believes such a word only on that
@@ -21,6 +24,7 @@ import (
 	"net/http"
 	"time"
 
+	"quorate/fsm"
 	"quorate/node"
 	"quorate/pki"
 	logv1 "quorate/proto/quorate/log/v1"
@@ -102,7 +106,8 @@ type Limits struct {
 	MaxPageBytes int
 	// MaxListedLeases bounds an answer that can't be paged: 4096.
 	MaxListedLeases int
-	// MaxConnections bounds the connections of each listener: 1024. More wait in the kernel's queue.
+	// MaxConnections bounds the connections of each listener: 5120, so that every instance may keep one to the same member and 1024 are left to
+	// others. One takes some 60 KiB. More wait in the kernel's queue.
 	MaxConnections int
 	// MaxStreams bounds the calls in flight on one connection: 1024.
 	MaxStreams uint32
@@ -131,7 +136,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.MaxHeaderBytes, 32<<10)
 	setDefault(&l.MaxPageBytes, 2<<20)
 	setDefault(&l.MaxListedLeases, 4096)
-	setDefault(&l.MaxConnections, 1024)
+	setDefault(&l.MaxConnections, 1024+fsm.MaxInstances)
 	setDefault(&l.MaxStreams, 1024)
 	setDefault(&l.MaxCalls, 8192)
 	setDefault(&l.MaxWatches, 1024)

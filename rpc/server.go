@@ -36,6 +36,9 @@ const (
 	handshakeTimeout = 10 * time.Second
 )
 
+// streamWorkers is how many goroutines wait for calls, with stacks that have grown to what a call takes. Where more are in flight, each gets one of its own.
+const streamWorkers = 256
+
 // services are those of quorate.v1, in the order of the protocol.
 var services = []*grpc.ServiceDesc{
 	&quoratev1.TopologyService_ServiceDesc,
@@ -84,14 +87,17 @@ func New(config Config) (*Server, error) {
 		return nil, err
 	}
 	s.grpc, s.inside = s.newGRPC(s.config.Limits.MaxStreams), s.newGRPC(math.MaxUint32)
-	if err := checkRules(s.grpc.GetServiceInfo()); err != nil {
-		return nil, err
+	err = checkRules(s.grpc.GetServiceInfo())
+	if err == nil {
+		err = s.openGateway()
 	}
-	if err := s.openGateway(); err != nil {
-		return nil, err
+	if err == nil {
+		err = s.measure()
 	}
-	if err := s.measure(); err != nil {
-		return nil, errors.Join(err, s.gateway.Close())
+	if err != nil {
+		s.inside.Stop()
+		s.grpc.Stop()
+		return nil, errors.Join(err, s.closeGateway())
 	}
 	s.running.Go(func() {
 		if err := s.inside.Serve(s.inProcess); err != nil {
@@ -99,6 +105,14 @@ func New(config Config) (*Server, error) {
 		}
 	})
 	return s, nil
+}
+
+// closeGateway closes the gateway's connection, if there is one yet.
+func (s *Server) closeGateway() error {
+	if s.gateway == nil {
+		return nil
+	}
+	return s.gateway.Close()
 }
 
 // newGRPC makes a server of all services, on each connection of which so many calls may be in flight.
@@ -110,6 +124,8 @@ func (s *Server) newGRPC(streams uint32) *grpc.Server {
 		grpc.MaxRecvMsgSize(limits.MaxRequestBytes),
 		grpc.MaxHeaderListSize(uint32(min(limits.MaxHeaderBytes, math.MaxInt32))),
 		grpc.MaxConcurrentStreams(streams),
+		grpc.NumStreamWorkers(streamWorkers),
+		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinimum, PermitWithoutStream: true}),
 		grpc.UnaryInterceptor(s.unary),

@@ -42,11 +42,13 @@ type GateServiceClient interface {
 	CheckGate(ctx context.Context, in *CheckGateRequest, opts ...grpc.CallOption) (*CheckGateResponse, error)
 	// CheckGates checks up to 1000 gates at one revision. One that does not pass is an answer here and no error.
 	CheckGates(ctx context.Context, in *CheckGatesRequest, opts ...grpc.CallOption) (*CheckGatesResponse, error)
-	// StreamGates is CheckGates for many requests on one stream; answers come in the order of the requests. An error ends the stream.
+	// StreamGates is CheckGates for many requests on one stream; answers come in the order of the requests. Requests that wait together share one
+	// confirmation of leadership; up to 64 are read before one is answered. An error ends the stream, after the answers before it.
 	StreamGates(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamGatesRequest, StreamGatesResponse], error)
 	// RegisterInstance makes an instance known, which may then hold a gate lease.
 	RegisterInstance(ctx context.Context, in *RegisterInstanceRequest, opts ...grpc.CallOption) (*RegisterInstanceResponse, error)
-	// RenewGate asks for a gate lease. It is answered when the instance has something to learn, or after a quarter of gate_ttl.
+	// RenewGate asks for a gate lease. It is answered when the instance has something to learn, or after a quarter of gate_ttl; at once, where the call's
+	// deadline does not leave as much. It takes gate_ttl at most, whatever the deadline: a lease that comes later is over.
 	RenewGate(ctx context.Context, in *RenewGateRequest, opts ...grpc.CallOption) (*RenewGateResponse, error)
 	// RemoveInstance takes an instance from the list.
 	RemoveInstance(ctx context.Context, in *RemoveInstanceRequest, opts ...grpc.CallOption) (*RemoveInstanceResponse, error)
@@ -149,11 +151,13 @@ type GateServiceServer interface {
 	CheckGate(context.Context, *CheckGateRequest) (*CheckGateResponse, error)
 	// CheckGates checks up to 1000 gates at one revision. One that does not pass is an answer here and no error.
 	CheckGates(context.Context, *CheckGatesRequest) (*CheckGatesResponse, error)
-	// StreamGates is CheckGates for many requests on one stream; answers come in the order of the requests. An error ends the stream.
+	// StreamGates is CheckGates for many requests on one stream; answers come in the order of the requests. Requests that wait together share one
+	// confirmation of leadership; up to 64 are read before one is answered. An error ends the stream, after the answers before it.
 	StreamGates(grpc.BidiStreamingServer[StreamGatesRequest, StreamGatesResponse]) error
 	// RegisterInstance makes an instance known, which may then hold a gate lease.
 	RegisterInstance(context.Context, *RegisterInstanceRequest) (*RegisterInstanceResponse, error)
-	// RenewGate asks for a gate lease. It is answered when the instance has something to learn, or after a quarter of gate_ttl.
+	// RenewGate asks for a gate lease. It is answered when the instance has something to learn, or after a quarter of gate_ttl; at once, where the call's
+	// deadline does not leave as much. It takes gate_ttl at most, whatever the deadline: a lease that comes later is over.
 	RenewGate(context.Context, *RenewGateRequest) (*RenewGateResponse, error)
 	// RemoveInstance takes an instance from the list.
 	RemoveInstance(context.Context, *RemoveInstanceRequest) (*RemoveInstanceResponse, error)

@@ -63,7 +63,8 @@ type PartitionServiceClient interface {
 	ListPlacements(ctx context.Context, in *ListPlacementsRequest, opts ...grpc.CallOption) (*ListPlacementsResponse, error)
 	// Resolve says for up to 1000 partitions where they are read and written. All answers are of one revision.
 	Resolve(ctx context.Context, in *ResolveRequest, opts ...grpc.CallOption) (*ResolveResponse, error)
-	// StreamResolve is Resolve for many requests on one stream; answers come in the order of the requests. An error ends the stream.
+	// StreamResolve is Resolve for many requests on one stream; answers come in the order of the requests. Requests that wait together share one
+	// confirmation of leadership; up to 64 are read before one is answered. An error ends the stream, after the answers before it.
 	StreamResolve(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[StreamResolveRequest, StreamResolveResponse], error)
 	// BeginMigration starts a migration: Active to Draining.
 	BeginMigration(ctx context.Context, in *BeginMigrationRequest, opts ...grpc.CallOption) (*BeginMigrationResponse, error)
@@ -278,7 +279,8 @@ type PartitionServiceServer interface {
 	ListPlacements(context.Context, *ListPlacementsRequest) (*ListPlacementsResponse, error)
 	// Resolve says for up to 1000 partitions where they are read and written. All answers are of one revision.
 	Resolve(context.Context, *ResolveRequest) (*ResolveResponse, error)
-	// StreamResolve is Resolve for many requests on one stream; answers come in the order of the requests. An error ends the stream.
+	// StreamResolve is Resolve for many requests on one stream; answers come in the order of the requests. Requests that wait together share one
+	// confirmation of leadership; up to 64 are read before one is answered. An error ends the stream, after the answers before it.
 	StreamResolve(grpc.BidiStreamingServer[StreamResolveRequest, StreamResolveResponse]) error
 	// BeginMigration starts a migration: Active to Draining.
 	BeginMigration(context.Context, *BeginMigrationRequest) (*BeginMigrationResponse, error)
