@@ -87,6 +87,8 @@ var arrows = []struct {
 	{"opcua", []string{"proto", "fsm", "node", "redundancy", "telemetry", "pki"}, "rpc, opcua and admin do not import each other"},
 	{"rpc", []string{"proto", "fsm", "node", "redundancy", "telemetry", "pki"}, "rpc, opcua and admin do not import each other"},
 	{"devgroup", []string{"proto"}, "it knows members by their public APIs and processes alone"},
+	{"jepsen/wire", nil, "it knows packets"},
+	{"jepsen/lab", []string{"jepsen/wire"}, "it knows members as an operator does: a binary, a configuration, addresses"},
 	{"bench", []string{"proto", "devgroup"}, "benchmarks know members by their public APIs only"},
 	{"bench/failover", []string{"proto", "devgroup", "opcua/failover"}, "it knows members by their public APIs only, and measures the failover client against them"},
 	{"bench/client", []string{"opcua/wire", "pki"}, "it knows servers by what they say on the wire, which it codes with the same codec, as that is the cheapest"},
