@@ -63,6 +63,7 @@ func (r *run) note(ctx context.Context, stage Stage, what string, progress *quor
 		answer, err := r.Group.ReportMigration(ctx, request)
 		return answer.GetPartition(), err
 	})
+	r.open = false // A report is no transition: that its answer was lost leaves no phase open.
 	if err != nil {
 		return r.surprise(ctx, stage, err)
 	}
@@ -155,8 +156,8 @@ func (r *run) hook(ctx context.Context, stage Stage, hook Hook) (Progress, error
 			done()
 		}
 		if ctx.Err() != nil {
-			<-ended
-			return newest.get(), errInterrupted
+			// It may have done all that it was to do when it was stopped.
+			return newest.get(), r.hookEnded(ctx, stage, <-ended)
 		}
 		if err := r.watchHook(ctx, stage, newest.get(), &reported); err != nil {
 			// Somebody else has decided otherwise, and whatever the hook does is for nothing.

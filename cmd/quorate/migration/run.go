@@ -61,6 +61,9 @@ func (r *run) drive(ctx context.Context) error {
 		if r.last.GetPhase() != step.phase {
 			continue
 		}
+		if ctx.Err() != nil {
+			return errInterrupted
+		}
 		if err := step.do(ctx); errors.Is(err, errCompleted) {
 			return nil
 		} else if err != nil {
@@ -148,8 +151,8 @@ func (r *run) say(stage Stage, format string, arguments ...any) {
 
 // change makes a change until the group has answered it, and keeps the partition that it answered with.
 func (r *run) change(ctx context.Context, stage Stage, do func(context.Context) (*quoratev1.Partition, error)) error {
-	r.open = true
 	return r.insist(ctx, stage, func(ctx context.Context) error {
+		r.open = true
 		p, err := do(ctx)
 		if err == nil {
 			r.last = p
