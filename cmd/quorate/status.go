@@ -19,7 +19,7 @@ import (
 func newStatus(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Everything on one screen: sets, servers and their levels with reasons, leases, roll-outs, members",
+		Short: "Everything on one screen: sets, servers and their levels with reasons, leases, roll-outs, members, migrations",
 		Args:  cobra.NoArgs,
 	}
 	read := addReadFlags(cmd)
@@ -50,6 +50,7 @@ type overview struct {
 	serving     *quoratev1.ListServingResponse
 	leases      *quoratev1.ListLeasesResponse
 	maintenance *quoratev1.ListMaintenanceResponse
+	partitions  partitionOverview
 }
 
 // lookAround asks for everything. The answers are of the same moment or later ones: each reflects at least the revision of the first.
@@ -71,7 +72,10 @@ func lookAround(ctx context.Context, group *connection, read *quoratev1.ReadOpti
 	if s.leases, err = quoratev1.NewLeaseServiceClient(group).ListLeases(ctx, &quoratev1.ListLeasesRequest{Read: read}); err != nil {
 		return s, err
 	}
-	s.maintenance, err = quoratev1.NewMaintenanceServiceClient(group).ListMaintenance(ctx, &quoratev1.ListMaintenanceRequest{Read: read})
+	if s.maintenance, err = quoratev1.NewMaintenanceServiceClient(group).ListMaintenance(ctx, &quoratev1.ListMaintenanceRequest{Read: read}); err != nil {
+		return s, err
+	}
+	s.partitions, err = lookAtPartitions(ctx, group, read)
 	return s, err
 }
 
@@ -80,6 +84,7 @@ func (s overview) MarshalJSON() ([]byte, error) {
 	document := map[string]json.RawMessage{}
 	for name, answer := range map[string]proto.Message{
 		"members": s.members, "topology": s.topology, "applies": s.applies, "serving": s.serving, "leases": s.leases, "maintenance": s.maintenance,
+		"placements": s.partitions.placements, "migrations": s.partitions.migrations, "instances": s.partitions.instances,
 	} {
 		raw, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(answer)
 		if err != nil {
@@ -103,6 +108,7 @@ func (s overview) print(p *printer) {
 				cmp.Or(moment(m.GetEstimatedReturn()), "at no known time"), singleLine(m.GetReason()))
 		}
 	}
+	s.partitions.print(p)
 }
 
 // printGroup prints the members as a group: who leads, who is missing.

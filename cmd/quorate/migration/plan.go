@@ -178,7 +178,8 @@ func (plan *Plan) barrier(m *quoratev1.Migration, f *Facts) string {
 	}
 	floor := f.Settings.GetEarlyFloor().AsDuration()
 	if f.Instances == 0 {
-		plan.Notes = append(plan.Notes, "no instance is registered: early completion waits for nobody's word but for the floor of "+floor.String())
+		plan.Notes = append(plan.Notes, "no instance is registered that could say that no write is in flight, and so the whole barrier has to pass")
+		return what
 	}
 	return fmt.Sprintf("%s, or early: after %s, once all of %d registered instances have no write in flight", what, floor, f.Instances)
 }

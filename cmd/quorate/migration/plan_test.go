@@ -92,7 +92,7 @@ func TestPlanSaysWhatIsInTheWay(t *testing.T) {
 		}
 	}
 	plan = MakePlan(Job{Partition: "p1", To: "west"}, p, &Options{Early: true}, facts())
-	if notes := strings.Join(plan.Notes, "\n"); notes != "no instance is registered: early completion waits for nobody's word but for the floor of 3s" {
+	if notes := strings.Join(plan.Notes, "\n"); notes != "no instance is registered that could say that no write is in flight, and so the whole barrier has to pass" {
 		t.Errorf("notes %q", notes)
 	}
 }
