@@ -160,9 +160,9 @@ func (r *run) hook(ctx context.Context, stage Stage, hook Hook) (Progress, error
 			return newest.get(), r.hookEnded(ctx, stage, <-ended)
 		}
 		if err := r.watchHook(ctx, stage, newest.get(), &reported); err != nil {
-			// Somebody else has decided otherwise, and whatever the hook does is for nothing.
+			// Somebody else has decided otherwise, and whatever the hook does, or says of its end, is for nothing.
 			stop()
-			<-ended
+			_ = <-ended
 			return newest.get(), err
 		}
 	}

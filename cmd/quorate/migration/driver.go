@@ -103,6 +103,7 @@ const MaxRequestBytes = 40
 // Stage is what a driver does with a partition.
 type Stage int
 
+// The stages, in order.
 const (
 	StageBegin Stage = iota
 	StageCopy
@@ -133,6 +134,7 @@ type Event struct {
 // Result is how a run of the driver ended for a partition.
 type Result string
 
+// The results: Failed and Interrupted leave the partition in the phase that it is in.
 const (
 	Done        Result = "done"
 	Failed      Result = "failed"

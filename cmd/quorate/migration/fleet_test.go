@@ -63,7 +63,7 @@ func fleet(t *testing.T, fails ...string) (*group, *countingHook, *Driver, func(
 	}
 }
 
-func count(t *testing.T, ctx context.Context, d *Driver, failFast bool, feed func(yield func(Job) bool) error) map[Result]int {
+func count(ctx context.Context, t *testing.T, d *Driver, failFast bool, feed func(yield func(Job) bool) error) map[Result]int {
 	t.Helper()
 	results := map[Result]int{}
 	if err := d.RunAll(ctx, 4, failFast, feed, func(o Outcome) { results[o.Result]++ }); err != nil {
@@ -75,7 +75,7 @@ func count(t *testing.T, ctx context.Context, d *Driver, failFast bool, feed fun
 func TestManyAtOnceWithALimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, h, d, feed := fleet(t, "q03", "q07")
-		results := count(t, t.Context(), d, false, feed)
+		results := count(t.Context(), t, d, false, feed)
 		if results[Done] != fleetSize-2 || results[Failed] != 2 || h.most != 4 {
 			t.Errorf("%v, %d at a time", results, h.most)
 		}
@@ -85,7 +85,7 @@ func TestManyAtOnceWithALimit(t *testing.T) {
 func TestFailFastBeginsNoMoreAndEndsWhatRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, _, d, feed := fleet(t, "q01")
-		results := count(t, t.Context(), d, true, feed)
+		results := count(t.Context(), t, d, true, feed)
 		if results[Failed] != 1 || results[Done] != 3 || len(g.ids("begin")) != 4 {
 			t.Errorf("%v, %d were begun", results, len(g.ids("begin")))
 		}
@@ -97,12 +97,12 @@ func TestInterruptionEndsAll(t *testing.T) {
 		g, h, d, feed := fleet(t)
 		ctx, cancel := context.WithTimeout(t.Context(), 14*time.Second)
 		defer cancel()
-		results := count(t, ctx, d, false, feed)
+		results := count(ctx, t, d, false, feed)
 		if results[Done] != 4 || results[Interrupted] != 4 || h.running != 0 || len(g.ids("begin")) != 8 {
 			t.Errorf("%v, %d were begun, %d hooks run", results, len(g.ids("begin")), h.running)
 		}
 		d, _ = g.driver(Options{Copy: h})
-		results = count(t, t.Context(), d, false, func(yield func(Job) bool) error {
+		results = count(t.Context(), t, d, false, func(yield func(Job) bool) error {
 			return feed(func(j Job) bool { return yield(resumed(j)) })
 		})
 		if results[Done] != fleetSize {
