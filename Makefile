@@ -7,8 +7,9 @@ TOOLS   := $(BIN)/tools
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 INTEROP := opcua/interop
 PEERS   := bench/opcua
+BROWSER := admin/browser
 
-.PHONY: build dev test race lint generate check-generate baseline fuzz bench-commit bench-opcua bench-failover bench-siege test-interop clean help
+.PHONY: build dev test race lint generate check-generate baseline fuzz bench-commit bench-opcua bench-failover bench-siege test-interop chromium vendor-page clean help
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -19,17 +20,25 @@ build: ## Build bin/quorate.
 dev: build ## Run three members with the demo topology. ARGS is passed through.
 	$(BIN)/quorate dev $(ARGS)
 
-test: $(INTEROP)/node_modules/.installed ## Run all tests.
+test: $(INTEROP)/node_modules/.installed $(BROWSER)/node_modules/.installed ## Run all tests.
 	$(GO) test -timeout 8m ./...
 
-# Not the interop tests: their members are processes, which the detector does not see, and gopcua's client races with itself when it renews.
+# Not the interop and browser tests: their members are processes, which the detector does not see, and gopcua's client races with itself when it renews.
 race: ## Run all other tests under the race detector.
-	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /$(INTEROP)$$)
+	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -e /$(INTEROP)$$ -e /$(BROWSER)$$)
 
 test-interop: $(INTEROP)/node_modules/.installed ## Let OPC UA clients of others talk to real members. ARGS=-update writes docs/compatibility.md.
 	$(GO) test -count 1 -timeout 5m ./$(INTEROP) $(ARGS)
 
-# The third-party OPC UA client of the interop tests, and the server that the benchmark compares with.
+chromium: ## Install the browser that the browser tests drive, if it is missing; as root, on Debian.
+	command -v chromium || { apt-get update && apt-get install -y --no-install-recommends chromium; }
+
+# The page's files of others are kept in the repository, so that building needs no npm; a test compares them with their packages.
+vendor-page: $(BROWSER)/node_modules/.installed ## Copy what the web page is made of that others wrote.
+	cp $(BROWSER)/node_modules/htmx.org/dist/htmx.min.js $(BROWSER)/node_modules/htmx.org/dist/ext/hx-sse.min.js \
+	  $(BROWSER)/node_modules/uplot/dist/uPlot.iife.min.js $(BROWSER)/node_modules/uplot/dist/uPlot.min.css admin/static/
+
+# The third-party OPC UA client of the interop tests, the server that the benchmark compares with, and what the web page and its tests are made of.
 %/node_modules/.installed: %/package.json %/package-lock.json
 	cd $* && npm ci --no-progress
 	touch $@
@@ -77,4 +86,4 @@ bench-failover: build ## From a publish or a kill to what clients notice: levels
 	$(GO) run ./bench/failover -quorate $(BIN)/quorate $(ARGS)
 
 clean: ## Remove what was built.
-	rm -rf $(BIN) $(INTEROP)/node_modules $(PEERS)/node_modules
+	rm -rf $(BIN) $(INTEROP)/node_modules $(PEERS)/node_modules $(BROWSER)/node_modules

@@ -86,6 +86,8 @@ var arrows = []struct {
 	{"opcua/interop", []string{"proto", "devgroup", "pki"}, "interop tests know members by their public APIs only"},
 	{"opcua", []string{"proto", "fsm", "node", "redundancy", "telemetry", "pki"}, "rpc, opcua and admin do not import each other"},
 	{"rpc", []string{"proto", "fsm", "node", "redundancy", "telemetry", "pki"}, "rpc, opcua and admin do not import each other"},
+	{"admin", []string{"proto", "pki"}, "the page knows the group by its services alone, like everybody else, and its visitors by who they are; rpc, opcua and admin do not import each other"},
+	{"admin/browser", []string{"proto", "devgroup", "pki"}, "browser tests know members by their public APIs only"},
 	{"devgroup", []string{"proto"}, "it knows members by their public APIs and processes alone"},
 	{"jepsen/wire", nil, "it knows packets"},
 	{"jepsen/lab", []string{"jepsen/wire"}, "it knows members as an operator does: a binary, a configuration, addresses"},
@@ -95,7 +97,7 @@ var arrows = []struct {
 	{"bench/process", nil, "it knows processes as the kernel does"},
 	{"bench/opcua", []string{"devgroup", "bench/client", "bench/process", "opcua/wire"}, "it knows members by what they say on the wire"},
 	{"bench/siege", []string{"proto", "devgroup", "bench/client", "bench/process", "opcua/wire"}, "it knows members by what they say on the wire, and by their public APIs"},
-	{"cmd", []string{"proto", "fsm", "node", "redundancy", "opcua", "rpc", "telemetry", "pki"}, "the command wires everything together"},
+	{"cmd", []string{"proto", "fsm", "node", "redundancy", "opcua", "rpc", "admin", "telemetry", "pki"}, "the command wires everything together"},
 }
 
 func TestImportsPointOneWay(t *testing.T) {

@@ -50,7 +50,7 @@ func newGateBook(t *testing.T) *gateBook {
 func (b *gateBook) apply(c *logv1.Command) {
 	b.t.Helper()
 	b.index++
-	outcomes, events, err := b.machine.state.ApplyEntry(b.index, &logv1.Entry{Clock: uint64(b.index), Commands: []*logv1.Command{c}})
+	outcomes, events, err := b.machine.state.ApplyEntry(b.index, &logv1.Entry{Clock: b.index, Commands: []*logv1.Command{c}})
 	if err != nil || outcomes[0].GetRefusal() != nil {
 		b.t.Fatal(err, outcomes)
 	}

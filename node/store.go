@@ -99,7 +99,8 @@ func openBolt(path string) (*raftboltdb.BoltStore, error) {
 	return store, nil
 }
 
-// guardedLog reports failures: raft on a follower only logs them, and a leader with a full disk would win one election after the other.
+// guardedLog reports failures: raft on a follower only logs them, and a leader with a full disk would win one election after the other. It also gives
+// entries their checksums, and compares them (checksum.go).
 type guardedLog struct {
 	raft.LogStore
 	fail func(error)
@@ -115,13 +116,22 @@ func (g guardedLog) check(op string, err error) error {
 }
 
 func (g guardedLog) GetLog(index uint64, l *raft.Log) error {
-	return g.check("read log", g.LogStore.GetLog(index, l))
+	err := g.LogStore.GetLog(index, l)
+	if err == nil {
+		err = verify(l)
+	}
+	return g.check("read log", err)
 }
 
-func (g guardedLog) StoreLog(l *raft.Log) error { return g.check("write log", g.LogStore.StoreLog(l)) }
+func (g guardedLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
 
-func (g guardedLog) StoreLogs(l []*raft.Log) error {
-	return g.check("write log", g.LogStore.StoreLogs(l))
+func (g guardedLog) StoreLogs(logs []*raft.Log) error {
+	for _, l := range logs {
+		if err := seal(l); err != nil {
+			return g.check("write log", err)
+		}
+	}
+	return g.check("write log", g.LogStore.StoreLogs(logs))
 }
 
 func (g guardedLog) DeleteRange(first, last uint64) error {
@@ -134,7 +144,7 @@ func (g guardedLog) IsMonotonic() bool {
 	return ok && m.IsMonotonic()
 }
 
-// guardedStable does the same for the term and the vote.
+// guardedStable does the same for the term and the vote. The vote itself has no checksum: a damaged one is nobody's.
 type guardedStable struct {
 	raft.StableStore
 	fail func(error)
@@ -144,15 +154,26 @@ func guardStable(s raft.StableStore, fail func(error)) raft.StableStore {
 	return guardedStable{s, fail}
 }
 
-func (g guardedStable) check(err error) error {
+func (g guardedStable) check(op string, err error) error {
 	if err != nil {
-		g.fail(&Error{Op: "write vote", Kind: StorageFailed, Err: err})
+		g.fail(&Error{Op: op, Kind: StorageFailed, Err: err})
 	}
 	return err
 }
 
-func (g guardedStable) Set(key, value []byte) error { return g.check(g.StableStore.Set(key, value)) }
+func (g guardedStable) Set(key, value []byte) error {
+	return g.check("write vote", g.StableStore.Set(key, value))
+}
 
 func (g guardedStable) SetUint64(key []byte, value uint64) error {
-	return g.check(g.StableStore.SetUint64(key, value))
+	return g.Set(key, sealNumber(value))
+}
+
+func (g guardedStable) GetUint64(key []byte) (uint64, error) {
+	b, err := g.Get(key)
+	if err != nil {
+		return 0, err // That there is none is one as well.
+	}
+	value, err := openNumber(key, b)
+	return value, g.check("read vote", err)
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"iter"
 	"sort"
 	"sync"
 	"time"
@@ -105,6 +106,70 @@ func (h *history) interrupt() {
 func (h *history) wake() {
 	close(h.grown)
 	h.grown = make(chan struct{})
+}
+
+// older returns at most limit events with numbers below the given one, newest first.
+func (h *history) older(before uint64, limit int) (events []*quoratev1.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for number := before; number > h.first && len(events) < limit; number-- {
+		events = append(events, h.at(number-1))
+	}
+	return events
+}
+
+// Kept is what a member remembered of the events at one moment.
+type Kept struct {
+	// Revision is the last one that is reflected, and From the first of which every event was kept.
+	Revision, From uint64
+
+	history *history
+	end     uint64 // the number of the first event after it
+}
+
+// keptBatch is how many events are taken at once, so that a long way back never holds up what is applied meanwhile.
+const keptBatch = 256
+
+// Events returns what is kept of the events, once it reflects a revision. The error is one of kind Deadline if ctx ends before.
+func (n *Node) Events(ctx context.Context, least uint64) (*Kept, error) {
+	if err := n.usable("events"); err != nil {
+		return nil, err
+	}
+	h := n.machine.events
+	for {
+		h.mu.Lock()
+		kept, grown := &Kept{Revision: h.revision, From: h.dropped + 1, history: h, end: h.end}, h.grown
+		h.mu.Unlock()
+		if kept.Revision >= least {
+			return kept, nil
+		}
+		select {
+		case <-grown:
+		case <-n.stopping:
+			return nil, &Error{Op: "events", Kind: Shutdown}
+		case <-ctx.Done():
+			return nil, &Error{Op: "events", Kind: Deadline, Err: ctx.Err()}
+		}
+	}
+}
+
+// Backward goes through the events, newest first. What is forgotten meanwhile is left out.
+func (k *Kept) Backward() iter.Seq[*quoratev1.Event] {
+	return func(yield func(*quoratev1.Event) bool) {
+		next := k.end
+		for {
+			events := k.history.older(next, keptBatch)
+			for _, e := range events {
+				if !yield(e) {
+					return
+				}
+			}
+			if len(events) == 0 {
+				return
+			}
+			next -= uint64(len(events))
+		}
+	}
 }
 
 // Watch is a place in the stream of events. It is used by one goroutine at a time.

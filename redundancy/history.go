@@ -19,6 +19,9 @@ const (
 	maxQueuedChanges = 256
 	// recordInterval is between two batches: a level that flaps must not fill the log.
 	recordInterval = time.Second
+	// recordBurst is how many batches may follow each other at once after a quiet time. A publish moves a level several times within moments, and
+	// every member's page shows what the log says.
+	recordBurst = 8
 )
 
 // history holds the changes of level that are not yet recorded in the log. It is for people and decides nothing.
@@ -86,7 +89,8 @@ func (h *history) settle(last uint64) {
 	h.queue = slices.DeleteFunc(h.queue, func(c *quoratev1.LevelChange) bool { return c.GetNumber() <= last })
 }
 
-// record proposes the changes of level in batches, once it is known how many were recorded before this process began.
+// record proposes the changes of level in batches, once it is known how many were recorded before this process began. Each batch takes one off a budget, which
+// grows by one with each interval; what fails is tried again an interval later.
 func (m *Manager) record(ctx context.Context) {
 	if !m.awaitReady(ctx) {
 		return
@@ -94,32 +98,41 @@ func (m *Manager) record(ctx context.Context) {
 	recorded := lastRecorded(m.group.Local().State, m.member)
 	pace := time.NewTicker(recordInterval)
 	defer pace.Stop()
-	for {
+	for budget := recordBurst; ; {
+		changes, last := m.history.batch(m.member, recorded)
+		if len(changes) > 0 && budget > 0 {
+			budget--
+			if m.recordBatch(ctx, changes) {
+				m.history.settle(last)
+				continue
+			}
+		}
+		news := m.history.news
+		if len(changes) > 0 {
+			news = nil // They wait for the budget, or for the group.
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-m.history.news:
+		case <-pace.C:
+			budget = min(budget+1, recordBurst)
+		case <-news:
 		}
-		for ctx.Err() == nil {
-			changes, last := m.history.batch(m.member, recorded)
-			if len(changes) == 0 {
-				break
-			}
-			_, err := m.propose(ctx, &logv1.Command{Body: &logv1.Command_RecordLevels{RecordLevels: &logv1.RecordLevels{Changes: changes}}})
-			switch {
-			case err == nil:
-				m.history.settle(last)
-			case refusedAs(err, logv1.Kind_KIND_INVALID):
-				m.log.Warn("changes of level are refused, and dropped", "changes", len(changes), "error", err)
-				m.history.settle(last)
-			default:
-				m.log.Debug("changes of level not recorded yet", "changes", len(changes), "error", err)
-			}
-			select {
-			case <-ctx.Done():
-			case <-pace.C:
-			}
-		}
+	}
+}
+
+// recordBatch tells whether the changes are recorded, or never will be.
+func (m *Manager) recordBatch(ctx context.Context, changes []*quoratev1.LevelChange) bool {
+	_, err := m.propose(ctx, &logv1.Command{Body: &logv1.Command_RecordLevels{RecordLevels: &logv1.RecordLevels{Changes: changes}}})
+	switch {
+	case err == nil:
+		return true
+	case refusedAs(err, logv1.Kind_KIND_INVALID):
+		m.log.Warn("changes of level are refused, and dropped", "changes", len(changes), "error", err)
+		return true
+	default:
+		m.log.Debug("changes of level not recorded yet", "changes", len(changes), "error", err)
+		return false
 	}
 }
 

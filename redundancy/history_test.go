@@ -63,12 +63,8 @@ func TestHistoryIsBoundedAndBatched(t *testing.T) {
 			t.Errorf("%d changes were recorded without a leader", n)
 		}
 		g.set(func() { g.down = false })
+		// As many batches as that takes are within the budget.
 		time.Sleep(recordInterval)
-		synctest.Wait()
-		if n := len(g.changes()); n != fsm.MaxLevelBatch {
-			t.Errorf("%d changes in the first batch", n)
-		}
-		time.Sleep(10 * recordInterval)
 		synctest.Wait()
 		if n := len(g.changes()); n != maxQueuedChanges {
 			t.Fatalf("%d changes were recorded", n)
@@ -85,6 +81,52 @@ func TestHistoryIsBoundedAndBatched(t *testing.T) {
 		}
 		if _, numbers := recordedValues(g); len(numbers) != fsm.MaxLevelChanges || numbers[len(numbers)-1] != maxQueuedChanges+10 {
 			t.Errorf("the log has %d", numbers)
+		}
+	})
+}
+
+// What follows upon each other is in the log at once, as long as it is not too much; then once in each interval.
+func TestAFewChangesAreRecordedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, "m1")
+		m := start(t, g, newFakeProber())
+		time.Sleep(2 * recordBurst * recordInterval)
+		synctest.Wait()
+		before := len(g.changes())
+		for i := range 2 * recordBurst {
+			m.history.note(Level{Value: byte(i)}, Level{Value: byte(i + 1)}, time.Now())
+			synctest.Wait()
+		}
+		if n := len(g.changes()) - before; n != recordBurst {
+			t.Errorf("%d changes at once, want %d", n, recordBurst)
+		}
+		time.Sleep(recordInterval)
+		synctest.Wait()
+		if n := len(g.changes()) - before; n != 2*recordBurst {
+			t.Errorf("%d changes after the interval, want all that waited", n)
+		}
+	})
+}
+
+// While the group takes nothing the budget is kept for when it does: what is new then is in the log at once.
+func TestFailuresCostNoBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, "m1")
+		m := start(t, g, newFakeProber())
+		time.Sleep(2 * recordBurst * recordInterval)
+		g.set(func() { g.down = true })
+		m.history.note(Level{Value: 1}, Level{Value: 2}, time.Now())
+		time.Sleep(2*recordBurst*recordInterval + recordInterval/2)
+		g.set(func() { g.down = false })
+		time.Sleep(recordInterval)
+		synctest.Wait()
+		before := len(g.changes())
+		for i := range recordBurst - 1 {
+			m.history.note(Level{Value: byte(i)}, Level{Value: byte(i + 1)}, time.Now())
+			synctest.Wait()
+		}
+		if n := len(g.changes()) - before; before == 0 || n != recordBurst-1 {
+			t.Errorf("%d changes at once after %d, want %d", n, before, recordBurst-1)
 		}
 	})
 }

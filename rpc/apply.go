@@ -27,7 +27,7 @@ func (a *applyService) GetApplyStatus(ctx context.Context, request *quoratev1.Ge
 	}
 	rollout, ok := view.State.Rollout(request.GetSet())
 	if !ok {
-		return nil, noRollout(request.GetSet())
+		return nil, noSet(request.GetSet())
 	}
 	return &quoratev1.GetApplyStatusResponse{Header: header, Rollouts: []*quoratev1.Rollout{rollout}}, nil
 }
@@ -76,7 +76,7 @@ func rollbackDraft(state *fsm.State, request *quoratev1.RollbackApplyRequest) (*
 	}
 	rollout, ok := state.Rollout(request.GetSet())
 	if !ok {
-		return nil, noRollout(request.GetSet())
+		return nil, noSet(request.GetSet())
 	}
 	if rollout.GetState() == quoratev1.RolloutState_ROLLOUT_STATE_DONE {
 		return nil, precondition(ReasonRolloutDone, "set", "every server of set %s has applied generation %d: there is nothing to give up",
@@ -110,7 +110,7 @@ const (
 	ReasonNothingApplied = "NOTHING_APPLIED"
 )
 
-func noRollout(set string) error {
+func noSet(set string) error {
 	return refuse(logv1.Kind_KIND_NOT_FOUND, ReasonUnknownSet, "set", "the current topology has no set %q", set)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -36,6 +37,10 @@ func TestErrors(t *testing.T) {
 		"exhausted":         {refusal(logv1.Kind_KIND_EXHAUSTED, "TOO_MANY_LEASES", "", nil), codes.ResourceExhausted, "TOO_MANY_LEASES", "", false},
 		"unsupported":       {refusal(logv1.Kind_KIND_UNSUPPORTED, "X", "", nil), codes.Unimplemented, "X", "", false},
 		"a kind of later":   {refusal(logv1.Kind(99), "X", "", nil), codes.Internal, "X", "", false},
+		"unavailable":       {refusal(logv1.Kind_KIND_UNAVAILABLE, fsm.ReasonGatesNotClosed, "", nil), codes.Unavailable, fsm.ReasonGatesNotClosed, "", true},
+		"stale epoch":       {refusal(logv1.Kind_KIND_CONFLICT, fsm.ReasonStaleEpoch, "", nil), codes.Aborted, fsm.ReasonStaleEpoch, "", false},
+		"barrier pending":   {refusal(logv1.Kind_KIND_PRECONDITION, fsm.ReasonBarrierPending, "", map[string]string{"remaining": "1.5s"}), codes.FailedPrecondition, fsm.ReasonBarrierPending, "", true},
+		"a barrier of when": {refusal(logv1.Kind_KIND_PRECONDITION, fsm.ReasonBarrierPending, "", map[string]string{"remaining": "soon"}), codes.FailedPrecondition, fsm.ReasonBarrierPending, "", false},
 		"wrapped refusal":   {fmt.Errorf("remove: %w", refusal(logv1.Kind_KIND_PRECONDITION, "MEMBER_IN_TOPOLOGY", "", nil)), codes.FailedPrecondition, "MEMBER_IN_TOPOLOGY", "", false},
 
 		"no leader":       {&node.Error{Kind: node.NoLeader}, codes.Unavailable, ReasonNoLeader, "", true},
@@ -91,6 +96,10 @@ func TestDetailsCarryTheFacts(t *testing.T) {
 	st, _ := toStatus(refusal(logv1.Kind_KIND_PRECONDITION, fsm.ReasonGenerationConflict, "", map[string]string{"current_generation": "4"}))
 	if got := detailsOf(st.Err()).info.GetMetadata()["current_generation"]; got != "4" {
 		t.Errorf("current_generation %q", got)
+	}
+	st, _ = toStatus(refusal(logv1.Kind_KIND_PRECONDITION, fsm.ReasonBarrierPending, "", map[string]string{"remaining": "27.000000125s"}))
+	if d := detailsOf(st.Err()); d.info.GetMetadata()["remaining"] != "27.000000125s" || d.retry.GetRetryDelay().AsDuration() != 27*time.Second+125 {
+		t.Errorf("remaining %q, retry after %v", d.info.GetMetadata()["remaining"], d.retry)
 	}
 	st, _ = toStatus(&node.CompactedError{Revision: 7})
 	if got := detailsOf(st.Err()).info.GetMetadata()["revision"]; got != "7" {

@@ -1,12 +1,14 @@
 package rpc
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"quorate/fsm"
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
@@ -108,6 +110,109 @@ func (e *eventService) WatchEvents(request *quoratev1.WatchEventsRequest, stream
 			return err
 		}
 	}
+}
+
+// defaultEvents is how many events a list has that says nothing of it.
+const defaultEvents = 64
+
+// ListEvents goes back through what this member remembers.
+func (e *eventService) ListEvents(ctx context.Context, request *quoratev1.ListEventsRequest) (*quoratev1.ListEventsResponse, error) {
+	wanted, err := kindFilter(request.GetKinds())
+	if err != nil {
+		return nil, err
+	}
+	view, header, err := e.server.read(ctx, request.GetRead())
+	if err != nil {
+		return nil, err
+	}
+	kept, err := e.server.config.Node.Events(ctx, view.State.Revision())
+	if err != nil {
+		return nil, err
+	}
+	limit := int(request.GetLimit())
+	setDefault(&limit, defaultEvents)
+	answer := &quoratev1.ListEventsResponse{Header: header, Complete: true, KnownFrom: kept.From}
+	header.Revision = kept.Revision
+	bytes := 0
+	for event := range kept.Backward() {
+		if !liesBefore(event, request) || !wants(wanted, event) || !concerns(view.State, event, request.GetSet(), request.GetServer()) {
+			continue
+		}
+		bytes += proto.Size(event)
+		if len(answer.Events) == limit || bytes > e.server.config.Limits.MaxPageBytes && len(answer.Events) > 0 {
+			answer.Complete = false
+			break
+		}
+		answer.Events = append(answer.Events, event)
+	}
+	return answer, nil
+}
+
+// liesBefore tells whether an event lies before the place where a page begins.
+func liesBefore(event *quoratev1.Event, request *quoratev1.ListEventsRequest) bool {
+	revision := request.GetBeforeRevision()
+	return revision == 0 || event.GetRevision() < revision || event.GetRevision() == revision && event.GetSequence() < request.GetBeforeSequence()
+}
+
+// concerns tells whether an event is about a set and a server; each may be empty, for all.
+func concerns(state *fsm.State, event *quoratev1.Event, set, server string) bool {
+	if set == "" && server == "" {
+		return true
+	}
+	inSet, servers := placeOf(event)
+	if server != "" && !slices.Contains(servers, server) {
+		return false
+	}
+	if set == "" || slices.Contains(inSet, set) {
+		return true
+	}
+	if inSet != nil {
+		return false
+	}
+	for _, s := range servers {
+		if now, _, ok := state.Server(s); ok && now.GetId() == set {
+			return true
+		}
+	}
+	return false
+}
+
+// placeOf returns the sets that an event names, nil if it names none, and the servers.
+func placeOf(event *quoratev1.Event) (sets, servers []string) {
+	switch body := event.GetBody().(type) {
+	case *quoratev1.Event_TopologyPublished:
+		for _, set := range body.TopologyPublished.GetTopology().GetSets() {
+			sets = append(sets, set.GetId())
+			for _, server := range set.GetServers() {
+				servers = append(servers, server.GetMember())
+			}
+		}
+		return sets, servers
+	case *quoratev1.Event_LeaseBegun:
+		return []string{body.LeaseBegun.GetSet()}, []string{body.LeaseBegun.GetKey().GetServer()}
+	case *quoratev1.Event_LeaseEnded:
+		return []string{body.LeaseEnded.GetSet()}, []string{body.LeaseEnded.GetKey().GetServer()}
+	case *quoratev1.Event_LeaseAbandoned:
+		return []string{body.LeaseAbandoned.GetSet()}, []string{body.LeaseAbandoned.GetKey().GetServer()}
+	case *quoratev1.Event_MaintenanceChanged:
+		return nil, []string{body.MaintenanceChanged.GetServer()}
+	case *quoratev1.Event_MemberChanged:
+		return nil, []string{body.MemberChanged.GetId()}
+	case *quoratev1.Event_GenerationAdopted:
+		return nil, []string{body.GenerationAdopted.GetMember()}
+	case *quoratev1.Event_RolloutChanged:
+		for _, server := range body.RolloutChanged.GetServers() {
+			servers = append(servers, server.GetServer())
+		}
+		return []string{body.RolloutChanged.GetSet()}, servers
+	case *quoratev1.Event_ServingAssigned:
+		return []string{body.ServingAssigned.GetSet()}, []string{body.ServingAssigned.GetServer()}
+	case *quoratev1.Event_ServingReleased:
+		return []string{body.ServingReleased.GetSet()}, []string{body.ServingReleased.GetServer()}
+	case *quoratev1.Event_LevelChanged:
+		return []string{body.LevelChanged.GetSet()}, []string{body.LevelChanged.GetServer()}
+	}
+	return nil, nil
 }
 
 // send sends what belongs together in messages of bounded size.

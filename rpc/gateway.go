@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"quorate/pki"
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
@@ -65,6 +66,7 @@ var handlers = []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) erro
 	quoratev1.RegisterMaintenanceServiceHandler,
 	quoratev1.RegisterMemberServiceHandler,
 	quoratev1.RegisterEventServiceHandler,
+	quoratev1.RegisterOverviewServiceHandler,
 	quoratev1.RegisterPartitionServiceHandler,
 	quoratev1.RegisterGateServiceHandler,
 }
@@ -111,6 +113,10 @@ func (s *Server) openGateway() error {
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, string(document)) })
 	if s.config.Metrics != nil {
 		mux.Handle("GET "+metricsPath, s.scrape(rest))
+	}
+	if s.config.Page != nil {
+		mux.Handle("GET /{$}", http.RedirectHandler(PagePath, http.StatusSeeOther))
+		mux.Handle(PagePath, s.page(rest))
 	}
 	mux.Handle("/", s.rest(rest))
 	s.http = &http.Server{
@@ -184,6 +190,9 @@ func (s *Server) rest(gateway *runtime.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who, err := restCaller(r.TLS, s.config.Credentials != nil, r.RemoteAddr, s.config.Now())
 		if err == nil {
+			err = refusePath(r)
+		}
+		if err == nil {
 			err = refuseQuery(r)
 		}
 		if err == nil {
@@ -207,6 +216,18 @@ func (s *Server) rest(gateway *runtime.ServeMux) http.Handler {
 			w = newStreamWriter(w, s.config.Limits.WriteTimeout)
 		}
 		gateway.ServeHTTP(w, r.WithContext(withCaller(r.Context(), who)))
+	})
+}
+
+// page finds out who asks for the web page. What the page does for them goes through the services, and is judged there.
+func (s *Server) page(gateway *runtime.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who, err := restCaller(r.TLS, s.config.Credentials != nil, r.RemoteAddr, s.config.Now())
+		if err != nil {
+			refuseREST(gateway, w, r, err)
+			return
+		}
+		s.config.Page.ServePage(w, r, pki.Identity{Name: who.name, Role: who.role, Member: who.member})
 	})
 }
 

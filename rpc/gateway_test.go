@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"quorate/node"
+	"quorate/pki"
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
@@ -351,5 +352,77 @@ func TestASlowReaderIsCutOff(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Error("the stream goes on")
+	}
+}
+
+// pageOf answers with the name and role of whoever asks.
+type pageOf struct{}
+
+func (pageOf) ServePage(w http.ResponseWriter, r *http.Request, who pki.Identity) {
+	_, _ = fmt.Fprintf(w, "%s %s %s", r.URL.Path, who.Name, who.Role)
+}
+
+func TestThePageIsServedBesideREST(t *testing.T) {
+	people := newSite(t)
+	for _, c := range []struct {
+		server, caller *pki.Credentials
+		want           string
+	}{
+		{nil, nil, "anonymous administrator"},
+		{people.member, people.viewer, "vera viewer"},
+		{people.member, people.operator, "otto operator"},
+		{people.member, people.member, "m1 viewer"},
+	} {
+		h := serve(t, Config{Node: openNode(t, node.Limits{}), Credentials: c.server, Page: pageOf{}})
+		client, base := h.httpClient(t, c.caller)
+		get := func(path string) string {
+			t.Helper()
+			response, err := client.Get(base + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			text, err := io.ReadAll(response.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(text)
+		}
+		for path, want := range map[string]string{"/": "/ui/ " + c.want, "/ui/members": "/ui/members " + c.want} {
+			if got := get(path); got != want {
+				t.Errorf("%s: %q, want %q", path, got, want)
+			}
+		}
+		// What was there before stays as it is.
+		for path, want := range map[string]string{
+			"/healthz": `{"status":"alive"}`, "/readyz": `{"status":"ready"}`, "/openapi.json": `"swagger"`, "/v1/topology": `"generation"`, "/nothing": `"Not Found"`,
+		} {
+			if got := get(path); !strings.Contains(got, want) {
+				t.Errorf("%s: %q lacks %s", path, got, want)
+			}
+		}
+		// Another site's page has no use of the browser's certificate.
+		request, err := http.NewRequestWithContext(testContext(t), http.MethodPost, base+"/ui/members", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header.Set("Sec-Fetch-Site", "cross-site")
+		response, err := client.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusForbidden {
+			t.Errorf("a POST from another site: %s", response.Status)
+		}
+	}
+}
+
+func TestWithoutAPageThereIsNone(t *testing.T) {
+	h := serve(t, Config{Node: &scripted{}})
+	for _, path := range []string{"/", "/ui/"} {
+		if code, _, _ := h.restCall(t, "GET", path, nil); code != http.StatusNotFound {
+			t.Errorf("%s: %d", path, code)
+		}
 	}
 }

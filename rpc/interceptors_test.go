@@ -60,6 +60,30 @@ func TestRequestsAreValidated(t *testing.T) {
 		"bounded by nothing":        {"Topology/GetTopology", &quoratev1.GetTopologyRequest{Read: &quoratev1.ReadOptions{Consistency: bounded}}, "read.max_staleness"},
 		"bounded by too little":     {"Lease/ListLeases", &quoratev1.ListLeasesRequest{Read: &quoratev1.ReadOptions{Consistency: bounded, MaxStaleness: durationpb.New(1)}}, "read.max_staleness"},
 		"a bound where none counts": {"Member/ListMembers", &quoratev1.ListMembersRequest{Read: &quoratev1.ReadOptions{MaxStaleness: durationpb.New(time.Second)}}, "read.max_staleness"},
+		"create nothing":            {"Partition/CreatePartitions", &quoratev1.CreatePartitionsRequest{RequestId: "c", Placement: "a"}, "ids"},
+		"create with capitals":      {"Partition/CreatePartitions", &quoratev1.CreatePartitionsRequest{RequestId: "c", Ids: []string{"p", "P"}, Placement: "a"}, "ids[1]"},
+		"create nowhere":            {"Partition/CreatePartitions", &quoratev1.CreatePartitionsRequest{RequestId: "c", Ids: []string{"p"}}, "placement"},
+		"place without id":          {"Partition/SetPlacement", &quoratev1.SetPlacementRequest{Partition: "p", Placement: "a"}, "request_id"},
+		"delete with a long note":   {"Partition/DeletePartition", &quoratev1.DeletePartitionRequest{RequestId: "d", Partition: "p", Note: long + long}, "note"},
+		"get nothing":               {"Partition/GetPartition", &quoratev1.GetPartitionRequest{}, "partition"},
+		"too large a page":          {"Partition/ListPartitions", &quoratev1.ListPartitionsRequest{PageSize: 1001}, "page_size"},
+		"after no id":               {"Partition/ListMigrations", &quoratev1.ListMigrationsRequest{PageToken: "-"}, "page_token"},
+		"resolve nothing":           {"Partition/Resolve", &quoratev1.ResolveRequest{}, "partitions"},
+		"resolve a long name":       {"Partition/Resolve", &quoratev1.ResolveRequest{Partitions: []string{"p", long}}, "partitions[1]"},
+		"resolve as of never":       {"Partition/Resolve", &quoratev1.ResolveRequest{Partitions: []string{"p"}, Read: &quoratev1.ReadOptions{Consistency: bounded}}, "read.max_staleness"},
+		"migrate to nowhere":        {"Partition/BeginMigration", &quoratev1.BeginMigrationRequest{RequestId: "b", Partition: "p"}, "to"},
+		"migrate past many":         {"Partition/BeginMigration", &quoratev1.BeginMigrationRequest{RequestId: "b", Partition: "p", To: "a", Servers: make([]string, 9)}, "servers"},
+		"report nothing":            {"Partition/ReportMigration", &quoratev1.ReportMigrationRequest{RequestId: "r"}, "partition"},
+		"cut nothing over":          {"Partition/CutoverMigration", &quoratev1.CutoverMigrationRequest{RequestId: "r"}, "partition"},
+		"complete nothing":          {"Partition/CompleteMigration", &quoratev1.CompleteMigrationRequest{RequestId: "r"}, "partition"},
+		"abort nothing":             {"Partition/AbortMigration", &quoratev1.AbortMigrationRequest{RequestId: "r"}, "partition"},
+		"set nothing":               {"Partition/SetPartitionSettings", &quoratev1.SetPartitionSettingsRequest{RequestId: "s"}, "settings"},
+		"check no gate":             {"Gate/CheckGate", &quoratev1.CheckGateRequest{Epoch: 1}, "partition"},
+		"check a long name":         {"Gate/CheckGates", &quoratev1.CheckGatesRequest{Checks: []*quoratev1.GateCheck{{Partition: long}}}, "checks[0].partition"},
+		"register a short session":  {"Gate/RegisterInstance", &quoratev1.RegisterInstanceRequest{RequestId: "r", Id: "i", Session: "short"}, "session"},
+		"renew for nobody":          {"Gate/RenewGate", &quoratev1.RenewGateRequest{Session: session}, "id"},
+		"renew with much drained":   {"Gate/RenewGate", &quoratev1.RenewGateRequest{Id: "i", Session: session, Drained: make([]*quoratev1.PartitionEpoch, 1001)}, "drained"},
+		"remove with a bad session": {"Gate/RemoveInstance", &quoratev1.RemoveInstanceRequest{RequestId: "r", Id: "i", Session: "a b"}, "session"},
 		"promote nobody":            {"Member/PromoteMember", &quoratev1.PromoteMemberRequest{}, "id"},
 		"remove nobody":             {"Member/RemoveMember", &quoratev1.RemoveMemberRequest{}, "id"},
 	} {
@@ -76,6 +100,12 @@ func TestRequestsAreValidated(t *testing.T) {
 	}
 	_, err = stream.Recv()
 	assertRefused(t, err, codes.InvalidArgument, ReasonInvalidArgument, "kinds")
+	stream, err = quoratev1.NewEventServiceClient(conn).WatchEvents(testContext(t), &quoratev1.WatchEventsRequest{Partitions: []string{"p", "P"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = stream.Recv()
+	assertRefused(t, err, codes.InvalidArgument, ReasonInvalidArgument, "partitions[1]")
 }
 
 func TestRequestIDsAreEchoed(t *testing.T) {

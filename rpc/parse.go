@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
@@ -34,6 +35,7 @@ const maxQuoted = 64
 const (
 	fieldBody  = "body"
 	fieldQuery = "query"
+	fieldPath  = "path"
 )
 
 // fieldMark ends the field in the text of a marked error. The generated code keeps nothing of an error but its text, and
@@ -88,7 +90,8 @@ func (s strictQuery) parse(message proto.Message, values url.Values, filter *uti
 			return invalid(path, "is given more than once")
 		}
 		seen[path] = true
-		if err := s.known.Parse(message, url.Values{key: values[key]}, filter); err != nil {
+		notText := func(value string) bool { return !utf8.ValidString(value) }
+		if err := s.known.Parse(message, url.Values{key: values[key]}, filter); err != nil || slices.ContainsFunc(values[key], notText) {
 			return mistyped(path, field, strings.Join(values[key], ", "))
 		}
 	}
@@ -131,6 +134,14 @@ func mistyped(path string, field protoreflect.FieldDescriptor, value string) err
 
 // queriedDeletes are the paths below which a DELETE says by its query what its path does not; it has no body.
 var queriedDeletes = []string{"/v1/partitions/", "/v1/instances/"}
+
+// refusePath refuses a path that is no text: a field that it holds could not be.
+func refusePath(r *http.Request) error {
+	if !utf8.ValidString(r.URL.Path) {
+		return invalid(fieldPath, "%s is not text in UTF-8", quoted(r.URL.Path))
+	}
+	return nil
+}
 
 // refuseQuery refuses any query of a call whose fields are all in its body or its path: nothing reads it.
 func refuseQuery(r *http.Request) error {

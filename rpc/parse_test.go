@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http/httptest"
 	"net/url"
@@ -56,6 +57,17 @@ func TestRESTNamesWhatItCanNotRead(t *testing.T) {
 		{"GET", "/v1/topology?read.maxStaleness=soon", "", "read.max_staleness", "must be of type google.protobuf.Duration"},
 		{"GET", "/v1/topology?read.maxStaleness=1s&read.max_staleness=2s", "", "read.max_staleness", "given more than once"},
 		{"GET", "/v1/events?kind=leaseBegun", "", "kind", "no such parameter"},
+		{"GET", "/v1/topology?read.consistency=%FF", "", "read.consistency", "must be of type quorate.v1.Consistency"},
+		{"GET", "/v1/apply?set=a%FF", "", "set", `must be of type string, got "a\xff"`},
+		{"GET", "/v1/events?partitions=p1&partitions=%FF", "", "partitions", "must be of type string"},
+		// What stands in the path is not said again, and is text.
+		{"GET", "/v1/gates/p1?partition=p2", "", "partition", "stands in the path already"},
+		{"DELETE", "/v1/instances/i1?id=i2", "", "id", "stands in the path already"},
+		{"GET", "/v1/gates/p%FF", "", "path", `"/v1/gates/p\xff" is not text`},
+		// A DELETE has no body: its query is read as strictly.
+		{"DELETE", "/v1/partitions/p1?requestid=d", "", "requestid", "no such parameter"},
+		{"DELETE", "/v1/instances/i1?drained=perhaps", "", "drained", "must be of type bool"},
+		{"DELETE", "/v1/instances/i1?session=%FF", "", "session", "must be of type string"},
 		// What has its fields in the body or the path reads no query at all.
 		{"POST", "/v1/leases:begin?server=m1", `{"requestId":"b","server":"m1"}`, "server", "no such parameter"},
 		{"DELETE", "/v1/members/m2?force=true", "", "force", "no such parameter"},
@@ -88,6 +100,26 @@ func TestRESTNamesWhatItCanNotRead(t *testing.T) {
 	code, _, answer := h.restCall(t, "GET", "/v1/topology?%zz", nil)
 	if code != 400 || detail(t, answer, "ErrorInfo")["reason"] != ReasonInvalidArgument {
 		t.Errorf("a query that is none: %d, %v", code, answer)
+	}
+}
+
+// TestEveryQueryIsReadOrRefused gives each method of REST a parameter that it does not know: one that ignores it would do so with any.
+func TestEveryQueryIsReadOrRefused(t *testing.T) {
+	h := serve(t, Config{Node: &scripted{}})
+	var document struct {
+		Paths map[string]map[string]any
+	}
+	if err := json.Unmarshal(openAPI, &document); err != nil {
+		t.Fatal(err)
+	}
+	for path, operations := range document.Paths {
+		for verb := range operations {
+			target := strings.NewReplacer("{id}", "m1", "{partition}", "p1").Replace(path) + "?nonsense=1"
+			code, _, answer := h.restCall(t, strings.ToUpper(verb), target, nil)
+			if got := field(t, answer); code != 400 || got != "nonsense" {
+				t.Errorf("%s %s: %d, %v", verb, target, code, answer)
+			}
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 //
 // What waits together is answered together: questions gather while one batch is being read for and answered, and then all of them share one confirmation
 // of leadership, which begins after the last of them came. A caller that takes no answers is not read from beyond MaxQuestions, so that all it holds
-// here are these and the answers of one batch; no view of the state is kept while anything is being sent.
+// here are these and their answers; no view of the state is kept while anything is being sent.
 type questions[Q, A any] struct {
 	server *Server
 	stream grpc.BidiStreamingServer[Q, A]
@@ -33,10 +33,12 @@ const batchKeys = fsm.MaxPartitionBatch
 func (q *questions[Q, A]) serve() error {
 	ctx := q.stream.Context()
 	waiting := make(chan *Q, q.server.config.Limits.MaxQuestions)
+	// open has a place for each question that was read and not yet answered.
+	open := make(chan struct{}, cap(waiting))
 	end := make(chan error, 1)
 	// It ends with the stream, which ends when this returns.
 	go func() {
-		end <- q.receive(ctx, waiting)
+		end <- q.receive(ctx, waiting, open)
 		close(waiting)
 	}()
 	for {
@@ -55,13 +57,19 @@ func (q *questions[Q, A]) serve() error {
 			if err := q.stream.Send(answer); err != nil {
 				return err
 			}
+			<-open
 		}
 	}
 }
 
 // receive takes questions until there are no more, which is no error.
-func (q *questions[Q, A]) receive(ctx context.Context, waiting chan<- *Q) error {
+func (q *questions[Q, A]) receive(ctx context.Context, waiting chan<- *Q, open chan<- struct{}) error {
 	for {
+		select {
+		case open <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 		question, err := q.stream.Recv()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -69,11 +77,7 @@ func (q *questions[Q, A]) receive(ctx context.Context, waiting chan<- *Q) error 
 		if err != nil {
 			return err
 		}
-		select {
-		case waiting <- question:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+		waiting <- question
 	}
 }
 

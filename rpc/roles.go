@@ -61,7 +61,10 @@ var rules = map[string]rule{
 	"/quorate.v1.MemberService/PromoteMember":      {role: pki.RoleAdministrator, changes: true},
 	"/quorate.v1.MemberService/RemoveMember":       {role: pki.RoleAdministrator, changes: true},
 
-	"/quorate.v1.EventService/WatchEvents": {role: pki.RoleViewer, kind: kindWatch},
+	"/quorate.v1.EventService/ListEvents": {role: pki.RoleViewer},
+
+	"/quorate.v1.OverviewService/GetOverview": {role: pki.RoleViewer},
+	"/quorate.v1.EventService/WatchEvents":    {role: pki.RoleViewer, kind: kindWatch},
 
 	"/quorate.v1.PartitionService/CreatePartitions":     {role: pki.RoleOperator, changes: true},
 	"/quorate.v1.PartitionService/SetPlacement":         {role: pki.RoleOperator, changes: true},
@@ -129,6 +132,12 @@ func checkRules(services map[string]grpc.ServiceInfo) error {
 		}
 	}
 	return nil
+}
+
+// May tells whether a role may call a method, by its full name: what the web page offers is decided by the table that decides what is allowed.
+func May(role pki.Role, method string) bool {
+	r, ok := rules[method]
+	return ok && role >= r.role
 }
 
 // authorize refuses a caller whose role is too low. A method without a row is refused to all.

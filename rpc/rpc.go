@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"quorate/node"
@@ -41,6 +42,8 @@ type Node interface {
 	RenewGate(context.Context, *quoratev1.RenewGateRequest) (*quoratev1.RenewGateResponse, error)
 	// Watch streams the events of a revision and later, 0 meaning from now on.
 	Watch(from uint64) (*node.Watch, error)
+	// Events returns what is kept of the events, once it reflects a revision.
+	Events(ctx context.Context, least uint64) (*node.Kept, error)
 	// Members asks all members for what they say of themselves.
 	Members(context.Context) ([]*quoratev1.Member, error)
 	// TransferLeadership hands it to the named voter, or the one that is furthest, and returns who leads afterwards.
@@ -55,6 +58,15 @@ type Node interface {
 	Ready() error
 }
 
+// Page is the web page, as *admin.Server gives it. It is served on the HTTP port beside REST.
+type Page interface {
+	// ServePage answers a request for PagePath or below it, which whoever the connection's certificate names has made; in dev it names nobody.
+	ServePage(w http.ResponseWriter, r *http.Request, who pki.Identity)
+}
+
+// PagePath is where the page is; / leads there.
+const PagePath = "/ui/"
+
 // Config is what a Server needs. Only Node is required.
 type Config struct {
 	Node Node
@@ -67,6 +79,8 @@ type Config struct {
 	Audit func(AuditRecord)
 	// Metrics are served at /metrics to viewers, and get what this package measures. Nil means that there are none.
 	Metrics *telemetry.Metrics
+	// Page is the web page. Nil means that there is none.
+	Page Page
 	// Version goes into the OpenAPI document.
 	Version string
 	// Now is the wall clock; nil means time.Now.

@@ -45,6 +45,7 @@ var services = []*grpc.ServiceDesc{
 	&quoratev1.MaintenanceService_ServiceDesc,
 	&quoratev1.MemberService_ServiceDesc,
 	&quoratev1.EventService_ServiceDesc,
+	&quoratev1.OverviewService_ServiceDesc,
 	&quoratev1.PartitionService_ServiceDesc,
 	&quoratev1.GateService_ServiceDesc,
 }
@@ -121,6 +122,7 @@ func (s *Server) newGRPC(streams uint32) *grpc.Server {
 	quoratev1.RegisterMaintenanceServiceServer(server, &maintenanceService{server: s})
 	quoratev1.RegisterMemberServiceServer(server, &memberService{server: s})
 	quoratev1.RegisterEventServiceServer(server, &eventService{server: s})
+	quoratev1.RegisterOverviewServiceServer(server, &overviewService{server: s})
 	quoratev1.RegisterPartitionServiceServer(server, &partitionService{server: s})
 	quoratev1.RegisterGateServiceServer(server, &gateService{server: s})
 	healthpb.RegisterHealthServer(server, newHealth(s.ready, services))

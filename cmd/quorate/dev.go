@@ -160,6 +160,8 @@ func printGuide(p *printer, plan *devPlan, f *devFlags) {
 	p.line("")
 	p.table([]string{"MEMBER", "PID", "GRPC", "HTTP", "OPC UA", "LOG"}, rows)
 	p.line("")
+	p.line("The same as a web page, live, at each member's HTTP address, such as http://%s/", plan.members[0].HTTP)
+	p.line("")
 	p.line("Try, in another terminal:")
 	p.line("")
 	var steps []step

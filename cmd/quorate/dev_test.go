@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -90,8 +92,17 @@ func TestLocalGroupLeavesNothingBehind(t *testing.T) {
 	if err := plan.members[0].ready(ctx, http.DefaultClient); err != nil {
 		t.Error(err)
 	}
+	// A page that is open ends with its member, and holds it up as little as it likes.
+	stream := followPage(t, plan.members[0].HTTP)
+	begun = time.Now()
 	if err := group.stop(); err != nil {
 		t.Error(err)
+	}
+	if _, err := io.Copy(io.Discard, stream); err != nil {
+		t.Errorf("the page's stream ended with %v", err)
+	}
+	if took := time.Since(begun); took > devStopLimit/2 {
+		t.Errorf("the group stopped after %v", took)
 	}
 	for _, m := range plan.members {
 		if conn, err := net.Dial("tcp", m.GRPC); err == nil {
@@ -138,4 +149,32 @@ func TestQuote(t *testing.T) {
 			t.Errorf("%q: %s, want %s", word, got, want)
 		}
 	}
+}
+
+// followPage opens a page's stream as a browser would, and returns it once something came.
+func followPage(t *testing.T, address string) io.Reader {
+	t.Helper()
+	get := func(path string) io.ReadCloser {
+		t.Helper()
+		response, err := http.Get("http://" + address + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { response.Body.Close() })
+		if response.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s", path, response.Status)
+		}
+		return response.Body
+	}
+	page, err := io.ReadAll(get("/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), `hx-sse:connect="`)
+	path, _, _ := strings.Cut(rest, `"`)
+	stream := bufio.NewReader(get(path))
+	if line, err := stream.ReadString('\n'); err != nil || line != "event: beat\n" {
+		t.Fatalf("the stream of %q begins with %q, %v", path, line, err)
+	}
+	return stream
 }

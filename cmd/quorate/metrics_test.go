@@ -149,6 +149,7 @@ func TestMetricsOfARunningMember(t *testing.T) {
 	defer cancel()
 	group := demoGroup(ctx, t)
 	m, s := group.members[0], group.plan.members[0].settings
+	placePartition(ctx, t, m)
 	before := scrapeMember(ctx, t, s)
 	for _, known := range m.metrics.Known() {
 		if before.kinds[known.Name] != string(known.Kind) || !slices.Equal(slices.Sorted(slices.Values(before.labels[known.Name])), slices.Sorted(slices.Values(known.Labels))) {
@@ -173,7 +174,8 @@ func TestMetricsOfARunningMember(t *testing.T) {
 
 	for series, want := range map[string]float64{
 		"ot_opcua_service_level": 255, "ot_opcua_apply_in_progress": 0, `ot_opcua_peer_reachable{peer="m2"}`: 1, "quorate_ready": 1,
-		`quorate_raft_members{suffrage="voter"}`: 2, "quorate_redundancy_adopted_generation": 1, `quorate_opcua_limit{of="sessions"}`: 4000,
+		"quorate_gate_wait_duration_seconds_count": 1,
+		`quorate_raft_members{suffrage="voter"}`:   2, "quorate_redundancy_adopted_generation": 1, `quorate_opcua_limit{of="sessions"}`: 4000,
 	} {
 		if got, ok := before.values[series]; !ok || got != want {
 			t.Errorf("%s is %v (shown: %t), want %v", series, got, ok, want)
@@ -185,6 +187,23 @@ func TestMetricsOfARunningMember(t *testing.T) {
 		}
 	}
 	metricsMove(ctx, t, m, s, before)
+}
+
+// placePartition makes a member the leader and lets it make a transition of a partition: what a leader measures of those has no series before.
+func placePartition(ctx context.Context, t *testing.T, m *member) {
+	t.Helper()
+	if leader, err := m.node.TransferLeadership(ctx, m.node.ID()); err != nil || leader != m.node.ID() {
+		t.Fatal(leader, err)
+	}
+	for i, c := range []*logv1.Command{
+		{Body: &logv1.Command_CreatePartitions{CreatePartitions: &logv1.CreatePartitions{Ids: []string{"metrics"}, Placement: "b1"}}},
+		{Body: &logv1.Command_SetPlacement{SetPlacement: &logv1.SetPlacement{Partition: "metrics", Placement: "b2"}}},
+	} {
+		c.RequestId, c.Actor = fmt.Sprint("metrics-", i), &quoratev1.Actor{Name: "test"}
+		if outcome, err := m.node.Propose(ctx, c); err != nil || outcome.GetRefusal() != nil {
+			t.Fatal(outcome, err)
+		}
+	}
 }
 
 // metricsMove does one of each and looks for it.

@@ -15,6 +15,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
+
+	"quorate/admin"
 	"quorate/fsm"
 	"quorate/node"
 	"quorate/opcua"
@@ -35,6 +38,7 @@ type member struct {
 	node   *node.Node
 	// manager is set after the node was opened, which may ask for its status at once.
 	manager atomic.Pointer[redundancy.Manager]
+	page    *admin.Server
 	rpc     *rpc.Server
 	opcua   *opcua.Endpoint
 	metrics *telemetry.Metrics
@@ -127,7 +131,10 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 		return nil, err
 	}
 	m.manager.Store(manager)
-	m.rpc, err = rpc.New(rpc.Config{Node: m.node, Credentials: credentials, Logger: p.logger, Metrics: m.metrics, Version: buildVersion()})
+	if m.page, err = p.openPage(m); err != nil {
+		return nil, err
+	}
+	m.rpc, err = rpc.New(rpc.Config{Node: m.node, Credentials: credentials, Page: m.page, Logger: p.logger, Metrics: m.metrics, Version: buildVersion()})
 	if err != nil {
 		return nil, err
 	}
@@ -145,6 +152,22 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 	}
 	p.undo = append(p.undo, func() error { return m.opcua.Shutdown(context.Background()) })
 	return m, nil
+}
+
+// openPage makes the web page of a member. It is served by the member's HTTP listener, and lets its visitors in by the one door.
+func (p *parts) openPage(m *member) (*admin.Server, error) {
+	page, err := admin.New(admin.Config{
+		Member: p.settings.Member, Version: buildVersion(), Logger: p.logger, May: rpc.May,
+		Connect: func(who pki.Identity, address string) (grpc.ClientConnInterface, error) {
+			return m.rpc.InProcess(who, address)
+		},
+		Changed: m.node.Changed, Subscribe: m.manager.Load().Subscribe,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.undo = append(p.undo, func() error { page.Close(); return nil })
+	return page, nil
 }
 
 // applier runs the apply hook, nil where there is none.
@@ -321,10 +344,9 @@ func (m *member) failed() <-chan error { return m.failures }
 // stop stops the member in order, and waits for each step for as long as ctx lets it.
 func (m *member) stop(ctx context.Context) error {
 	m.stopping.Store(true)
-	errs := []error{
-		named("opcua", m.opcua.Shutdown(ctx)),
-		named("rpc", m.rpc.Shutdown(ctx)),
-	}
+	errs := []error{named("opcua", m.opcua.Shutdown(ctx))}
+	m.page.Close() // Its streams have no end by themselves.
+	errs = append(errs, named("rpc", m.rpc.Shutdown(ctx)))
 	m.stopManager()
 	errs = append(errs, named("node", m.node.Shutdown(ctx)), named("metrics", m.metrics.Shutdown(ctx)))
 	m.running.Wait()

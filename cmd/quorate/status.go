@@ -44,47 +44,35 @@ func newStatus(o *options) *cobra.Command {
 
 // overview is what the group says of itself at one moment.
 type overview struct {
-	members     *quoratev1.ListMembersResponse
-	topology    *quoratev1.GetTopologyResponse
-	applies     *quoratev1.GetApplyStatusResponse
-	serving     *quoratev1.ListServingResponse
-	leases      *quoratev1.ListLeasesResponse
-	maintenance *quoratev1.ListMaintenanceResponse
-	partitions  partitionOverview
+	*quoratev1.GetOverviewResponse
+	partitions partitionOverview
 }
 
-// lookAround asks for everything. The answers are of the same moment or later ones: each reflects at least the revision of the first.
+// lookAround asks for everything. What it asks for after the first answer is of the same moment or a later one.
 func lookAround(ctx context.Context, group *connection, read *quoratev1.ReadOptions) (s overview, err error) {
-	if s.members, err = quoratev1.NewMemberServiceClient(group).ListMembers(ctx, &quoratev1.ListMembersRequest{Read: read}); err != nil {
+	if s.GetOverviewResponse, err = quoratev1.NewOverviewServiceClient(group).GetOverview(ctx, &quoratev1.GetOverviewRequest{Read: read}); err != nil {
 		return s, err
 	}
-	// What follows need not be confirmed by a majority once more.
-	read = &quoratev1.ReadOptions{Consistency: quoratev1.Consistency_CONSISTENCY_LOCAL, MinRevision: s.members.GetHeader().GetRevision()}
-	if s.topology, err = quoratev1.NewTopologyServiceClient(group).GetTopology(ctx, &quoratev1.GetTopologyRequest{Read: read}); err != nil {
-		return s, err
-	}
-	if s.applies, err = quoratev1.NewApplyServiceClient(group).GetApplyStatus(ctx, &quoratev1.GetApplyStatusRequest{Read: read}); err != nil {
-		return s, err
-	}
-	if s.serving, err = quoratev1.NewServingServiceClient(group).ListServing(ctx, &quoratev1.ListServingRequest{Read: read}); err != nil {
-		return s, err
-	}
-	if s.leases, err = quoratev1.NewLeaseServiceClient(group).ListLeases(ctx, &quoratev1.ListLeasesRequest{Read: read}); err != nil {
-		return s, err
-	}
-	if s.maintenance, err = quoratev1.NewMaintenanceServiceClient(group).ListMaintenance(ctx, &quoratev1.ListMaintenanceRequest{Read: read}); err != nil {
-		return s, err
-	}
+	// This need not be confirmed by a majority once more.
+	read = &quoratev1.ReadOptions{Consistency: quoratev1.Consistency_CONSISTENCY_LOCAL, MinRevision: s.GetHeader().GetRevision()}
 	s.partitions, err = lookAtPartitions(ctx, group, read)
 	return s, err
 }
 
 // MarshalJSON puts the answers side by side, each as its own command prints it.
 func (s overview) MarshalJSON() ([]byte, error) {
+	header := s.GetHeader()
 	document := map[string]json.RawMessage{}
 	for name, answer := range map[string]proto.Message{
-		"members": s.members, "topology": s.topology, "applies": s.applies, "serving": s.serving, "leases": s.leases, "maintenance": s.maintenance,
-		"placements": s.partitions.placements, "migrations": s.partitions.migrations, "instances": s.partitions.instances,
+		"members":     &quoratev1.ListMembersResponse{Header: header, Members: s.GetMembers()},
+		"topology":    &quoratev1.GetTopologyResponse{Header: header, Generation: s.GetGeneration()},
+		"applies":     &quoratev1.GetApplyStatusResponse{Header: header, Rollouts: s.GetRollouts()},
+		"serving":     &quoratev1.ListServingResponse{Header: header, Serving: s.GetServing()},
+		"leases":      &quoratev1.ListLeasesResponse{Header: header, Leases: s.GetLeases()},
+		"maintenance": &quoratev1.ListMaintenanceResponse{Header: header, Maintenance: s.GetMaintenance()},
+		"placements":  s.partitions.placements,
+		"migrations":  s.partitions.migrations,
+		"instances":   s.partitions.instances,
 	} {
 		raw, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(answer)
 		if err != nil {
@@ -97,13 +85,13 @@ func (s overview) MarshalJSON() ([]byte, error) {
 
 func (s overview) print(p *printer) {
 	s.printGroup(p)
-	for _, set := range s.topology.GetGeneration().GetTopology().GetSets() {
+	for _, set := range s.GetGeneration().GetTopology().GetSets() {
 		p.line("")
 		s.printSet(p, set)
 	}
-	if len(s.maintenance.GetMaintenance()) > 0 {
+	if len(s.GetMaintenance()) > 0 {
 		p.line("")
-		for _, m := range s.maintenance.GetMaintenance() {
+		for _, m := range s.GetMaintenance() {
 			p.line("%s is in maintenance since %s, expected back %s: %s", m.GetServer(), moment(m.GetSince()),
 				cmp.Or(moment(m.GetEstimatedReturn()), "at no known time"), singleLine(m.GetReason()))
 		}
@@ -114,8 +102,8 @@ func (s overview) print(p *printer) {
 // printGroup prints the members as a group: who leads, who is missing.
 func (s overview) printGroup(p *printer) {
 	leader, up := "none", 0
-	rows := make([][]cell, 0, len(s.members.GetMembers()))
-	for _, m := range s.members.GetMembers() {
+	rows := make([][]cell, 0, len(s.GetMembers()))
+	for _, m := range s.GetMembers() {
 		if m.GetLeader() {
 			leader = m.GetId()
 		}
@@ -125,8 +113,8 @@ func (s overview) printGroup(p *printer) {
 		rows = append(rows, text(m.GetId(), memberRaft(m), memberState(m), whenReachable(m, m.GetTerm()), whenReachable(m, m.GetAppliedRevision()),
 			contact(m), m.GetVersion()))
 	}
-	p.line("generation %d, revision %d, leader %s, %d of %d members reachable", s.topology.GetGeneration().GetNumber(),
-		s.members.GetHeader().GetRevision(), leader, up, len(s.members.GetMembers()))
+	p.line("generation %d, revision %d, leader %s, %d of %d members reachable", s.GetGeneration().GetNumber(),
+		s.GetHeader().GetRevision(), leader, up, len(s.GetMembers()))
 	p.table([]string{"MEMBER", "RAFT", "STATE", "TERM", "REVISION", "CONTACT", "VERSION"}, rows)
 }
 
@@ -168,7 +156,7 @@ func (s overview) printSet(p *printer, set *quoratev1.RedundantSet) {
 }
 
 func (s overview) rolloutOf(set string) string {
-	for _, r := range s.applies.GetRollouts() {
+	for _, r := range s.GetRollouts() {
 		if r.GetSet() == set && r.GetState() != quoratev1.RolloutState_ROLLOUT_STATE_DONE {
 			return fmt.Sprintf(", roll-out of generation %d is %s", r.GetGeneration(), rolloutState(r).text)
 		}
@@ -177,17 +165,17 @@ func (s overview) rolloutOf(set string) string {
 }
 
 func (s overview) member(id string) *quoratev1.Member {
-	i := slices.IndexFunc(s.members.GetMembers(), func(m *quoratev1.Member) bool { return m.GetId() == id })
+	i := slices.IndexFunc(s.GetMembers(), func(m *quoratev1.Member) bool { return m.GetId() == id })
 	if i < 0 {
 		return nil
 	}
-	return s.members.GetMembers()[i]
+	return s.GetMembers()[i]
 }
 
 // right says whether a server may advertise Healthy levels, and what is left of its lease.
 func (s overview) right(server string, m *quoratev1.Member) string {
 	what := ""
-	for _, serving := range s.serving.GetServing() {
+	for _, serving := range s.GetServing() {
 		if serving.GetServer() == server {
 			if what = "healthy"; serving.GetStandIn() {
 				what = "stand-in"
@@ -202,7 +190,7 @@ func (s overview) right(server string, m *quoratev1.Member) string {
 
 func (s overview) openLeases(server string) string {
 	count := 0
-	for _, l := range s.leases.GetLeases() {
+	for _, l := range s.GetLeases() {
 		if l.GetKey().GetServer() == server {
 			count++
 		}

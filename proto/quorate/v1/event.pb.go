@@ -596,6 +596,175 @@ func (x *WatchEventsResponse) GetEvents() []*Event {
 	return nil
 }
 
+type ListEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Read  *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	// Only events before this place: those of lower revisions, and those of this revision with a lower sequence. 0 means from the newest. The next page
+	// begins before the last event of this one.
+	BeforeRevision uint64 `protobuf:"varint,2,opt,name=before_revision,json=beforeRevision,proto3" json:"before_revision,omitempty"`
+	BeforeSequence uint32 `protobuf:"varint,3,opt,name=before_sequence,json=beforeSequence,proto3" json:"before_sequence,omitempty"`
+	// 1 to 1000, 0 means 64.
+	Limit uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Names of the body's fields; empty means all.
+	Kinds []string `protobuf:"bytes,5,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// Only events that concern this set. A publish concerns every set in it; what names only a server concerns the set that this server is in now.
+	Set string `protobuf:"bytes,6,opt,name=set,proto3" json:"set,omitempty"`
+	// Only events that concern this server, or the member that runs it.
+	Server        string `protobuf:"bytes,7,opt,name=server,proto3" json:"server,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsRequest) Reset() {
+	*x = ListEventsRequest{}
+	mi := &file_quorate_v1_event_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsRequest) ProtoMessage() {}
+
+func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_v1_event_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListEventsRequest) Descriptor() ([]byte, []int) {
+	return file_quorate_v1_event_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ListEventsRequest) GetRead() *ReadOptions {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetBeforeRevision() uint64 {
+	if x != nil {
+		return x.BeforeRevision
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetBeforeSequence() uint32 {
+	if x != nil {
+		return x.BeforeSequence
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetKinds() []string {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetSet() string {
+	if x != nil {
+		return x.Set
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+type ListEventsResponse struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Header *ResponseHeader        `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
+	// A page ends early where it would grow too large.
+	Events []*Event `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
+	// There are no older events that match.
+	Complete bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
+	// The member knows every event of this revision and later ones, and none before.
+	KnownFrom     uint64 `protobuf:"varint,4,opt,name=known_from,json=knownFrom,proto3" json:"known_from,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsResponse) Reset() {
+	*x = ListEventsResponse{}
+	mi := &file_quorate_v1_event_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsResponse) ProtoMessage() {}
+
+func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_v1_event_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListEventsResponse) Descriptor() ([]byte, []int) {
+	return file_quorate_v1_event_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListEventsResponse) GetHeader() *ResponseHeader {
+	if x != nil {
+		return x.Header
+	}
+	return nil
+}
+
+func (x *ListEventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListEventsResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *ListEventsResponse) GetKnownFrom() uint64 {
+	if x != nil {
+		return x.KnownFrom
+	}
+	return 0
+}
+
 var File_quorate_v1_event_proto protoreflect.FileDescriptor
 
 const file_quorate_v1_event_proto_rawDesc = "" +
@@ -649,9 +818,25 @@ const file_quorate_v1_event_proto_rawDesc = "" +
 	"partitions\"t\n" +
 	"\x13WatchEventsResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x12)\n" +
-	"\x06events\x18\x02 \x03(\v2\x11.quorate.v1.EventR\x06events2`\n" +
+	"\x06events\x18\x02 \x03(\v2\x11.quorate.v1.EventR\x06events\"\x8e\x02\n" +
+	"\x11ListEventsRequest\x12+\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.quorate.v1.ReadOptionsR\x04read\x12'\n" +
+	"\x0fbefore_revision\x18\x02 \x01(\x04R\x0ebeforeRevision\x12'\n" +
+	"\x0fbefore_sequence\x18\x03 \x01(\rR\x0ebeforeSequence\x12\x1e\n" +
+	"\x05limit\x18\x04 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x05limit\x12\x1e\n" +
+	"\x05kinds\x18\x05 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10 R\x05kinds\x12\x19\n" +
+	"\x03set\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03set\x12\x1f\n" +
+	"\x06server\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x06server\"\xae\x01\n" +
+	"\x12ListEventsResponse\x122\n" +
+	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x12)\n" +
+	"\x06events\x18\x02 \x03(\v2\x11.quorate.v1.EventR\x06events\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\x12\x1d\n" +
+	"\n" +
+	"known_from\x18\x04 \x01(\x04R\tknownFrom2\xad\x01\n" +
 	"\fEventService\x12P\n" +
-	"\vWatchEvents\x12\x1e.quorate.v1.WatchEventsRequest\x1a\x1f.quorate.v1.WatchEventsResponse0\x01B$Z\"quorate/proto/quorate/v1;quoratev1b\x06proto3"
+	"\vWatchEvents\x12\x1e.quorate.v1.WatchEventsRequest\x1a\x1f.quorate.v1.WatchEventsResponse0\x01\x12K\n" +
+	"\n" +
+	"ListEvents\x12\x1d.quorate.v1.ListEventsRequest\x1a\x1e.quorate.v1.ListEventsResponseB$Z\"quorate/proto/quorate/v1;quoratev1b\x06proto3"
 
 var (
 	file_quorate_v1_event_proto_rawDescOnce sync.Once
@@ -665,56 +850,64 @@ func file_quorate_v1_event_proto_rawDescGZIP() []byte {
 	return file_quorate_v1_event_proto_rawDescData
 }
 
-var file_quorate_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_quorate_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_quorate_v1_event_proto_goTypes = []any{
 	(*Event)(nil),                 // 0: quorate.v1.Event
 	(*MemberChange)(nil),          // 1: quorate.v1.MemberChange
 	(*GenerationAdopted)(nil),     // 2: quorate.v1.GenerationAdopted
 	(*WatchEventsRequest)(nil),    // 3: quorate.v1.WatchEventsRequest
 	(*WatchEventsResponse)(nil),   // 4: quorate.v1.WatchEventsResponse
-	(*durationpb.Duration)(nil),   // 5: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
-	(*Actor)(nil),                 // 7: quorate.v1.Actor
-	(*Generation)(nil),            // 8: quorate.v1.Generation
-	(*ApplyLease)(nil),            // 9: quorate.v1.ApplyLease
-	(*Maintenance)(nil),           // 10: quorate.v1.Maintenance
-	(*Rollout)(nil),               // 11: quorate.v1.Rollout
-	(*Serving)(nil),               // 12: quorate.v1.Serving
-	(*LevelChange)(nil),           // 13: quorate.v1.LevelChange
-	(*PartitionsCreated)(nil),     // 14: quorate.v1.PartitionsCreated
-	(*PartitionChange)(nil),       // 15: quorate.v1.PartitionChange
-	(*PartitionSettings)(nil),     // 16: quorate.v1.PartitionSettings
-	(*InstanceChange)(nil),        // 17: quorate.v1.InstanceChange
-	(*ResponseHeader)(nil),        // 18: quorate.v1.ResponseHeader
+	(*ListEventsRequest)(nil),     // 5: quorate.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 6: quorate.v1.ListEventsResponse
+	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*Actor)(nil),                 // 9: quorate.v1.Actor
+	(*Generation)(nil),            // 10: quorate.v1.Generation
+	(*ApplyLease)(nil),            // 11: quorate.v1.ApplyLease
+	(*Maintenance)(nil),           // 12: quorate.v1.Maintenance
+	(*Rollout)(nil),               // 13: quorate.v1.Rollout
+	(*Serving)(nil),               // 14: quorate.v1.Serving
+	(*LevelChange)(nil),           // 15: quorate.v1.LevelChange
+	(*PartitionsCreated)(nil),     // 16: quorate.v1.PartitionsCreated
+	(*PartitionChange)(nil),       // 17: quorate.v1.PartitionChange
+	(*PartitionSettings)(nil),     // 18: quorate.v1.PartitionSettings
+	(*InstanceChange)(nil),        // 19: quorate.v1.InstanceChange
+	(*ResponseHeader)(nil),        // 20: quorate.v1.ResponseHeader
+	(*ReadOptions)(nil),           // 21: quorate.v1.ReadOptions
 }
 var file_quorate_v1_event_proto_depIdxs = []int32{
-	5,  // 0: quorate.v1.Event.cluster_time:type_name -> google.protobuf.Duration
-	6,  // 1: quorate.v1.Event.wall_time:type_name -> google.protobuf.Timestamp
-	7,  // 2: quorate.v1.Event.actor:type_name -> quorate.v1.Actor
-	8,  // 3: quorate.v1.Event.topology_published:type_name -> quorate.v1.Generation
-	9,  // 4: quorate.v1.Event.lease_begun:type_name -> quorate.v1.ApplyLease
-	9,  // 5: quorate.v1.Event.lease_ended:type_name -> quorate.v1.ApplyLease
-	9,  // 6: quorate.v1.Event.lease_abandoned:type_name -> quorate.v1.ApplyLease
-	10, // 7: quorate.v1.Event.maintenance_changed:type_name -> quorate.v1.Maintenance
+	7,  // 0: quorate.v1.Event.cluster_time:type_name -> google.protobuf.Duration
+	8,  // 1: quorate.v1.Event.wall_time:type_name -> google.protobuf.Timestamp
+	9,  // 2: quorate.v1.Event.actor:type_name -> quorate.v1.Actor
+	10, // 3: quorate.v1.Event.topology_published:type_name -> quorate.v1.Generation
+	11, // 4: quorate.v1.Event.lease_begun:type_name -> quorate.v1.ApplyLease
+	11, // 5: quorate.v1.Event.lease_ended:type_name -> quorate.v1.ApplyLease
+	11, // 6: quorate.v1.Event.lease_abandoned:type_name -> quorate.v1.ApplyLease
+	12, // 7: quorate.v1.Event.maintenance_changed:type_name -> quorate.v1.Maintenance
 	1,  // 8: quorate.v1.Event.member_changed:type_name -> quorate.v1.MemberChange
 	2,  // 9: quorate.v1.Event.generation_adopted:type_name -> quorate.v1.GenerationAdopted
-	11, // 10: quorate.v1.Event.rollout_changed:type_name -> quorate.v1.Rollout
-	12, // 11: quorate.v1.Event.serving_assigned:type_name -> quorate.v1.Serving
-	12, // 12: quorate.v1.Event.serving_released:type_name -> quorate.v1.Serving
-	13, // 13: quorate.v1.Event.level_changed:type_name -> quorate.v1.LevelChange
-	14, // 14: quorate.v1.Event.partitions_created:type_name -> quorate.v1.PartitionsCreated
-	15, // 15: quorate.v1.Event.partition_changed:type_name -> quorate.v1.PartitionChange
-	16, // 16: quorate.v1.Event.partition_settings_changed:type_name -> quorate.v1.PartitionSettings
-	17, // 17: quorate.v1.Event.instance_changed:type_name -> quorate.v1.InstanceChange
-	18, // 18: quorate.v1.WatchEventsResponse.header:type_name -> quorate.v1.ResponseHeader
+	13, // 10: quorate.v1.Event.rollout_changed:type_name -> quorate.v1.Rollout
+	14, // 11: quorate.v1.Event.serving_assigned:type_name -> quorate.v1.Serving
+	14, // 12: quorate.v1.Event.serving_released:type_name -> quorate.v1.Serving
+	15, // 13: quorate.v1.Event.level_changed:type_name -> quorate.v1.LevelChange
+	16, // 14: quorate.v1.Event.partitions_created:type_name -> quorate.v1.PartitionsCreated
+	17, // 15: quorate.v1.Event.partition_changed:type_name -> quorate.v1.PartitionChange
+	18, // 16: quorate.v1.Event.partition_settings_changed:type_name -> quorate.v1.PartitionSettings
+	19, // 17: quorate.v1.Event.instance_changed:type_name -> quorate.v1.InstanceChange
+	20, // 18: quorate.v1.WatchEventsResponse.header:type_name -> quorate.v1.ResponseHeader
 	0,  // 19: quorate.v1.WatchEventsResponse.events:type_name -> quorate.v1.Event
-	3,  // 20: quorate.v1.EventService.WatchEvents:input_type -> quorate.v1.WatchEventsRequest
-	4,  // 21: quorate.v1.EventService.WatchEvents:output_type -> quorate.v1.WatchEventsResponse
-	21, // [21:22] is the sub-list for method output_type
-	20, // [20:21] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	21, // 20: quorate.v1.ListEventsRequest.read:type_name -> quorate.v1.ReadOptions
+	20, // 21: quorate.v1.ListEventsResponse.header:type_name -> quorate.v1.ResponseHeader
+	0,  // 22: quorate.v1.ListEventsResponse.events:type_name -> quorate.v1.Event
+	3,  // 23: quorate.v1.EventService.WatchEvents:input_type -> quorate.v1.WatchEventsRequest
+	5,  // 24: quorate.v1.EventService.ListEvents:input_type -> quorate.v1.ListEventsRequest
+	4,  // 25: quorate.v1.EventService.WatchEvents:output_type -> quorate.v1.WatchEventsResponse
+	6,  // 26: quorate.v1.EventService.ListEvents:output_type -> quorate.v1.ListEventsResponse
+	25, // [25:27] is the sub-list for method output_type
+	23, // [23:25] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_quorate_v1_event_proto_init() }
@@ -753,7 +946,7 @@ func file_quorate_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quorate_v1_event_proto_rawDesc), len(file_quorate_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
