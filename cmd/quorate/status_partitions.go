@@ -3,9 +3,6 @@ package main
 import (
 	"context"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
@@ -19,16 +16,10 @@ type partitionOverview struct {
 	instances  *quoratev1.ListInstancesResponse
 }
 
-// lookAtPartitions asks for what there is of partitions. A member of the version before knows none.
+// lookAtPartitions asks for what there is of partitions.
 func lookAtPartitions(ctx context.Context, group *connection, read *quoratev1.ReadOptions) (s partitionOverview, err error) {
 	partitions := quoratev1.NewPartitionServiceClient(group)
-	s.placements, err = partitions.ListPlacements(ctx, &quoratev1.ListPlacementsRequest{Read: read})
-	if status.Code(unwrapped(err)) == codes.Unimplemented {
-		return partitionOverview{
-			placements: &quoratev1.ListPlacementsResponse{}, migrations: &quoratev1.ListMigrationsResponse{}, instances: &quoratev1.ListInstancesResponse{},
-		}, nil
-	}
-	if err != nil {
+	if s.placements, err = partitions.ListPlacements(ctx, &quoratev1.ListPlacementsRequest{Read: read}); err != nil {
 		return s, err
 	}
 	if s.migrations, err = partitions.ListMigrations(ctx, &quoratev1.ListMigrationsRequest{Read: read, PageSize: shownMigrations}); err != nil {
