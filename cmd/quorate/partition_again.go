@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -10,11 +11,8 @@ import (
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
-// maxShownCommands is how many commands to go on or give up are printed, and maxShownIDs how many ids one of them has.
-const (
-	maxShownCommands = 8
-	maxShownIDs      = 64
-)
+// maxShownCommands is how many commands to go on or give up are printed.
+const maxShownCommands = 8
 
 // commandLine is a command with the flags that were given, as it may be typed again.
 func commandLine(cmd *cobra.Command, arguments []string, without map[string]bool) string {
@@ -54,7 +52,9 @@ func flagWords(cmd *cobra.Command, without map[string]bool) []string {
 type again struct {
 	cmd   *cobra.Command
 	flags *driveFlags
-	file  string
+	// arguments and file are where the ids came from, if they came from a file.
+	arguments []string
+	file      string
 }
 
 // ofOneRun are flags that hold for one run only.
@@ -65,17 +65,18 @@ var ofOneRun = map[string]bool{
 // goOn is the command that carries the migrations to their end: those of one new placement.
 func (a *again) goOn(to string, ids []string) string {
 	words := []string{commandName(), "partition", "migrate"}
-	if a.file != "" && a.file != "-" {
-		words = append(words, "--file", quote(a.file))
-	} else {
-		words = append(words, ids[:min(len(ids), maxShownIDs)]...)
-		if len(ids) > maxShownIDs {
-			words = append(words, "…")
-		}
+	if a.file != "" {
+		// Those that are done already are no work.
+		ids = append(slices.Clone(a.arguments), "--file", quote(a.file))
 	}
+	words = append(words, ids...)
 	words = append(words, "--to", quote(to))
 	words = append(append(words, flagWords(a.cmd, ofOneRun)...), "--resume")
-	return strings.Join(append(words, a.hookWords()...), " ")
+	line := strings.Join(append(words, a.hookWords()...), " ")
+	if a.file == "-" {
+		line += "   (with the same standard input)"
+	}
+	return line
 }
 
 func (a *again) hookWords() []string {

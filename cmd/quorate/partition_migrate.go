@@ -140,7 +140,7 @@ that go on or give up; --resume goes on from the phase that a partition is in, w
 		for i, id := range ids {
 			jobs[i] = migration.Job{Partition: id, To: f.to, Resume: resume, ExpectedEpoch: expect}
 		}
-		again := &again{cmd: cmd, flags: f, file: file}
+		again := &again{cmd: cmd, flags: f, arguments: arguments, file: file}
 		return o.drive(cmd.Context(), f, again, func(context.Context, quoratev1.PartitionServiceClient) ([]migration.Job, error) { return jobs, nil })
 	}
 	return cmd

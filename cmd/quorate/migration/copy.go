@@ -133,9 +133,11 @@ func (r *run) hook(ctx context.Context, stage Stage, hook Hook) (Progress, error
 	m := r.last.GetMigration()
 	about := About{Partition: r.job.Partition, From: m.GetFrom(), To: m.GetTo(), Epoch: r.last.GetEpoch(), Request: r.Request, Stage: stage}
 	var newest latest
-	ended := make(chan error, 1)
+	ended := make(chan struct{})
+	var failure error // of the hook, once it has ended
 	go func() {
-		ended <- hook.Run(running, about, func(line string) {
+		defer close(ended)
+		failure = hook.Run(running, about, func(line string) {
 			p, ok := ParseProgress(line)
 			if !ok {
 				r.Tell(Event{Partition: r.job.Partition, Stage: stage, Text: line, Hook: true})
@@ -149,20 +151,21 @@ func (r *run) hook(ctx context.Context, stage Stage, hook Hook) (Progress, error
 	for {
 		wait, done := context.WithTimeout(ctx, pollInterval)
 		select {
-		case err := <-ended:
+		case <-ended:
 			done()
-			return newest.get(), r.hookEnded(ctx, stage, err)
+			return newest.get(), r.hookEnded(ctx, stage, failure)
 		case <-wait.Done():
 			done()
 		}
 		if ctx.Err() != nil {
 			// It may have done all that it was to do when it was stopped.
-			return newest.get(), r.hookEnded(ctx, stage, <-ended)
+			<-ended
+			return newest.get(), r.hookEnded(ctx, stage, failure)
 		}
 		if err := r.watchHook(ctx, stage, newest.get(), &reported); err != nil {
 			// Somebody else has decided otherwise, and whatever the hook does, or says of its end, is for nothing.
 			stop()
-			_ = <-ended
+			<-ended
 			return newest.get(), err
 		}
 	}
