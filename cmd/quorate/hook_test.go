@@ -41,6 +41,15 @@ func TestSplitWords(t *testing.T) {
 	}
 }
 
+func TestHooksAreBounded(t *testing.T) {
+	if _, err := newHook("copy-hook", "true", make([]string, maxHookWords-1), 0, nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := newHook("copy-hook", "true", make([]string, maxHookWords), 0, nil); err == nil || err.Error() != "--copy-hook: more than 1000 words" {
+		t.Errorf("error %v", err)
+	}
+}
+
 // FuzzSplitWords: words that are quoted for a shell come back as they were.
 func FuzzSplitWords(f *testing.F) {
 	f.Add("a b", "it's")

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
-	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
@@ -130,36 +128,5 @@ func TestCreateStopsAtAFailure(t *testing.T) {
 	}
 	if want := fmt.Sprintf("quorate: %d of 100000 are created; once the reason is gone: AGAIN\n", len(group.ids)-1); said.String() != want {
 		t.Errorf("said %q, want %q", said.String(), want)
-	}
-}
-
-func TestCommandsMayBeTypedAgain(t *testing.T) {
-	o := &options{}
-	root := &cobra.Command{Use: "quorate"}
-	root.PersistentFlags().StringSliceVar(&o.endpoints, "addr", nil, "")
-	f := &driveFlags{}
-	migrate := &cobra.Command{Use: "migrate", RunE: func(*cobra.Command, []string) error { return nil }}
-	f.add(o, migrate)
-	o.addToFlag(migrate, &f.to, "")
-	migrate.Flags().Bool("resume", false, "")
-	partition := &cobra.Command{Use: "partition"}
-	root.AddCommand(partition)
-	partition.AddCommand(migrate)
-	root.SetArgs([]string{"partition", "migrate", "p1", "p2", "--to", "b2", "--addr", "h:1,h:2", "--early=false", "--server", "m1,m2", "--dry-run", "--note", "it's", "--copy-hook", "cp", "--", "-r", "a b"})
-	if err := root.Execute(); err != nil {
-		t.Fatal(err)
-	}
-	f.hookWords = []string{"-r", "a b"}
-	a := &again{cmd: migrate, flags: f}
-	want := commandName() + ` partition migrate p1 p2 --to b2 --addr h:1 --addr h:2 --copy-hook cp --early=false --note 'it'\''s' --server m1 --server m2 --resume -- -r 'a b'`
-	if got := a.goOn("b2", []string{"p1", "p2"}); got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
-	if got := a.connection(); got != " --addr h:1 --addr h:2" {
-		t.Errorf("got %q", got)
-	}
-	a.file, a.arguments = "-", []string{"p1"}
-	if got := a.goOn("b2", []string{"p2"}); !strings.HasPrefix(got, commandName()+" partition migrate p1 --file - --to b2 ") || !strings.HasSuffix(got, " (with the same standard input)") {
-		t.Errorf("got %s", got)
 	}
 }

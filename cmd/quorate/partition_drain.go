@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -53,8 +54,12 @@ placement owns nothing, those that came meanwhile included, or when only such ar
 	return cmd
 }
 
-// maxTargets bounds --to of drain.
-const maxTargets = 64
+const (
+	// maxTargets bounds --to of drain.
+	maxTargets = 64
+	// maxKept is how many migrations that are not done drain shows; of more it counts.
+	maxKept = 1000
+)
 
 // draining moves everything off a placement.
 type draining struct {
@@ -67,7 +72,9 @@ type draining struct {
 	tried map[string]bool
 	turn  int
 	moved map[string]int
-	left  []migration.Outcome
+	// counts are of all that ended, and left has the first of those that are not done.
+	counts map[migration.Result]int
+	left   []migration.Outcome
 }
 
 func (d *draining) check(from string) error {
@@ -101,7 +108,7 @@ func (d *draining) run(ctx context.Context, cmd *cobra.Command) error {
 		return err
 	}
 	defer group.Close()
-	d.tried, d.moved = map[string]bool{}, map[string]int{}
+	d.tried, d.moved, d.counts = map[string]bool{}, map[string]int{}, map[migration.Result]int{}
 	owned, err := d.owned(ctx, group)
 	if err != nil {
 		return err
@@ -123,19 +130,13 @@ func (d *draining) run(ctx context.Context, cmd *cobra.Command) error {
 
 // moveAll feeds the driver until the placement has nothing that was not tried. Each round lists anew, since some may have come meanwhile.
 func (d *draining) moveAll(ctx context.Context, group *connection, m migration.Options, owned uint64) error {
-	r := &fleetRun{o: d.o, flags: d.flags, each: func(outcome migration.Outcome) {
-		if outcome.Result == migration.Done {
-			d.moved[outcome.Last.GetPlacement()]++
-			return
-		}
-		d.left = append(d.left, outcome)
-	}}
+	r := &fleetRun{o: d.o, flags: d.flags, each: d.note}
 	for {
 		before := len(d.tried)
 		err := r.run(ctx, group, m, owned, func(yield func(migration.Job) bool) error {
 			return d.feed(ctx, group, func(p *quoratev1.Partition) bool { return yield(d.job(p)) })
 		})
-		failed := len(d.left) > 0 && d.flags.failFast
+		failed := d.counts[migration.Failed] > 0 && d.flags.failFast
 		if ctx.Err() != nil || failed {
 			return nil
 		}
@@ -149,12 +150,22 @@ func (d *draining) moveAll(ctx context.Context, group *connection, m migration.O
 	}
 }
 
+// note counts the end of a migration.
+func (d *draining) note(outcome migration.Outcome) {
+	d.counts[outcome.Result]++
+	if outcome.Result == migration.Done {
+		d.moved[outcome.Last.GetPlacement()]++
+	} else if len(d.left) < maxKept {
+		d.left = append(d.left, outcome)
+	}
+}
+
 // feed lists what the placement owns, and hands over what was not tried before.
 func (d *draining) feed(ctx context.Context, group *connection, yield func(*quoratev1.Partition) bool) error {
 	client := quoratev1.NewPartitionServiceClient(group)
 	request := &quoratev1.ListPartitionsRequest{Placement: d.from, PageSize: pageSize}
 	for {
-		page, err := client.ListPartitions(ctx, request)
+		page, err := patient(ctx, func() (*quoratev1.ListPartitionsResponse, error) { return client.ListPartitions(ctx, request) })
 		if err != nil {
 			return err
 		}
@@ -169,6 +180,16 @@ func (d *draining) feed(ctx context.Context, group *connection, yield func(*quor
 		}
 		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
 			return nil
+		}
+	}
+}
+
+// patient asks again for as long as the driver of migrations does: what may take hours shall not end because the leader changes.
+func patient[R any](ctx context.Context, ask func() (R, error)) (R, error) {
+	for began := time.Now(); ; {
+		answer, err := ask()
+		if err == nil || refusalOf(err) != nil || time.Since(began) > migration.DefaultPatience || !sleep(ctx, maxPause) {
+			return answer, err
 		}
 	}
 }
@@ -205,6 +226,10 @@ func (d *draining) dryRun(ctx context.Context, group *connection, m *migration.O
 	}
 	var plans []planned
 	err = d.feed(ctx, group, func(p *quoratev1.Partition) bool {
+		if len(plans) == maxDriven {
+			d.o.say("there are more than %d", maxDriven)
+			return false
+		}
 		job := d.job(p)
 		plans = append(plans, planned{job: job, partition: p, plan: migration.MakePlan(job, p, m, facts)})
 		return true
@@ -222,11 +247,10 @@ func (d *draining) conclude(ctx context.Context, group *connection) error {
 	if err != nil {
 		return err
 	}
-	ends, counts := []migrated{}, map[migration.Result]int{}
+	ends := []migrated{}
 	var failed []error
 	for _, outcome := range d.left {
-		ends = append(ends, endOf(outcome))
-		if counts[outcome.Result]++; outcome.Result == migration.Failed {
+		if ends = append(ends, endOf(outcome)); outcome.Result == migration.Failed {
 			failed = append(failed, outcome.Err)
 		}
 	}
@@ -237,19 +261,20 @@ func (d *draining) conclude(ctx context.Context, group *connection) error {
 		where = append(where, fmt.Sprintf("%d to %s", d.moved[to], to))
 	}
 	err = d.o.showPlain(map[string]any{
-		"placement": d.from, "moved": moved, "movedTo": d.moved, "owns": left, "notDone": ends,
+		"placement": d.from, "moved": moved, "movedTo": d.moved, "failed": d.counts[migration.Failed], "interrupted": d.counts[migration.Interrupted],
+		"owns": left, "notDone": ends,
 	}, func(p *printer) {
 		if len(ends) > 0 {
 			printOutcomes(p, ends)
 		}
 		p.line("%s: %d moved%s, %d failed, %d interrupted; it owns %d", d.from, moved, strings.TrimSuffix(" ("+strings.Join(where, ", ")+")", " ()"),
-			counts[migration.Failed], counts[migration.Interrupted], left)
+			d.counts[migration.Failed], d.counts[migration.Interrupted], left)
 	})
 	switch {
 	case err != nil:
 		return err
 	case len(failed) > 0:
-		return &fleetError{what: fmt.Sprintf("%d of %d migrations failed", len(failed), moved+len(ends)), errs: failed}
+		return &fleetError{what: fmt.Sprintf("%d of %d migrations failed", d.counts[migration.Failed], len(d.tried)), errs: failed}
 	case interrupted && left > 0:
 		return context.Canceled
 	}

@@ -84,11 +84,10 @@ func (r *fleetRun) run(ctx context.Context, group *connection, m migration.Optio
 		Group: quoratev1.NewPartitionServiceClient(group), Refusal: refusalOf, Tell: shown.tell, Options: m, Request: r.o.newRequestID(),
 	}
 	err := driver.RunAll(ctx, r.flags.parallel, r.flags.failFast, feed, func(outcome migration.Outcome) {
-		shown.end(outcome.Job.Partition)
-		if outcome.Err != nil && outcome.Result == migration.Failed {
+		if outcome.Result == migration.Failed {
 			shown.tell(migration.Event{Partition: outcome.Job.Partition, Text: "failed: " + outcome.Err.Error()})
-			shown.end(outcome.Job.Partition)
 		}
+		shown.end(outcome.Job.Partition)
 		if r.each != nil {
 			r.each(outcome)
 			return

@@ -19,6 +19,8 @@ const (
 	defaultParallel = 4
 	// maxHookTimeout bounds --hook-timeout.
 	maxHookTimeout = 7 * 24 * time.Hour
+	// maxDriven bounds the partitions of one command, which are planned before the first begins: as many as may migrate at a time.
+	maxDriven = fsm.MaxMigrations
 	// maxNote is the group's limit for a note, in bytes.
 	maxNote = fsm.MaxTextBytes
 )
@@ -117,7 +119,7 @@ that go on or give up; --resume goes on from the phase that a partition is in, w
 	f.add(o, cmd)
 	o.addToFlag(cmd, &f.to, "the new `PLACEMENT`")
 	addIDFileFlag(cmd, &file)
-	cmd.Flags().BoolVar(&resume, "resume", false, "go on with what has begun; partitions that are there already are done")
+	cmd.Flags().BoolVar(&resume, "resume", false, "go on with what has begun, begin what has not, and take what is there already for done")
 	cmd.Flags().Uint64Var(&expect, "expect-epoch", 0, "refuse unless the partition is at this `EPOCH` (default: any)")
 	cmd.RunE = func(cmd *cobra.Command, arguments []string) error {
 		if at := cmd.ArgsLenAtDash(); at >= 0 {
@@ -132,6 +134,9 @@ that go on or give up; --resume goes on from the phase that a partition is in, w
 		ids, err := readIDs(o.std.in, arguments, file)
 		if err != nil {
 			return err
+		}
+		if len(ids) > maxDriven {
+			return fmt.Errorf("ID: at most %d partitions at a time, got %d", maxDriven, len(ids))
 		}
 		if len(ids) > 1 && expect != 0 {
 			return fmt.Errorf("--expect-epoch: is of one partition, and there are %d", len(ids))
