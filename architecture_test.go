@@ -100,6 +100,7 @@ var arrows = []struct {
 	{"bench/process", nil, "it knows processes as the kernel does"},
 	{"bench/opcua", []string{"devgroup", "bench/client", "bench/process", "opcua/wire"}, "it knows members by what they say on the wire"},
 	{"bench/siege", []string{"proto", "devgroup", "bench/client", "bench/process", "opcua/wire"}, "it knows members by what they say on the wire, and by their public APIs"},
+	{"cmd/quorate/migration", []string{"proto"}, "it drives migrations through the partition service alone, and knows no terminal, connection or process"},
 	{"cmd", []string{"proto", "fsm", "node", "redundancy", "opcua", "rpc", "admin", "telemetry", "pki"}, "the command wires everything together"},
 }
 

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"quorate/cmd/quorate/migration"
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
@@ -76,4 +79,100 @@ func (o *options) completeGenerations(limit int) cobra.CompletionFunc {
 		}
 		return numbers, directive
 	}
+}
+
+const (
+	// maxCompletions bounds what is offered: nobody chooses among more.
+	maxCompletions = 200
+	// completedArguments is for how many arguments of a command partitions are offered that takes any number.
+	completedArguments = 1 << 10
+)
+
+// offer asks the group for what may come next, and offers what begins as the argument does.
+func (o *options) offer(cmd *cobra.Command, begun string, ask func(context.Context, *connection) ([]cobra.Completion, error)) ([]cobra.Completion, cobra.ShellCompDirective) {
+	const directive = cobra.ShellCompDirectiveNoFileComp
+	group, err := o.connectForCompletion()
+	if err != nil {
+		return nil, directive
+	}
+	defer group.Close()
+	found, err := ask(cmd.Context(), group)
+	if err != nil {
+		return nil, directive
+	}
+	offered := make([]cobra.Completion, 0, min(len(found), maxCompletions))
+	for _, c := range found {
+		if strings.HasPrefix(c, begun) && len(offered) < maxCompletions {
+			offered = append(offered, c)
+		}
+	}
+	return offered, directive
+}
+
+// completePartitions offers the ids of partitions for up to limit arguments, without those that were given.
+func (o *options) completePartitions(limit int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, arguments []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(arguments) >= limit || begun != "" && checkPartitionID("ID", begun) != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return o.offer(cmd, begun, func(ctx context.Context, group *connection) ([]cobra.Completion, error) {
+			answer, err := quoratev1.NewPartitionServiceClient(group).ListPartitions(ctx, &quoratev1.ListPartitionsRequest{
+				Read: asItIs, Prefix: begun, PageSize: maxCompletions,
+			})
+			return describePartitions(answer.GetPartitions(), arguments), err
+		})
+	}
+}
+
+// completeMigrating offers the ids of partitions that migrate.
+func (o *options) completeMigrating(cmd *cobra.Command, arguments []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(arguments) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return o.offer(cmd, begun, func(ctx context.Context, group *connection) ([]cobra.Completion, error) {
+		answer, err := quoratev1.NewPartitionServiceClient(group).ListMigrations(ctx, &quoratev1.ListMigrationsRequest{Read: asItIs, PageSize: pageSize})
+		return describePartitions(answer.GetPartitions(), arguments), err
+	})
+}
+
+func describePartitions(partitions []*quoratev1.Partition, but []string) []cobra.Completion {
+	found := make([]cobra.Completion, 0, len(partitions))
+	for _, p := range partitions {
+		if slices.Contains(but, p.GetId()) {
+			continue
+		}
+		what := migration.PhaseName(p.GetPhase()) + " at " + p.GetPlacement()
+		if to := p.GetMigration().GetTo(); to != "" {
+			what += ", to " + to
+		}
+		found = append(found, cobra.CompletionWithDesc(p.GetId(), what))
+	}
+	return found
+}
+
+// completePlacements offers placements, wherever it is asked.
+func (o *options) completePlacements(cmd *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return o.offer(cmd, begun, func(ctx context.Context, group *connection) ([]cobra.Completion, error) {
+		answer, err := quoratev1.NewPartitionServiceClient(group).ListPlacements(ctx, &quoratev1.ListPlacementsRequest{Read: asItIs})
+		found := make([]cobra.Completion, 0, len(answer.GetPlacements()))
+		for _, p := range answer.GetPlacements() {
+			found = append(found, cobra.CompletionWithDesc(p.GetId(), fmt.Sprintf("%d partitions", p.GetPartitions())))
+		}
+		return found, err
+	})
+}
+
+// completeInstances offers the registered instances for the first argument.
+func (o *options) completeInstances(cmd *cobra.Command, arguments []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(arguments) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return o.offer(cmd, begun, func(ctx context.Context, group *connection) ([]cobra.Completion, error) {
+		answer, err := quoratev1.NewGateServiceClient(group).ListInstances(ctx, &quoratev1.ListInstancesRequest{Read: asItIs})
+		found := make([]cobra.Completion, 0, len(answer.GetInstances()))
+		for _, i := range answer.GetInstances() {
+			found = append(found, cobra.CompletionWithDesc(i.GetId(), "registered "+moment(i.GetRegisteredAt())))
+		}
+		return found, err
+	})
 }

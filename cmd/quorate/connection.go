@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -46,8 +47,9 @@ const (
 type connection struct {
 	endpoints []string
 	members   []*grpc.ClientConn
-	current   int
-	timeout   time.Duration
+	// current is the member that is asked first: the one that answered last. Many goroutines may call at a time.
+	current atomic.Int64
+	timeout time.Duration
 	// pause is the wait after the first round over all endpoints.
 	pause time.Duration
 }
@@ -107,8 +109,10 @@ func (c *connection) Invoke(ctx context.Context, method string, request, reply a
 	failure := &remoteError{repeat: repeatFlags(request)}
 	changes := !isRead(request)
 	pause := c.pause
+	at := int(c.current.Load())
+	defer func() { c.current.Store(int64(at)) }()
 	for attempt := 1; ; attempt++ {
-		member, endpoint := c.members[c.current], c.endpoints[c.current]
+		member, endpoint := c.members[at], c.endpoints[at]
 		reached, err := c.attempt(ctx, member, method, request, reply, opts)
 		if err == nil {
 			return nil
@@ -128,7 +132,7 @@ func (c *connection) Invoke(ctx context.Context, method string, request, reply a
 			mayRepeat = !changes || failure.repeat != ""
 		case notDone:
 		}
-		c.current = (c.current + 1) % len(c.members)
+		at = (at + 1) % len(c.members)
 		round, complete := attempt/len(c.members), attempt%len(c.members) == 0
 		if !mayRepeat || attempt == maxAttempts || (failure.unreached && round == maxUnreachedRounds) {
 			return failure
@@ -205,15 +209,19 @@ func reach(ctx context.Context, member *grpc.ClientConn) error {
 	}
 }
 
-// NewStream opens a stream at the first member that can be reached. A broken stream is for the caller to resume.
+// NewStream opens a stream at the first member that can be reached. A broken stream is for the caller to resume, at another member: each stream
+// begins its search one further.
 func (c *connection) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	first := int(c.current.Load())
 	var last error
 	for i := range c.members {
-		if last = reach(ctx, c.members[i]); last == nil {
-			return c.members[i].NewStream(ctx, desc, method, opts...)
+		at := (first + i) % len(c.members)
+		if last = reach(ctx, c.members[at]); last == nil {
+			c.current.Store(int64((at + 1) % len(c.members)))
+			return c.members[at].NewStream(ctx, desc, method, opts...)
 		}
 	}
-	return nil, &remoteError{endpoint: c.endpoints[len(c.endpoints)-1], unreached: true, err: last}
+	return nil, &remoteError{endpoint: c.endpoints[(first+len(c.members)-1)%len(c.members)], unreached: true, err: last}
 }
 
 // verdict says what a failed attempt means for the change that it asked for.
@@ -269,6 +277,9 @@ func repeatFlags(request any) string {
 	flags := "--request-id " + r.GetRequestId()
 	if e, ok := request.(interface{ GetExpectedGeneration() uint64 }); ok {
 		flags += fmt.Sprintf(" --expect %d", e.GetExpectedGeneration())
+	}
+	if e, ok := request.(interface{ GetExpectedEpoch() uint64 }); ok && e.GetExpectedEpoch() != 0 {
+		flags += fmt.Sprintf(" --expect-epoch %d", e.GetExpectedEpoch())
 	}
 	return flags
 }

@@ -39,7 +39,7 @@ func newDev(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run a whole group on loopback, with a demo topology",
-		Long: `Dev runs a group on loopback, publishes a demo topology and prints every address and what to try next. Plain text and
+		Long: `Dev runs a group on loopback, publishes a demo topology, creates demo partitions and prints every address and what to try next. Plain text and
 anonymous callers are allowed, so it is for trying and testing only.
 
 The members run in this process or, with --processes, each in one of its own, which may be killed and brought back.
@@ -169,7 +169,7 @@ func printGuide(p *printer, plan *devPlan, f *devFlags) {
 		step{"export QUORATE_ADDR=" + plan.endpoints(","), "where the commands below find the group"},
 		step{quorate + " member list", "who leads, and what each server advertises"})
 	if f.demo {
-		steps = append(steps, demoSteps(quorate, plan, f)...)
+		steps = append(append(steps, demoSteps(quorate, plan, f)...), partitionSteps(quorate)...)
 	}
 	printSteps(p, steps)
 	p.line("")

@@ -248,9 +248,14 @@ func (p *devPlan) ready(ctx context.Context, demo bool) error {
 	if err := announced(ctx, quoratev1.NewMemberServiceClient(group)); err != nil {
 		return err
 	}
-	generation, err := publishDemo(ctx, quoratev1.NewTopologyServiceClient(group), p.topology(false))
+	generation, published, err := publishDemo(ctx, quoratev1.NewTopologyServiceClient(group), p.topology(false))
 	if err != nil {
 		return fmt.Errorf("publish the demo topology: %w", err)
+	}
+	if published {
+		if err := createDemoPartitions(ctx, quoratev1.NewPartitionServiceClient(group)); err != nil {
+			return fmt.Errorf("create the demo's partitions: %w", err)
+		}
 	}
 	return adopted(ctx, quoratev1.NewMemberServiceClient(group), generation)
 }
@@ -313,25 +318,25 @@ func announced(ctx context.Context, client quoratev1.MemberServiceClient) error 
 
 // publishDemo publishes the demo topology as the first generation. Where there is one already, that one stays. A leader that is new has yet to
 // put the members into the state, and until then the topology names members that nobody knows.
-func publishDemo(ctx context.Context, client quoratev1.TopologyServiceClient, demo *quoratev1.Topology) (*quoratev1.Generation, error) {
+func publishDemo(ctx context.Context, client quoratev1.TopologyServiceClient, demo *quoratev1.Topology) (_ *quoratev1.Generation, published bool, err error) {
 	current, err := client.GetTopology(ctx, &quoratev1.GetTopologyRequest{})
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if current.GetGeneration() != nil {
-		return current.GetGeneration(), nil
+		return current.GetGeneration(), false, nil
 	}
 	for {
 		var first uint64
-		published, err := client.PublishTopology(ctx, &quoratev1.PublishTopologyRequest{
+		answer, err := client.PublishTopology(ctx, &quoratev1.PublishTopologyRequest{
 			RequestId: demoRequestID, ExpectedGeneration: &first, Topology: demo,
 		})
 		if err == nil {
-			return published.GetGeneration(), nil
+			return answer.GetGeneration(), true, nil
 		}
 		var remote *remoteError
 		if !errors.As(err, &remote) || reasonOf(remote.err) != fsm.ReasonUnknownMember || !sleep(ctx, readyPoll) {
-			return nil, err
+			return nil, false, err
 		}
 	}
 }

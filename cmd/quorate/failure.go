@@ -11,6 +11,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/status"
 
+	"quorate/cmd/quorate/migration"
 	"quorate/fsm"
 	logv1 "quorate/proto/quorate/log/v1"
 	"quorate/rpc"
@@ -129,8 +130,13 @@ func exitCode(err error) int {
 	if errors.As(err, &server) {
 		return exitRemote
 	}
-	var stopped *stoppedRollout
-	if errors.As(err, &stopped) {
+	var fleet *fleetError
+	if errors.As(err, &fleet) {
+		return fleet.exitCode()
+	}
+	var rollout *stoppedRollout
+	var stopped *migration.Stopped
+	if errors.As(err, &rollout) || errors.As(err, &stopped) {
 		return exitPrecondition
 	}
 	var remote *remoteError

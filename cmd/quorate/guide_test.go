@@ -39,16 +39,19 @@ func TestGuideWorksAsTyped(t *testing.T) {
 	steps := readGuide(t, bufio.NewScanner(stdout))
 
 	promised := map[string]string{
-		"member list":      `(?m)^m1 +\S+ +reachable +line-a +Primary +255 `,
-		"ua read":          `(?m)^i=2267 +255 +Good `,
-		"lease begin":      `(?m)^m1 +line-a +1 +open `,
-		"lease end":        `(?m)^m1 +line-a +1 +ended `,
-		"ua watch":         `(?m)^i=2267 +100 +Good .*\n(?s:.*)^i=2267 +80 +Good `,
-		"kill -9":          ``,
-		"serve --config":   `(?m)msg="service level moved".* to=180 band=Recovering`,
-		"topology plan":    `(?m)^sets\[line-a\]\.servers\[m1\]\.role +Primary +Backup$`,
-		"topology publish": `(?m)^generation 2 is current`,
-		"topology history": `(?m)^2 .*\n1 .* quorate-dev-demo `,
+		"member list":       `(?m)^m1 +\S+ +reachable +line-a +Primary +255 `,
+		"ua read":           `(?m)^i=2267 +255 +Good `,
+		"lease begin":       `(?m)^m1 +line-a +1 +open `,
+		"lease end":         `(?m)^m1 +line-a +1 +ended `,
+		"ua watch":          `(?m)^i=2267 +100 +Good .*\n(?s:.*)^i=2267 +80 +Good `,
+		"kill -9":           ``,
+		"serve --config":    `(?m)msg="service level moved".* to=180 band=Recovering`,
+		"topology plan":     `(?m)^sets\[line-a\]\.servers\[m1\]\.role +Primary +Backup$`,
+		"topology publish":  `(?m)^generation 2 is current`,
+		"topology history":  `(?m)^2 .*\n1 .* quorate-dev-demo `,
+		"partition list":    `(?m)^tank-12 +active +hall-c `,
+		"partition migrate": `(?m)^partition tank-1 is at hall-b, epoch 4, after `,
+		"partition drain":   `(?m)^tank-9 +active +hall-c +hall-b +1 +5s +nothing$`,
 	}
 	export := steps[0]
 	if !strings.HasPrefix(export, "export QUORATE_ADDR=") {

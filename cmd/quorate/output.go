@@ -83,6 +83,11 @@ func writeDocument(w io.Writer, format string, raw []byte) error {
 	return err
 }
 
+// say tells the user something on standard error. There is nobody left to tell if that fails.
+func (o *options) say(format string, arguments ...any) {
+	_, _ = fmt.Fprintf(o.std.err, "quorate: "+format+"\n", arguments...)
+}
+
 // Colours, by what they mean. They are used on a terminal only.
 const (
 	plain = ""
@@ -134,28 +139,39 @@ func text(values ...any) []cell {
 
 // table writes the rows in aligned columns under their headings.
 func (p *printer) table(headings []string, rows [][]cell) {
-	all := make([][]cell, 0, len(rows)+1)
-	head := make([]cell, len(headings))
+	(&columns{}).write(p, append([][]cell{headingRow(headings)}, rows...))
+}
+
+func headingRow(headings []string) []cell {
+	row := make([]cell, len(headings))
 	for i, heading := range headings {
-		head[i] = cell{text: heading, colour: faint}
+		row[i] = cell{text: heading, colour: faint}
 	}
-	all = append(all, head)
-	all = append(all, rows...)
-	widths := make([]int, len(headings))
-	for _, row := range all {
+	return row
+}
+
+// columns are the widths of a table that may come in parts: a column never gets narrower.
+type columns []int
+
+// write writes the next rows, as wide as those before.
+func (c *columns) write(p *printer, rows [][]cell) {
+	for _, row := range rows {
 		for i := range row {
 			if row[i].text == "" {
 				row[i].text = "-"
 			}
 			row[i].text = singleLine(row[i].text)
-			widths[i] = max(widths[i], utf8.RuneCountInString(row[i].text))
+			if i == len(*c) {
+				*c = append(*c, 0)
+			}
+			(*c)[i] = max((*c)[i], utf8.RuneCountInString(row[i].text))
 		}
 	}
-	for _, row := range all {
-		for i, c := range row {
-			p.coloured(c)
+	for _, row := range rows {
+		for i, field := range row {
+			p.coloured(field)
 			if i < len(row)-1 {
-				p.buffer.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)+2))
+				p.buffer.WriteString(strings.Repeat(" ", (*c)[i]-utf8.RuneCountInString(field.text)+2))
 			}
 		}
 		p.buffer.WriteByte('\n')

@@ -64,6 +64,7 @@ Exit codes: 0 done, 1 local error, 2 refused or failed remotely, 3 precondition 
 		newDev(o), newServe(o),
 		newStatus(o), newTop(o),
 		newTopology(o), newApply(o), newLevel(o), newLease(o), newMaintenance(o), newMember(o),
+		newPartition(o), newInstance(o),
 		newUA(o), newPKI(o), newConfig(o), newVersion(o),
 	)
 	return root

@@ -21,7 +21,7 @@ import (
 func newStatus(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Everything on one screen: sets, servers and their levels with reasons, leases, roll-outs, members",
+		Short: "Everything on one screen: sets, servers and their levels with reasons, leases, roll-outs, members, migrations",
 		Long: `Status asks for all that an operator wants to know first. Where the group has no leader it shows what the member that answers knows by itself,
 says so, and ends with exit code 3.`,
 		Args: cobra.NoArgs,
@@ -55,12 +55,20 @@ says so, and ends with exit code 3.`,
 }
 
 // overview is what the group says of itself at one moment.
-type overview struct{ *quoratev1.GetOverviewResponse }
+type overview struct {
+	*quoratev1.GetOverviewResponse
+	partitions partitionOverview
+}
 
-// lookAround asks for everything.
-func lookAround(ctx context.Context, group *connection, read *quoratev1.ReadOptions) (overview, error) {
-	answer, err := quoratev1.NewOverviewServiceClient(group).GetOverview(ctx, &quoratev1.GetOverviewRequest{Read: read})
-	return overview{answer}, err
+// lookAround asks for everything. What it asks for after the first answer is of the same moment or a later one.
+func lookAround(ctx context.Context, group *connection, read *quoratev1.ReadOptions) (s overview, err error) {
+	if s.GetOverviewResponse, err = quoratev1.NewOverviewServiceClient(group).GetOverview(ctx, &quoratev1.GetOverviewRequest{Read: read}); err != nil {
+		return s, err
+	}
+	// This need not be confirmed by a majority once more.
+	read = &quoratev1.ReadOptions{Consistency: quoratev1.Consistency_CONSISTENCY_LOCAL, MinRevision: s.GetHeader().GetRevision()}
+	s.partitions, err = lookAtPartitions(ctx, group, read)
+	return s, err
 }
 
 // MarshalJSON puts the answers side by side, each as its own command prints it.
@@ -74,6 +82,9 @@ func (s overview) MarshalJSON() ([]byte, error) {
 		"serving":     &quoratev1.ListServingResponse{Header: header, Serving: s.GetServing()},
 		"leases":      &quoratev1.ListLeasesResponse{Header: header, Leases: s.GetLeases()},
 		"maintenance": &quoratev1.ListMaintenanceResponse{Header: header, Maintenance: s.GetMaintenance()},
+		"placements":  s.partitions.placements,
+		"migrations":  s.partitions.migrations,
+		"instances":   s.partitions.instances,
 	} {
 		raw, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(answer)
 		if err != nil {
@@ -97,6 +108,7 @@ func (s overview) print(p *printer) {
 				cmp.Or(moment(m.GetEstimatedReturn()), "at no known time"), singleLine(m.GetReason()))
 		}
 	}
+	s.partitions.print(p)
 }
 
 // printGroup prints the members as a group: who leads, who is missing.

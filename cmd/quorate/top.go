@@ -22,7 +22,7 @@ const (
 func newTop(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "top",
-		Short: "A live view of sets, levels, leases, roll-outs and members, on a terminal",
+		Short: "A live view of sets, levels, leases, roll-outs, members and migrations, on a terminal",
 		Long:  "Top shows what status shows, with the last changes of level, anew each second. q or Ctrl-C ends it; the space bar holds it still.",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -323,6 +323,9 @@ connection that is lost is made again, and said with status BadNoCommunication.`
 func (o *options) showLine(row []cell, value any) error {
 	if o.output == outputTable {
 		p := newPrinter(o.std.out)
+		for len(row) > 1 && row[len(row)-1].text == "" {
+			row = row[:len(row)-1]
+		}
 		for i, c := range row {
 			if i > 0 {
 				p.buffer.WriteString("  ")
