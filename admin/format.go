@@ -23,8 +23,8 @@ var functions = template.FuncMap{
 	// partitionURL and placementURL are where these are looked at.
 	"partitionURL": partitionURL,
 	"placementURL": placementURL,
-	"join":  func(list []string) string { return strings.Join(list, ", ") },
-	"bands": func() []bandRow { return bandTable },
+	"join":         func(list []string) string { return strings.Join(list, ", ") },
+	"bands":        func() []bandRow { return bandTable },
 	// clientKind says what a client of a kind does (PlannedClient.kind).
 	"clientKind": func(kind string) string { return clientKinds[kind] },
 }

@@ -36,8 +36,8 @@ const partitionPause = 250 * time.Millisecond
 const (
 	listedMigrations = 20
 	listedPartitions = 50
-	listedPlacements = 20
-	listedInstances  = 20
+	listedPlacements = 10
+	listedInstances  = 10
 	listedEvents     = 30
 	// cardMigrations is how many migrations the first page shows.
 	cardMigrations = 3
@@ -230,8 +230,8 @@ func readPartitions(ctx context.Context, plain *reader) ([]part, error) {
 		settings.Change = &action{ID: "settings", Path: root + partitionPath + "/settings", Label: "Change…", Dialog: true}
 	}
 	return []part{
-		{template: "partition.head", data: r.found}, {template: "partition.migrations", data: r.migrations()}, {template: "partition.filter", data: filter},
-		{template: "partition.list", data: partitions}, {template: "partition.placements", data: placements},
+		{template: "partition.head", data: r.found}, {template: "partition.migrations", data: r.migrations()},
+		{template: "partition.placements", data: placements}, {template: "partition.filter", data: filter}, {template: "partition.list", data: partitions},
 		{template: "partition.instances", data: instances}, {template: "partition.settings", data: settings},
 	}, nil
 }

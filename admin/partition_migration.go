@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -11,10 +12,10 @@ import (
 // migrationView is a migration.
 type migrationView struct {
 	*quoratev1.Migration
-	ID, Path string
-	Phase    word
-	Progress progress
-	Barrier  barrier
+	ID, Path     string
+	Phase        word
+	Progress     progress
+	Barrier      barrier
 	Verification word
 	// InTheWay are the apply leases for which a cutover would be refused.
 	InTheWay []*quoratev1.ApplyLease
@@ -82,7 +83,9 @@ func newProgress(c *quoratev1.CopyProgress) progress {
 	}
 	if total := c.GetTotal(); total > 0 {
 		// Rounded down: what is not all is not 100 %.
-		p.Percent = fmt.Sprintf("%d %%", int(float64(c.GetDone())/float64(total)*100))
+		high, low := bits.Mul64(min(c.GetDone(), total), 100)
+		percent, _ := bits.Div64(high, low, total)
+		p.Percent = fmt.Sprintf("%d %%", percent)
 	}
 	return p
 }

@@ -69,8 +69,8 @@ type eventView struct {
 	Set, Server string
 	// Partition is the one that it is about, empty where that is none or more than one.
 	Partition string
-	Text        string
-	Tone        tone
+	Text      string
+	Tone      tone
 	// Change is the change of a level, nil of other events.
 	Change *levelChange
 	// Notes are free text that goes with it.

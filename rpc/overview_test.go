@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -181,6 +182,36 @@ func TestPagesOfAnOverviewAreCut(t *testing.T) {
 	}
 	if got, want := pages(answer.GetPartitions()), "partitions [p1] then p1 migrations [] placements [] instances []"; got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// BenchmarkOverviewOfPartitions reads what the page of partitions shows, with 1,000,000 partitions and 1000 migrations: as it is, with a filter that nothing
+// matches before as many were looked at as one page may look at, and of one partition.
+func BenchmarkOverviewOfPartitions(b *testing.B) {
+	n := openGroup(b, 1, node.Limits{})[0]
+	fill(b, n)
+	for i := range 1000 {
+		outcome, err := n.Propose(context.Background(), &logv1.Command{RequestId: fmt.Sprint("move-", i), Body: &logv1.Command_BeginMigration{
+			BeginMigration: &logv1.BeginMigration{Partition: benchPartition(i * 1000), To: "elsewhere"},
+		}})
+		if err != nil || refused(outcome) != nil {
+			b.Fatal(err, refused(outcome))
+		}
+	}
+	state := n.Local().State
+	page := func(size uint32) *quoratev1.PageSelection { return &quoratev1.PageSelection{Size: size} }
+	for name, selection := range map[string]*quoratev1.PartitionSelection{
+		"counts": nil,
+		"all":    {Partitions: page(50), Migrations: page(20), Placements: page(10), Instances: page(10)},
+		"filter": {Placement: "elsewhere", Partitions: page(50), Migrations: page(20), Placements: page(10), Instances: page(10)},
+		"one":    {Partition: benchPartition(500_000)},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				partitionOverview(state, selection, 1<<20)
+			}
+		})
 	}
 }
 
