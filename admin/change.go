@@ -25,7 +25,7 @@ type change struct {
 	params []string
 	// method is the call that makes it, whose role is the least that is offered the form.
 	method string
-	// plan reads what will happen. Nothing is changed by it.
+	// plan reads what will happen. Nothing is changed by it. A draft that is not right may come with the error, to be made better.
 	plan func(context.Context, *reader) (plan, error)
 	// make makes it, and returns what was done.
 	make func(context.Context, *reader, order) (done, error)
@@ -43,8 +43,9 @@ type plan struct {
 	Danger bool
 	// Back is where who doesn't want it goes.
 	Back string
-	// Based is the generation that the plan is based on, if it depends on it.
-	Based uint64
+	// Based is the generation that the plan is based on, if it depends on it, or the number of what BasedOn names instead.
+	Based   uint64
+	BasedOn string
 	// Inputs is a template of fields to fill in, which is given inputs; empty if there are none.
 	Inputs string
 	// Ask is what is asked once more before the form of a page, which may be long, is posted; empty where the form itself is the question.
@@ -57,7 +58,7 @@ type plan struct {
 type order struct {
 	// id is the request id, made when the form was rendered: who posts it twice gets the first answer again.
 	id string
-	// based is the generation that the plan was based on.
+	// based is the number of what the plan was based on.
 	based uint64
 	form  url.Values
 }
@@ -126,8 +127,10 @@ func (s *Server) confirm(w http.ResponseWriter, r *http.Request, c change, a arg
 		if conf.Trouble == nil {
 			conf.Trouble = troubleOf(err)
 		}
-		s.fail(w, r, conf.Trouble)
-		return
+		if conf.Template == "" {
+			s.fail(w, r, conf.Trouble)
+			return
+		}
 	}
 	code := http.StatusOK
 	if !s.config.May(visitor(r).Role, c.method) {
@@ -224,7 +227,7 @@ func orderOf(form url.Values) (order, *trouble) {
 	if text := form.Get(basedField); text != "" {
 		var err error
 		if o.based, err = strconv.ParseUint(text, 10, 64); err != nil {
-			return o, wrongField(basedField, "is not the number of a generation")
+			return o, wrongField(basedField, "is not the number of what the form is based on")
 		}
 	}
 	return o, nil

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -45,6 +46,7 @@ func readyToChange(t *testing.T, who pki.Identity) *site {
 	s.answers[resume] = &quoratev1.ResumeApplyResponse{Header: header, Rollout: &quoratev1.Rollout{Set: "line-a", Generation: 3}}
 	s.answers[rollback] = &quoratev1.RollbackApplyResponse{Header: header, Generation: &quoratev1.Generation{Number: 4}}
 	s.answers[maintenance] = &quoratev1.SetMaintenanceResponse{Header: header}
+	maps.Copy(s.answers, partitionAnswers())
 	s.answers[transfer] = &quoratev1.TransferLeadershipResponse{Header: header, Leader: "m2"}
 	s.set(func(o *quoratev1.GetOverviewResponse) {
 		o.Rollouts[0].State = quoratev1.RolloutState_ROLLOUT_STATE_STOPPED
@@ -54,13 +56,16 @@ func readyToChange(t *testing.T, who pki.Identity) *site {
 	return s
 }
 
-// changesThere are, each with what its page says, what its form is filled with, and what it does.
-var changesThere = []struct {
+// changeThere is a change, with what its page says, what its form is filled with, and what it does.
+type changeThere struct {
 	path, method string
 	says         []string
 	fill         url.Values
 	done         string
-}{
+}
+
+// changesThere are all of them.
+var changesThere = append([]changeThere{
 	{"/ui/redundancy/line-a/swap", publish, []string{"Draft: make m2 the Primary of line-a", "sets[line-a].servers[m1].role", "moves to m2", "apply m1", "Publish generation 4", "m2 becomes the Primary"},
 		nil, "Generation 4 is published"},
 	{"/ui/redundancy/line-a/resume", resume, []string{"Resume the roll-out of generation 3", "exit status 1"}, nil, "The roll-out of generation 3 goes on"},
@@ -69,7 +74,7 @@ var changesThere = []struct {
 		url.Values{"reason": {"new disk"}, "minutes": {"30"}}, "m1 is in maintenance"},
 	{"/ui/redundancy/line-a/maintenance?server=m1&active=false", maintenance, []string{"End the maintenance of m1"}, nil, "The maintenance of m1 is over"},
 	{"/ui/members/transfer?to=m2", transfer, []string{"Transfer leadership to m2", "No ServiceLevel moves"}, nil, "m2 leads the group"},
-}
+}, partitionChanges...)
 
 func TestChangesAreShownAndThenMade(t *testing.T) {
 	s := readyToChange(t, administrator)

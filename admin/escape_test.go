@@ -158,6 +158,12 @@ func TestTextIsInertWhereverItStands(t *testing.T) {
 	if page := s.get(t, "/ui/redundancy/line-a"); strings.Count(page.body, "alert(1)") < 10 {
 		t.Errorf("the set's page shows less than it should:\n%s", page.body)
 	}
+	// Who began it, a note, and the text of a copy, beside the names of the placements.
+	for path, least := range map[string]int{"/ui/partitions/id/p2": 8, "/ui/partitions": 20, "/ui/partitions/id/p2/cutover": 4, "/ui/partitions/id/p1/begin?to=west": 3} {
+		if page := s.get(t, path); strings.Count(page.body, "alert(1)") < least {
+			t.Errorf("%s shows less than it should:\n%s", path, page.body)
+		}
+	}
 	// And now everything, ids as well.
 	s.set(func(o *quoratev1.GetOverviewResponse) { poison(o.ProtoReflect(), nil) })
 	see()
@@ -165,6 +171,8 @@ func TestTextIsInertWhereverItStands(t *testing.T) {
 	for _, path := range []string{
 		"/ui/redundancy/" + url.PathEscape(hostile), "/ui/timeline?kind=" + h, "/ui/timeline?set=" + h + "&server=" + h, "/ui/?done=" + h, "/ui/members/transfer?to=" + h,
 		"/ui/redundancy/line-a/maintenance?active=true&server=" + h, "/ui/redundancy/line-a/swap?to=" + h, "/ui/" + url.PathEscape(hostile),
+		"/ui/partitions?prefix=" + h + "&placement=" + h + "&after=" + h, "/ui/partitions/id/" + url.PathEscape(hostile), "/ui/timeline?partition=" + h,
+		"/ui/partitions/id/" + url.PathEscape(hostile) + "/begin?to=" + h + "&barrier=" + h + "&servers=" + h,
 	} {
 		checkInert(t, path, s.get(t, path).body)
 	}
@@ -176,6 +184,12 @@ func TestTextIsInertWhereverItStands(t *testing.T) {
 	posted = s.do(t, http.MethodPost, "/ui/redundancy/line-a/maintenance", url.Values{"request": {"x"}, "server": {"m1"}, "active": {"true"}, "reason": {hostile}})
 	checkInert(t, "a refused form", posted.body)
 	posted.wants(t, http.StatusBadRequest, `value="&#34;&gt;&lt;script&gt;alert(1)`)
+	s.failures[beginMethod] = refused(codes.Aborted, reasonStaleEpoch, hostile, map[string]string{"current_epoch": hostile, "phase": hostile})
+	posted = s.do(t, http.MethodPost, "/ui/partitions/id/p1/begin", url.Values{"request": {"x"}, "based": {"7"}, "to": {"west"}, "barrier": {hostile}, "note": {hostile}})
+	checkInert(t, "a draft that is not right", posted.body)
+	posted = s.do(t, http.MethodPost, "/ui/partitions/id/p1/begin", url.Values{"request": {"x"}, "based": {"7"}, "to": {"west"}, "note": {hostile}})
+	checkInert(t, "a refused draft", posted.body)
+	posted.wants(t, http.StatusConflict, `id="note" name="note" maxlength="256" autocomplete="off" value="&#34;&gt;&lt;script&gt;alert(1)`)
 }
 
 // The policy lets nothing run or look as it stands in a page, so nothing may be written that way: it would only not work.

@@ -3,9 +3,11 @@ package admin
 import (
 	"fmt"
 	"html/template"
+	"strconv"
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -16,8 +18,13 @@ var functions = template.FuncMap{
 	"exact": exact,
 	"short": short,
 	"took":  took,
-	"join":  func(list []string) string { return strings.Join(list, ", ") },
-	"bands": func() []bandRow { return bandTable },
+	"count": count,
+	"lasts": func(d *durationpb.Duration) string { return lasts(d.AsDuration()) },
+	// partitionURL and placementURL are where these are looked at.
+	"partitionURL": partitionURL,
+	"placementURL": placementURL,
+	"join":         func(list []string) string { return strings.Join(list, ", ") },
+	"bands":        func() []bandRow { return bandTable },
 	// clientKind says what a client of a kind does (PlannedClient.kind).
 	"clientKind": func(kind string) string { return clientKinds[kind] },
 }
@@ -65,6 +72,31 @@ func took(d time.Duration) string {
 	default:
 		return d.Round(time.Second).String()
 	}
+}
+
+// lasts writes a duration that somebody set: in full, and as short as that can be.
+func lasts(d time.Duration) string {
+	switch {
+	case d%time.Second != 0 && d < time.Second:
+		return strconv.FormatFloat(float64(d)/float64(time.Millisecond), 'f', -1, 64) + " ms"
+	case d < 2*time.Minute:
+		return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + " s"
+	case d%time.Hour == 0:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	case d%time.Minute == 0:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	default:
+		return d.String()
+	}
+}
+
+// count writes a number with its thousands apart.
+func count(n uint64) string {
+	text := strconv.FormatUint(n, 10)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
 }
 
 // bandRow is a row of the table of bands, for people.

@@ -84,7 +84,9 @@ func (c caller) Invoke(ctx context.Context, method string, args, reply any, _ ..
 	var answer proto.Message
 	switch method {
 	case quoratev1.OverviewService_GetOverview_FullMethodName:
-		answer = proto.CloneOf(g.overview)
+		o := proto.CloneOf(g.overview)
+		choose(o.GetPartitions(), args.(*quoratev1.GetOverviewRequest).GetPartitions())
+		answer = o
 	case quoratev1.EventService_ListEvents_FullMethodName:
 		answer = &quoratev1.ListEventsResponse{Header: g.overview.GetHeader(), Events: g.events, Complete: true, KnownFrom: 1}
 	default:
@@ -106,6 +108,27 @@ func (c caller) Invoke(ctx context.Context, method string, args, reply any, _ ..
 	}
 	proto.Merge(reply.(proto.Message), answer)
 	return nil
+}
+
+// choose leaves what was asked for of the partitions, of which the group has no more than a page.
+func choose(o *quoratev1.PartitionOverview, asked *quoratev1.PartitionSelection) {
+	for _, p := range append(o.GetPartitions(), o.GetMigrations()...) {
+		if asked.GetPartition() != "" && p.GetId() == asked.GetPartition() {
+			o.Partition = p
+		}
+	}
+	if asked.GetPartitions() == nil {
+		o.Partitions, o.NextPartition = nil, ""
+	}
+	if asked.GetMigrations() == nil {
+		o.Migrations, o.NextMigration = nil, ""
+	}
+	if asked.GetPlacements() == nil {
+		o.Placements, o.NextPlacement = nil, ""
+	}
+	if asked.GetInstances() == nil {
+		o.Instances, o.NextInstance = nil, ""
+	}
 }
 
 // set changes what the group is, and tells of it.
@@ -186,9 +209,10 @@ func serveGroup(t *testing.T, g *group, who pki.Identity, limits Limits) *site {
 // least is the role that a method takes; the table itself is rpc's.
 func least(method string) pki.Role {
 	switch {
-	case strings.Contains(method, "TransferLeadership"):
+	case strings.Contains(method, "TransferLeadership"), strings.Contains(method, "SetPartitionSettings"):
 		return pki.RoleAdministrator
-	case strings.Contains(method, "Publish"), strings.Contains(method, "Resume"), strings.Contains(method, "Rollback"), strings.Contains(method, "SetMaintenance"):
+	case strings.Contains(method, "Publish"), strings.Contains(method, "Resume"), strings.Contains(method, "Rollback"), strings.Contains(method, "SetMaintenance"),
+		strings.Contains(method, "Migration") && strings.HasPrefix(method, "/quorate.v1.PartitionService/") && !strings.Contains(method, "List"):
 		return pki.RoleOperator
 	}
 	return pki.RoleViewer
@@ -267,7 +291,7 @@ func demo() *quoratev1.GetOverviewResponse {
 	at := timestamppb.New(time.Date(2026, 11, 28, 2, 3, 4, 0, time.UTC))
 	actor := &quoratev1.Actor{Name: "ada", Role: "operator"}
 	o := &quoratev1.GetOverviewResponse{
-		Header: &quoratev1.ResponseHeader{Revision: 40, Generation: 3, Member: "m1", LeaderContactAge: durationpb.New(time.Millisecond)},
+		Header: &quoratev1.ResponseHeader{Revision: 40, Generation: 3, Member: "m1", LeaderContactAge: durationpb.New(time.Millisecond), ClusterTime: durationpb.New(100 * time.Second)},
 		Generation: &quoratev1.Generation{
 			Number: 3, Digest: strings.Repeat("ab", 32), Actor: actor, PublishedAt: at, PublishRequestId: "publish-3",
 			Topology: &quoratev1.Topology{Sets: []*quoratev1.RedundantSet{{Id: "line-a", Mode: "WARM", Servers: []*quoratev1.RedundantServer{
@@ -279,7 +303,8 @@ func demo() *quoratev1.GetOverviewResponse {
 				Ended: durationpb.New(1500 * time.Millisecond), BegunAt: at, Outcome: "ok"},
 			{Server: "m1", State: quoratev1.ApplyState_APPLY_STATE_APPLIED, AppliedGeneration: 3, Attempts: 1, BegunAt: at, Outcome: "ok"},
 		}}},
-		Serving: []*quoratev1.Serving{{Server: "m1", Set: "line-a", Generation: 3}},
+		Partitions: demoPartitions(),
+		Serving:    []*quoratev1.Serving{{Server: "m1", Set: "line-a", Generation: 3}},
 		LevelChanges: []*quoratev1.LevelChange{
 			{Server: "m1", Number: 2, Before: 190, After: 255, Band: "Authoritative", Role: "Primary", Set: "line-a", Generation: 3, At: at},
 			{Server: "m1", Number: 1, Before: 1, After: 190, Band: "Unconfirmed", Role: "Primary", Set: "line-a", Generation: 3, At: at, Reasons: []string{"unconfirmed"}},
@@ -297,6 +322,47 @@ func demo() *quoratev1.GetOverviewResponse {
 			m.Peers = []*quoratev1.PeerStatus{{Server: fmt.Sprint("m", 2-i), Reachable: true, ServiceLevel: 100, LastSeenAge: durationpb.New(time.Second)}}
 		}
 		o.Members = append(o.Members, m)
+	}
+	return o
+}
+
+// demoPartitions are one that is active and was elsewhere before, and four that migrate: one drains, and three are in cutover, of which one's barrier has
+// passed, one's has not begun, and one may be completed early.
+func demoPartitions() *quoratev1.PartitionOverview {
+	at := timestamppb.New(time.Date(2026, 11, 28, 2, 3, 4, 0, time.UTC))
+	o := &quoratev1.PartitionOverview{
+		PartitionCount: 1_000_000, PlacementCount: 3, MigrationCount: 4, InstanceCount: 1,
+		Settings: &quoratev1.PartitionSettings{
+			DrainBarrier: durationpb.New(30 * time.Second), MinDrainBarrier: durationpb.New(20 * time.Second), EarlyFloor: durationpb.New(5 * time.Second),
+			GateTtl: durationpb.New(2 * time.Second),
+		},
+		Placements: []*quoratev1.Placement{{Id: "east", Partitions: 999_999, Leaving: 4}, {Id: "m1", Partitions: 1}, {Id: "west", Coming: 4}},
+		Instances:  []*quoratev1.Instance{{Id: "gateway-1", Actor: &quoratev1.Actor{Name: "gwen", Role: "viewer"}, RegisteredAt: at, Revision: 12}},
+	}
+	active := &quoratev1.Partition{
+		Id: "p1", Phase: quoratev1.PartitionPhase_PARTITION_PHASE_ACTIVE, Placement: "east", PreviousPlacement: "north", Epoch: 7, Revision: 31,
+		DrainBarrier: durationpb.New(45 * time.Second),
+	}
+	o.Partitions = []*quoratev1.Partition{active}
+	for i, id := range []string{"p2", "p3", "p4", "p5"} {
+		m := &quoratev1.Migration{
+			From: "east", To: "west", Actor: &quoratev1.Actor{Name: "ada", Role: "operator"}, BegunAt: at, Note: "off the old rack", DrainBarrier: durationpb.New(30 * time.Second),
+			Copy: &quoratev1.CopyProgress{Done: 12_000, Total: 40_000, Text: "rsync, second pass", At: at},
+		}
+		p := &quoratev1.Partition{Id: id, Phase: quoratev1.PartitionPhase_PARTITION_PHASE_DRAINING, Placement: "east", Epoch: 3, Revision: 33, Migration: m}
+		if i > 0 {
+			p.Phase, p.Epoch = quoratev1.PartitionPhase_PARTITION_PHASE_CUTOVER, 4
+			m.CutoverEpoch, m.CutoverRevision, m.CutoverAt = 4, 34, at
+		}
+		switch id {
+		case "p3":
+			m.BarrierBegun, m.BarrierLeft = durationpb.New(60*time.Second), durationpb.New(0)
+		case "p4":
+			m.BarrierLeft = durationpb.New(30 * time.Second)
+		case "p5":
+			m.EarlyCompletion, m.BarrierBegun, m.BarrierLeft = true, durationpb.New(90*time.Second), durationpb.New(20*time.Second)
+		}
+		o.Migrations = append(o.Migrations, p)
 	}
 	return o
 }

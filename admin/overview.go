@@ -32,7 +32,9 @@ func newSetView(o *quoratev1.GetOverviewResponse, set *quoratev1.RedundantSet, r
 }
 
 func readOverview(ctx context.Context, r *reader) ([]part, error) {
-	o, err := r.overview(ctx, "", 1)
+	o, err := r.ask(ctx, &quoratev1.GetOverviewRequest{
+		LevelChanges: 1, Partitions: &quoratev1.PartitionSelection{Migrations: &quoratev1.PageSelection{Size: cardMigrations}},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -40,6 +42,10 @@ func readOverview(ctx context.Context, r *reader) ([]part, error) {
 	for _, set := range o.GetGeneration().GetTopology().GetSets() {
 		// Each by itself, so that a level that moves is a short message whatever the number of sets.
 		parts = append(parts, part{template: "overview.set", key: "set " + set.GetId(), data: newSetView(o, set, r)})
+	}
+	if found := o.GetPartitions(); found.GetPartitionCount()+found.GetInstanceCount() > 0 {
+		r := &partitionReader{reader: r, o: o, found: found}
+		parts = append(parts, part{template: "partition.card", data: r.card()})
 	}
 	return append(parts, part{template: "member.table", data: newMemberTable(o, r, false)}), nil
 }

@@ -111,7 +111,11 @@ func (r *room) run(ctx context.Context, s *Server, sc screen, a arguments) {
 		begun := s.config.Now()
 		r.refresh(ctx, s, sc, a)
 		took := s.config.Now().Sub(begun)
-		alarm.Reset(min(max(pauseShare*took, limits.MinPause), limits.MaxPause))
+		least, most := limits.MinPause, limits.MaxPause
+		if sc.pause > least {
+			least, most = sc.pause, max(2*sc.pause, most)
+		}
+		alarm.Reset(min(max(pauseShare*took, least), most))
 		select {
 		case <-ctx.Done():
 			return

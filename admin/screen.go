@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,7 +19,7 @@ import (
 )
 
 // nouns are what the page is made of, in the order of its navigation. Who adds one writes its file and its template, and a line here.
-var nouns = []noun{overviewNoun, redundancyNoun, memberNoun, timelineNoun}
+var nouns = []noun{overviewNoun, redundancyNoun, partitionNoun, memberNoun, timelineNoun}
 
 // noun is one entry of the navigation.
 type noun struct {
@@ -38,13 +39,15 @@ type screen struct {
 	// read makes one read and returns the parts of the page that belong to this screen, after those that all pages have. An error that it returns beside
 	// an overview leaves the latter on the page.
 	read func(context.Context, *reader) ([]part, error)
+	// pause is the least time between two renderings while it is live, where Limits.MinPause is not enough: of what costs more, and moves more often.
+	pause time.Duration
 }
 
 // arguments are the parameters of a request, each a printable line of modest length.
 type arguments map[string]string
 
-// maxArgument is the longest argument, in bytes: of a request id, the longest id that there is.
-const maxArgument = 128
+// maxArgument is the longest argument, in bytes: of the servers of a migration, eight ids.
+const maxArgument = 8 * 65
 
 // isLine tells whether text is one line of modest length. Bytes that are no text decode as U+FFFD.
 func isLine(text string) bool {
@@ -68,6 +71,18 @@ func argumentsOf(r *http.Request, values url.Values, params []string) (arguments
 		}
 	}
 	return a, nil
+}
+
+// address is a page below root with the same arguments, but for those that are changed; one that is empty is left out.
+func (r *reader) address(path string, changes map[string]string) string {
+	a := maps.Clone(r.arguments)
+	for name, value := range changes {
+		if delete(a, name); value != "" {
+			a[name] = value
+		}
+	}
+	u := url.URL{Path: root + path, RawQuery: a.query("")}
+	return u.String()
 }
 
 // query is the arguments that are not in the path, sorted.
@@ -102,8 +117,13 @@ func (r *reader) local() *quoratev1.ReadOptions {
 
 // overview reads everything at one revision; of one set's levels and roll-out, with as many changes of level, if it is named.
 func (r *reader) overview(ctx context.Context, set string, changes uint32) (*quoratev1.GetOverviewResponse, error) {
+	return r.ask(ctx, &quoratev1.GetOverviewRequest{Set: set, LevelChanges: changes})
+}
+
+// ask reads an overview.
+func (r *reader) ask(ctx context.Context, request *quoratev1.GetOverviewRequest) (*quoratev1.GetOverviewResponse, error) {
 	client := quoratev1.NewOverviewServiceClient(r.conn)
-	request := &quoratev1.GetOverviewRequest{Read: r.local(), Set: set, LevelChanges: changes}
+	request.Read = r.local()
 	hurried, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()
 	answer, err := client.GetOverview(hurried, request)

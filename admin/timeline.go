@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +17,7 @@ const timelinePath = "timeline"
 // timelineNoun is one causal list of everything that changed: the events of the log, by revision.
 var timelineNoun = noun{title: "Timeline", path: timelinePath, screens: []screen{{
 	pattern: timelinePath,
-	params:  []string{"noun", "kind", "set", "server", "before", "sequence"},
+	params:  []string{"noun", "kind", "set", "server", "partition", "before", "sequence"},
 	title:   func(arguments) string { return "Timeline" },
 	read:    readTimeline,
 }}}
@@ -28,7 +26,7 @@ var timelineNoun = noun{title: "Timeline", path: timelinePath, screens: []screen
 const timelineRows = 100
 
 // nounOfKind says which noun a kind of event belongs to, where it isn't the first word of its name.
-var nounOfKind = map[string]string{"generation_adopted": "topology", "rollout_changed": "apply", "lease_begun": "apply", "lease_ended": "apply", "lease_abandoned": "apply"}
+var nounOfKind = map[string]string{"generation_adopted": "topology", "rollout_changed": "apply", "lease_begun": "apply", "lease_ended": "apply", "lease_abandoned": "apply", "partitions_created": "partition"}
 
 // eventKinds are all kinds of events in the order of the protocol, each with its noun: a kind that is new there is known here.
 var eventKinds = func() (kinds []eventKind) {
@@ -69,8 +67,10 @@ type eventView struct {
 	*quoratev1.Event
 	Kind        eventKind
 	Set, Server string
-	Text        string
-	Tone        tone
+	// Partition is the one that it is about, empty where that is none or more than one.
+	Partition string
+	Text      string
+	Tone      tone
 	// Change is the change of a level, nil of other events.
 	Change *levelChange
 	// Notes are free text that goes with it.
@@ -103,10 +103,12 @@ func readTimeline(ctx context.Context, r *reader) ([]part, error) {
 	}
 	if n := len(list.GetEvents()); n > 0 && !list.GetComplete() {
 		last := list.GetEvents()[n-1]
-		v.Older = r.timelineURL(strconv.FormatUint(last.GetRevision(), 10), strconv.FormatUint(uint64(last.GetSequence()), 10))
+		v.Older = r.address(timelinePath, map[string]string{
+			"before": strconv.FormatUint(last.GetRevision(), 10), "sequence": strconv.FormatUint(uint64(last.GetSequence()), 10),
+		})
 	}
 	if r.arguments["before"] != "" {
-		v.Newest = r.timelineURL("", "")
+		v.Newest = r.address(timelinePath, map[string]string{"before": "", "sequence": ""})
 	}
 	return []part{{template: "timeline.filter", data: r.filter(o)}, {template: "timeline.list", data: v}}, nil
 }
@@ -115,6 +117,7 @@ func readTimeline(ctx context.Context, r *reader) ([]part, error) {
 func (r *reader) eventsRequest(revision uint64) (*quoratev1.ListEventsRequest, error) {
 	request := &quoratev1.ListEventsRequest{
 		Read: r.local(), BeforeRevision: revision + 1, Limit: timelineRows, Set: r.arguments["set"], Server: r.arguments["server"],
+		Partition: r.arguments["partition"],
 	}
 	if before := r.arguments["before"]; before != "" {
 		var err error
@@ -145,18 +148,6 @@ func (r *reader) eventsRequest(revision uint64) (*quoratev1.ListEventsRequest, e
 	return request, nil
 }
 
-// timelineURL is the timeline with the same filter from a place on.
-func (r *reader) timelineURL(before, sequence string) string {
-	a := maps.Clone(r.arguments)
-	for name, value := range map[string]string{"before": before, "sequence": sequence} {
-		if delete(a, name); value != "" {
-			a[name] = value
-		}
-	}
-	u := url.URL{Path: root + timelinePath, RawQuery: a.query("")}
-	return u.String()
-}
-
 func (r *reader) filter(o *quoratev1.GetOverviewResponse) timelineFilter {
 	f := timelineFilter{Given: r.arguments, Kinds: eventKinds, Path: root + timelinePath}
 	for _, kind := range eventKinds {
@@ -170,7 +161,7 @@ func (r *reader) filter(o *quoratev1.GetOverviewResponse) timelineFilter {
 	for _, m := range o.GetMembers() {
 		f.Servers = append(f.Servers, m.GetId())
 	}
-	for _, name := range []string{"noun", "kind", "set", "server"} {
+	for _, name := range []string{"noun", "kind", "set", "server", "partition"} {
 		f.Active = f.Active || r.arguments[name] != ""
 	}
 	return f
@@ -212,6 +203,8 @@ func newEventView(e *quoratev1.Event) eventView {
 		change := newLevelChange(body.LevelChanged)
 		v.Set, v.Server, v.Change, v.Tone, v.Text = change.GetSet(), change.GetServer(), &change, change.To.Tone, change.GetRole()
 		v.Notes = change.GetReasons()
+	default:
+		v.tellPartitions(e)
 	}
 	return v
 }
@@ -264,4 +257,83 @@ func (v *eventView) tellRollout(r *quoratev1.Rollout) {
 		}
 		v.Notes = append(v.Notes, note)
 	}
+}
+
+// namedPartitions is how many of the partitions that were created together are named.
+const namedPartitions = 5
+
+// tellPartitions tells what became of partitions and instances.
+func (v *eventView) tellPartitions(e *quoratev1.Event) {
+	switch body := e.GetBody().(type) {
+	case *quoratev1.Event_PartitionsCreated:
+		c := body.PartitionsCreated
+		v.Tone, v.Text = toneGood, fmt.Sprintf("created at %s, epoch %d", c.GetPlacement(), c.GetEpoch())
+		if ids := c.GetIds(); len(ids) == 1 {
+			v.Partition = ids[0]
+		} else {
+			v.Text = count(uint64(len(ids))) + " partitions " + v.Text
+			named := strings.Join(ids[:min(len(ids), namedPartitions)], ", ")
+			if len(ids) > namedPartitions {
+				named += ", …"
+			}
+			v.Notes = append(v.Notes, named)
+		}
+		v.note(c.GetNote())
+	case *quoratev1.Event_PartitionChanged:
+		v.tellTransition(body.PartitionChanged)
+	case *quoratev1.Event_PartitionSettingsChanged:
+		s := newSettingsView(body.PartitionSettingsChanged)
+		v.Tone, v.Text = toneStandby, fmt.Sprintf("drain barrier %s, never below %s; early floor %s; gate leases of %s", s.Barrier, s.Least, s.Floor, s.TTL)
+	case *quoratev1.Event_InstanceChanged:
+		c := body.InstanceChanged
+		v.Text = "instance " + c.GetInstance().GetId() + " " + c.GetChange()
+		switch c.GetChange() {
+		case "registered":
+			v.Tone = toneGood
+		case "left":
+			v.Tone = toneOff
+		default:
+			v.Tone = toneWarn
+		}
+	}
+}
+
+// note adds free text, if there is any.
+func (v *eventView) note(text string) {
+	if text != "" {
+		v.Notes = append(v.Notes, text)
+	}
+}
+
+func (v *eventView) tellTransition(c *quoratev1.PartitionChange) {
+	p, m := c.GetPartition(), c.GetPartition().GetMigration()
+	v.Partition, v.Tone = p.GetId(), toneStandby
+	switch c.GetTransition() {
+	case quoratev1.PartitionTransition_PARTITION_TRANSITION_SET_PLACEMENT:
+		v.Text = fmt.Sprintf("placed at %s, before at %s, epoch %d", p.GetPlacement(), p.GetPreviousPlacement(), p.GetEpoch())
+	case quoratev1.PartitionTransition_PARTITION_TRANSITION_DELETE:
+		v.Tone, v.Text = toneOff, fmt.Sprintf("deleted, was at %s, epoch %d", p.GetPlacement(), p.GetEpoch())
+	case quoratev1.PartitionTransition_PARTITION_TRANSITION_BEGIN:
+		v.Text = fmt.Sprintf("migration begun: %s → %s, epoch %d", m.GetFrom(), m.GetTo(), p.GetEpoch())
+	case quoratev1.PartitionTransition_PARTITION_TRANSITION_CUTOVER:
+		v.Tone, v.Text = toneWarn, fmt.Sprintf("cutover: nobody may write; %s → %s, epoch %d", m.GetFrom(), m.GetTo(), p.GetEpoch())
+	case quoratev1.PartitionTransition_PARTITION_TRANSITION_COMPLETE:
+		v.Tone, v.Text = toneGood, fmt.Sprintf("migration completed: at %s, epoch %d", p.GetPlacement(), p.GetEpoch())
+		if c.GetEarly() {
+			v.Notes = append(v.Notes, "before the barrier had passed: all instances had reported")
+		}
+	case quoratev1.PartitionTransition_PARTITION_TRANSITION_ABORT:
+		v.Tone, v.Text = toneOff, fmt.Sprintf("migration to %s aborted: stays at %s, epoch %d", c.GetEnded().GetTo(), p.GetPlacement(), p.GetEpoch())
+	case quoratev1.PartitionTransition_PARTITION_TRANSITION_REPORT:
+		v.Tone, v.Text = toneUnknown, "copy "+newProgress(m.GetCopy()).text()
+		if m.GetVerified() {
+			v.Text += ", verified"
+		}
+		v.note(m.GetCopy().GetText())
+	case quoratev1.PartitionTransition_PARTITION_TRANSITION_BARRIER_BEGUN:
+		v.Text = "drain barrier of " + lasts(m.GetDrainBarrier().AsDuration()) + " begun"
+	case quoratev1.PartitionTransition_PARTITION_TRANSITION_BARRIER_PASSED:
+		v.Tone, v.Text = toneGood, "drain barrier passed: the migration may be completed"
+	}
+	v.note(c.GetNote())
 }

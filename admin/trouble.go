@@ -16,6 +16,8 @@ type trouble struct {
 	Field, Reason string
 	// Current is the generation that is current instead of the one that was expected; 0 if that isn't the trouble.
 	Current uint64
+	// Epoch and Phase are what a partition is at, where it was expected elsewhere or otherwise; empty if that isn't the trouble.
+	Epoch, Phase string
 	// Advice says what to do about it; it may be empty.
 	Advice string
 	// Code is the status of the answer.
@@ -33,6 +35,7 @@ const (
 	reasonUnknownOutcome = "UNKNOWN_OUTCOME"
 	reasonNoLeader       = "NO_LEADER"
 	reasonDiverged       = "DIVERGED"
+	reasonStaleEpoch     = "STALE_EPOCH"
 )
 
 // titles say what a kind of error means for who asked, and what their HTTP status is.
@@ -67,6 +70,7 @@ func troubleOf(err error) *trouble {
 			t.Reason = detail.GetReason()
 			// It stays 0 where there is none.
 			t.Current, _ = strconv.ParseUint(detail.GetMetadata()["current_generation"], 10, 64)
+			t.Epoch, t.Phase = detail.GetMetadata()["current_epoch"], detail.GetMetadata()["phase"]
 		case *errdetails.BadRequest:
 			for _, violation := range detail.GetFieldViolations() {
 				t.Field, t.Message = violation.GetField(), violation.GetDescription()
@@ -77,6 +81,9 @@ func troubleOf(err error) *trouble {
 	case t.Current != 0:
 		t.Title = "Another generation was published meanwhile"
 		t.Advice = "Generation " + strconv.FormatUint(t.Current, 10) + " is current. Nothing was changed. Look at what it brought, and begin a new draft."
+	case t.Reason == reasonStaleEpoch:
+		t.Title = "The partition has moved on meanwhile"
+		t.Advice = "It is at epoch " + t.Epoch + " now, " + t.Phase + ". Nothing was changed. Look at what happened to it, and decide anew."
 	case t.Reason == reasonUnknownOutcome:
 		t.Title, t.Code = "It is not known whether that was done", http.StatusServiceUnavailable
 		t.Advice = "Send the form again as it is: it carries the same request id, so it is done once at most, and the answer tells what became of it."

@@ -36,6 +36,8 @@ type groupView struct {
 	Member, Leader       string
 	Generation, Revision uint64
 	Reachable, Members   int
+	// ClusterTime is that of the state, in milliseconds. Barriers pass by it.
+	ClusterTime int64
 	// Contact is when this member last heard from a leader, the zero moment where that is just now.
 	Contact instant
 	Alerts  []alert
@@ -56,6 +58,7 @@ func newGroupView(member string, o *quoratev1.GetOverviewResponse, now time.Time
 	if o == nil {
 		return g
 	}
+	g.ClusterTime = o.GetHeader().GetClusterTime().AsDuration().Milliseconds()
 	g.Known, g.Generation, g.Revision, g.Members = true, o.GetHeader().GetGeneration(), o.GetHeader().GetRevision(), len(o.GetMembers())
 	var silent, diverged []string
 	var term uint64
@@ -79,9 +82,12 @@ func newGroupView(member string, o *quoratev1.GetOverviewResponse, now time.Time
 	return g
 }
 
+// Led says that a leader is known and was heard from: without one, cluster time stands still.
+func (g groupView) Led() bool { return g.Leader != "" && time.Time(g.Contact).IsZero() }
+
 // alert gathers what is wrong, the worst first.
 func (g *groupView) alert(o *quoratev1.GetOverviewResponse, silent, diverged []string) {
-	if g.Leader == "" || !time.Time(g.Contact).IsZero() {
+	if !g.Led() {
 		g.Alerts = append(g.Alerts, alert{Tone: toneBad, Title: "No leader", Since: g.Contact, Text: fmt.Sprintf(
 			"%s hears from no leader. What is shown is what %s knows: revision %d, generation %d. No change can be made until a majority of the voters is back.",
 			g.Member, g.Member, g.Revision, g.Generation)})

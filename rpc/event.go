@@ -134,9 +134,15 @@ func (e *eventService) ListEvents(ctx context.Context, request *quoratev1.ListEv
 	answer := &quoratev1.ListEventsResponse{Header: header, Complete: true, KnownFrom: kept.From}
 	header.Revision = kept.Revision
 	bytes := 0
+	one := map[string]bool{request.GetPartition(): true}
 	for event := range kept.Backward() {
 		if !liesBefore(event, request) || !wants(wanted, event) || !concerns(view.State, event, request.GetSet(), request.GetServer()) {
 			continue
+		}
+		if request.GetPartition() != "" {
+			if event = about(one, event); event == nil {
+				continue
+			}
 		}
 		bytes += proto.Size(event)
 		if len(answer.Events) == limit || bytes > e.server.config.Limits.MaxPageBytes && len(answer.Events) > 0 {

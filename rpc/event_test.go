@@ -325,6 +325,25 @@ func TestListEventsFilters(t *testing.T) {
 	assertRefused(t, err, codes.InvalidArgument, ReasonInvalidArgument, "kinds[0]")
 }
 
+func TestListEventsOfOnePartition(t *testing.T) {
+	h, partitions := openPartitions(t, Limits{}, "p1", "p2", "p3")
+	for _, id := range []string{"p2", "p1"} {
+		if _, err := partitions.SetPlacement(testContext(t), &quoratev1.SetPlacementRequest{RequestId: "place-" + id, Partition: id, Placement: "b"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answer, err := quoratev1.NewEventServiceClient(h.dial(t, nil)).ListEvents(testContext(t), &quoratev1.ListEventsRequest{Partition: "p1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := answer.GetEvents()
+	if len(list) != 2 || list[0].GetRequestId() != "place-p1" || fmt.Sprint(list[1].GetPartitionsCreated().GetIds()) != "[p1]" || !answer.GetComplete() {
+		t.Errorf("%v", answer)
+	}
+	_, err = quoratev1.NewEventServiceClient(h.dial(t, nil)).ListEvents(testContext(t), &quoratev1.ListEventsRequest{Partition: "?"})
+	assertRefused(t, err, codes.InvalidArgument, ReasonInvalidArgument, "partition")
+}
+
 func TestListEventsTellsHowFarItKnows(t *testing.T) {
 	h := serve(t, Config{Node: openNode(t, node.Limits{WatchEvents: 2}), Limits: Limits{MaxPageBytes: 1}})
 	conn := h.dial(t, nil)

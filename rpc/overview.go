@@ -28,7 +28,10 @@ func (o *overviewService) GetOverview(ctx context.Context, request *quoratev1.Ge
 		return nil, err
 	}
 	state := view.State
-	answer := &quoratev1.GetOverviewResponse{Header: header, Generation: state.CurrentGeneration(), Members: members}
+	answer := &quoratev1.GetOverviewResponse{
+		Header: header, Generation: state.CurrentGeneration(), Members: members,
+		Partitions: partitionOverview(state, request.GetPartitions(), o.server.config.Limits.MaxPageBytes/pagesOfPartitions),
+	}
 	servers := make(map[string]bool)
 	for _, set := range answer.GetGeneration().GetTopology().GetSets() {
 		if request.GetSet() != "" && request.GetSet() != set.GetId() {
@@ -70,4 +73,41 @@ func (*overviewService) addRecords(answer *quoratev1.GetOverviewResponse, state 
 			answer.Maintenance = append(answer.Maintenance, maintenance)
 		}
 	}
+}
+
+// pagesOfPartitions is how many pages of an overview can be long: together they are as one page elsewhere.
+const pagesOfPartitions = 2
+
+// partitionOverview is what there is of partitions, and what is selected of it, each of its two long pages in so many bytes.
+func partitionOverview(state *fsm.State, s *quoratev1.PartitionSelection, bytes int) *quoratev1.PartitionOverview {
+	all, migrating := state.PartitionCount()
+	answer := &quoratev1.PartitionOverview{
+		PartitionCount: uint64(all), MigrationCount: uint64(migrating), PlacementCount: uint64(state.PlacementCount()),
+		InstanceCount: uint64(state.InstanceCount()), Settings: state.PartitionSettings(),
+	}
+	if s.GetPartition() != "" {
+		// That there is none is for whoever asked to say: the rest of the overview is as it is.
+		answer.Partition, _ = state.Partition(s.GetPartition())
+	}
+	if page := s.GetPartitions(); page != nil {
+		found, last, more := state.PartitionPage(page.GetToken(), s.GetPrefix(), s.GetPlacement(), int(page.GetSize()))
+		answer.Partitions, answer.NextPartition = cutPage(found, last, more, bytes)
+	}
+	if page := s.GetMigrations(); page != nil {
+		found, last, more := state.MigrationPage(page.GetToken(), s.GetPlacement(), int(page.GetSize()))
+		answer.Migrations, answer.NextMigration = cutPage(found, last, more, bytes)
+	}
+	if page := s.GetPlacements(); page != nil {
+		found, more := state.PlacementPage(page.GetToken(), int(page.GetSize()))
+		if answer.Placements = found; more {
+			answer.NextPlacement = found[len(found)-1].GetId()
+		}
+	}
+	if page := s.GetInstances(); page != nil {
+		found, more := state.InstancePage(page.GetToken(), int(page.GetSize()))
+		if answer.Instances = found; more {
+			answer.NextInstance = found[len(found)-1].GetId()
+		}
+	}
+	return answer
 }

@@ -105,7 +105,11 @@ func (p *partitionService) ListMigrations(ctx context.Context, request *quoratev
 
 // page cuts a page to what one answer may hold, and returns the token of the next one: the id after which that begins, empty if there is none.
 func (p *partitionService) page(found []*quoratev1.Partition, last string, more bool) (page []*quoratev1.Partition, next string) {
-	if n := fitting(found, p.server.config.Limits.MaxPageBytes); n < len(found) {
+	return cutPage(found, last, more, p.server.config.Limits.MaxPageBytes)
+}
+
+func cutPage(found []*quoratev1.Partition, last string, more bool, bytes int) (page []*quoratev1.Partition, next string) {
+	if n := fitting(found, bytes); n < len(found) {
 		return found[:n], found[n-1].GetId()
 	}
 	if !more {

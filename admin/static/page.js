@@ -1,4 +1,5 @@
-// What a page does in the browser beside htmx: times in the reader's own zone with their age, whether the page is live, dialogs, and the chart of levels.
+// What a page does in the browser beside htmx: times in the reader's own zone with their age, barriers that count down, whether the page is live,
+// dialogs, and the chart of levels.
 (() => {
   "use strict";
 
@@ -25,6 +26,44 @@
       const text = local(t, "exact" in element.dataset), old = `(${age(now() - t)})`;
       if (element.textContent !== text) element.textContent = text;
       if (element.dataset.ago !== old) element.dataset.ago = old;
+    }
+  };
+
+  // Drain barriers ---------------------------------------------------------------------------------------------------
+  // They pass by the group's cluster time, which the strip at the top has as of the last change. It runs no faster than this clock, and while a barrier lasts
+  // the leader tells it each second. So it is carried on between two words of it, and not for longer than this: without a leader it stands still.
+  const faith = 2500;
+  let cluster = null;
+  const hearCluster = () => {
+    const facts = document.querySelector("#part-0 [data-cluster]");
+    if (!facts) return;
+    const ms = Number(facts.dataset.cluster);
+    if (cluster?.ms !== ms) cluster = { ms, at: performance.now(), shown: cluster?.shown ?? ms };
+    cluster.led = facts.dataset.led === "true";
+  };
+  const clusterTime = () => {
+    const since = performance.now() - cluster.at, runs = cluster.led && since < faith;
+    const time = runs ? cluster.ms + since : cluster.ms;
+    // A word that comes late is no reason to count up for a moment; time that did not pass is.
+    if (!runs || time > cluster.shown || cluster.shown - time > 1000) cluster.shown = time;
+    return { time: cluster.shown, runs };
+  };
+  const left = (ms) => {
+    const s = Math.max(ms, 0) / 1000;
+    return s < 120 ? `${s.toFixed(1)} s left` : s < 7200 ? `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s left` : `${Math.floor(s / 3600)} h ${Math.floor(s % 3600 / 60)} min left`;
+  };
+  const tellBarriers = () => {
+    const barriers = document.querySelectorAll("[data-end]");
+    if (!barriers.length || !cluster) return;
+    const { time, runs } = clusterTime();
+    for (const element of barriers) {
+      const begun = Number(element.dataset.begun), end = Number(element.dataset.end);
+      if (element.tagName === "PROGRESS") {
+        element.value = Math.min(Math.max((time - begun) / (end - begun), 0), 1);
+        continue;
+      }
+      const text = left(end - time) + (runs ? "" : cluster.led ? ", no word of cluster time" : ", held: no leader");
+      if (element.textContent !== text) element.textContent = text;
     }
   };
 
@@ -73,6 +112,8 @@
     const target = event.detail?.ctx?.target;
     if (target?.id === "dialog" && target.childElementCount > 0) openDialog(target);
     tellTimes();
+    hearCluster();
+    tellBarriers();
     drawAll();
   });
   document.addEventListener("click", (event) => {
@@ -187,8 +228,11 @@
   clock(document.body.dataset.now);
   if (live) listen();
   tellTimes();
+  hearCluster();
+  tellBarriers();
   drawAll();
   forget();
+  setInterval(tellBarriers, 100);
   let ticks = 0;
   setInterval(() => {
     tellTimes();

@@ -610,7 +610,9 @@ type ListEventsRequest struct {
 	// Only events that concern this set. A publish concerns every set in it; what names only a server concerns the set that this server is in now.
 	Set string `protobuf:"bytes,6,opt,name=set,proto3" json:"set,omitempty"`
 	// Only events that concern this server, or the member that runs it.
-	Server        string `protobuf:"bytes,7,opt,name=server,proto3" json:"server,omitempty"`
+	Server string `protobuf:"bytes,7,opt,name=server,proto3" json:"server,omitempty"`
+	// Only events of this partition, and of those that were created with it that alone.
+	Partition     string `protobuf:"bytes,8,opt,name=partition,proto3" json:"partition,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -690,6 +692,13 @@ func (x *ListEventsRequest) GetSet() string {
 func (x *ListEventsRequest) GetServer() string {
 	if x != nil {
 		return x.Server
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetPartition() string {
+	if x != nil {
+		return x.Partition
 	}
 	return ""
 }
@@ -818,7 +827,7 @@ const file_quorate_v1_event_proto_rawDesc = "" +
 	"partitions\"t\n" +
 	"\x13WatchEventsResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x12)\n" +
-	"\x06events\x18\x02 \x03(\v2\x11.quorate.v1.EventR\x06events\"\x8e\x02\n" +
+	"\x06events\x18\x02 \x03(\v2\x11.quorate.v1.EventR\x06events\"\xd3\x02\n" +
 	"\x11ListEventsRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.quorate.v1.ReadOptionsR\x04read\x12'\n" +
 	"\x0fbefore_revision\x18\x02 \x01(\x04R\x0ebeforeRevision\x12'\n" +
@@ -826,7 +835,8 @@ const file_quorate_v1_event_proto_rawDesc = "" +
 	"\x05limit\x18\x04 \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aR\x05limit\x12\x1e\n" +
 	"\x05kinds\x18\x05 \x03(\tB\b\xbaH\x05\x92\x01\x02\x10 R\x05kinds\x12\x19\n" +
 	"\x03set\x18\x06 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03set\x12\x1f\n" +
-	"\x06server\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x06server\"\xae\x01\n" +
+	"\x06server\x18\a \x01(\tB\a\xbaH\x04r\x02\x18@R\x06server\x12C\n" +
+	"\tpartition\x18\b \x01(\tB%\xbaH\"r 2\x1e^([a-z0-9][a-z0-9._-]{0,63})?$R\tpartition\"\xae\x01\n" +
 	"\x12ListEventsResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x12)\n" +
 	"\x06events\x18\x02 \x03(\v2\x11.quorate.v1.EventR\x06events\x12\x1a\n" +

@@ -28,7 +28,9 @@ type GetOverviewRequest struct {
 	// Only the roll-out, serving right, leases, maintenance and levels of this set and its servers. The topology and the members are always whole.
 	Set string `protobuf:"bytes,2,opt,name=set,proto3" json:"set,omitempty"`
 	// How many of the last changes of level of each server: 0 to 256, and of all sets at once no more than 1.
-	LevelChanges  uint32 `protobuf:"varint,3,opt,name=level_changes,json=levelChanges,proto3" json:"level_changes,omitempty"`
+	LevelChanges uint32 `protobuf:"varint,3,opt,name=level_changes,json=levelChanges,proto3" json:"level_changes,omitempty"`
+	// What the answer has of the partitions, beside how many there are.
+	Partitions    *PartitionSelection `protobuf:"bytes,4,opt,name=partitions,proto3" json:"partitions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -84,6 +86,164 @@ func (x *GetOverviewRequest) GetLevelChanges() uint32 {
 	return 0
 }
 
+func (x *GetOverviewRequest) GetPartitions() *PartitionSelection {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+// PartitionSelection chooses what of the partitions belongs to an overview: a page of each kind, in order of the ids. An absent page leaves its kind out.
+type PartitionSelection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// This partition. Where there is none, the answer has none.
+	Partition string `protobuf:"bytes,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Only partitions that this placement owns, and migrations from it or to it.
+	Placement string `protobuf:"bytes,2,opt,name=placement,proto3" json:"placement,omitempty"`
+	// Only partitions whose id begins so.
+	Prefix string `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// A page of partitions may be empty and have a successor, as in ListPartitions.
+	Partitions    *PageSelection `protobuf:"bytes,4,opt,name=partitions,proto3" json:"partitions,omitempty"`
+	Migrations    *PageSelection `protobuf:"bytes,5,opt,name=migrations,proto3" json:"migrations,omitempty"`
+	Placements    *PageSelection `protobuf:"bytes,6,opt,name=placements,proto3" json:"placements,omitempty"`
+	Instances     *PageSelection `protobuf:"bytes,7,opt,name=instances,proto3" json:"instances,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionSelection) Reset() {
+	*x = PartitionSelection{}
+	mi := &file_quorate_v1_overview_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionSelection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionSelection) ProtoMessage() {}
+
+func (x *PartitionSelection) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_v1_overview_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionSelection.ProtoReflect.Descriptor instead.
+func (*PartitionSelection) Descriptor() ([]byte, []int) {
+	return file_quorate_v1_overview_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PartitionSelection) GetPartition() string {
+	if x != nil {
+		return x.Partition
+	}
+	return ""
+}
+
+func (x *PartitionSelection) GetPlacement() string {
+	if x != nil {
+		return x.Placement
+	}
+	return ""
+}
+
+func (x *PartitionSelection) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *PartitionSelection) GetPartitions() *PageSelection {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+func (x *PartitionSelection) GetMigrations() *PageSelection {
+	if x != nil {
+		return x.Migrations
+	}
+	return nil
+}
+
+func (x *PartitionSelection) GetPlacements() *PageSelection {
+	if x != nil {
+		return x.Placements
+	}
+	return nil
+}
+
+func (x *PartitionSelection) GetInstances() *PageSelection {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+// PageSelection is a page of a list.
+type PageSelection struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Size  uint32                 `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
+	// The token of the page before; empty means the first.
+	Token         string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PageSelection) Reset() {
+	*x = PageSelection{}
+	mi := &file_quorate_v1_overview_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PageSelection) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PageSelection) ProtoMessage() {}
+
+func (x *PageSelection) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_v1_overview_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PageSelection.ProtoReflect.Descriptor instead.
+func (*PageSelection) Descriptor() ([]byte, []int) {
+	return file_quorate_v1_overview_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PageSelection) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *PageSelection) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 type GetOverviewResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Header *ResponseHeader        `protobuf:"bytes,1,opt,name=header,proto3" json:"header,omitempty"`
@@ -97,14 +257,15 @@ type GetOverviewResponse struct {
 	Leases      []*ApplyLease  `protobuf:"bytes,6,rep,name=leases,proto3" json:"leases,omitempty"`
 	Maintenance []*Maintenance `protobuf:"bytes,7,rep,name=maintenance,proto3" json:"maintenance,omitempty"`
 	// In the order of the topology's servers, and of one server newest first.
-	LevelChanges  []*LevelChange `protobuf:"bytes,8,rep,name=level_changes,json=levelChanges,proto3" json:"level_changes,omitempty"`
+	LevelChanges  []*LevelChange     `protobuf:"bytes,8,rep,name=level_changes,json=levelChanges,proto3" json:"level_changes,omitempty"`
+	Partitions    *PartitionOverview `protobuf:"bytes,9,opt,name=partitions,proto3" json:"partitions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetOverviewResponse) Reset() {
 	*x = GetOverviewResponse{}
-	mi := &file_quorate_v1_overview_proto_msgTypes[1]
+	mi := &file_quorate_v1_overview_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -116,7 +277,7 @@ func (x *GetOverviewResponse) String() string {
 func (*GetOverviewResponse) ProtoMessage() {}
 
 func (x *GetOverviewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_quorate_v1_overview_proto_msgTypes[1]
+	mi := &file_quorate_v1_overview_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -129,7 +290,7 @@ func (x *GetOverviewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOverviewResponse.ProtoReflect.Descriptor instead.
 func (*GetOverviewResponse) Descriptor() ([]byte, []int) {
-	return file_quorate_v1_overview_proto_rawDescGZIP(), []int{1}
+	return file_quorate_v1_overview_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetOverviewResponse) GetHeader() *ResponseHeader {
@@ -188,16 +349,196 @@ func (x *GetOverviewResponse) GetLevelChanges() []*LevelChange {
 	return nil
 }
 
+func (x *GetOverviewResponse) GetPartitions() *PartitionOverview {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+// PartitionOverview is what there is of partitions. After the last page of a list its token is empty.
+type PartitionOverview struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	PartitionCount uint64                 `protobuf:"varint,1,opt,name=partition_count,json=partitionCount,proto3" json:"partition_count,omitempty"`
+	// Placements that own a partition or are to get one.
+	PlacementCount uint64             `protobuf:"varint,2,opt,name=placement_count,json=placementCount,proto3" json:"placement_count,omitempty"`
+	MigrationCount uint64             `protobuf:"varint,3,opt,name=migration_count,json=migrationCount,proto3" json:"migration_count,omitempty"`
+	InstanceCount  uint64             `protobuf:"varint,4,opt,name=instance_count,json=instanceCount,proto3" json:"instance_count,omitempty"`
+	Settings       *PartitionSettings `protobuf:"bytes,5,opt,name=settings,proto3" json:"settings,omitempty"`
+	// The one that was asked for.
+	Partition     *Partition   `protobuf:"bytes,6,opt,name=partition,proto3" json:"partition,omitempty"`
+	Partitions    []*Partition `protobuf:"bytes,7,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	NextPartition string       `protobuf:"bytes,8,opt,name=next_partition,json=nextPartition,proto3" json:"next_partition,omitempty"`
+	// The partitions that migrate.
+	Migrations    []*Partition `protobuf:"bytes,9,rep,name=migrations,proto3" json:"migrations,omitempty"`
+	NextMigration string       `protobuf:"bytes,10,opt,name=next_migration,json=nextMigration,proto3" json:"next_migration,omitempty"`
+	Placements    []*Placement `protobuf:"bytes,11,rep,name=placements,proto3" json:"placements,omitempty"`
+	NextPlacement string       `protobuf:"bytes,12,opt,name=next_placement,json=nextPlacement,proto3" json:"next_placement,omitempty"`
+	Instances     []*Instance  `protobuf:"bytes,13,rep,name=instances,proto3" json:"instances,omitempty"`
+	NextInstance  string       `protobuf:"bytes,14,opt,name=next_instance,json=nextInstance,proto3" json:"next_instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartitionOverview) Reset() {
+	*x = PartitionOverview{}
+	mi := &file_quorate_v1_overview_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartitionOverview) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartitionOverview) ProtoMessage() {}
+
+func (x *PartitionOverview) ProtoReflect() protoreflect.Message {
+	mi := &file_quorate_v1_overview_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartitionOverview.ProtoReflect.Descriptor instead.
+func (*PartitionOverview) Descriptor() ([]byte, []int) {
+	return file_quorate_v1_overview_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PartitionOverview) GetPartitionCount() uint64 {
+	if x != nil {
+		return x.PartitionCount
+	}
+	return 0
+}
+
+func (x *PartitionOverview) GetPlacementCount() uint64 {
+	if x != nil {
+		return x.PlacementCount
+	}
+	return 0
+}
+
+func (x *PartitionOverview) GetMigrationCount() uint64 {
+	if x != nil {
+		return x.MigrationCount
+	}
+	return 0
+}
+
+func (x *PartitionOverview) GetInstanceCount() uint64 {
+	if x != nil {
+		return x.InstanceCount
+	}
+	return 0
+}
+
+func (x *PartitionOverview) GetSettings() *PartitionSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *PartitionOverview) GetPartition() *Partition {
+	if x != nil {
+		return x.Partition
+	}
+	return nil
+}
+
+func (x *PartitionOverview) GetPartitions() []*Partition {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+func (x *PartitionOverview) GetNextPartition() string {
+	if x != nil {
+		return x.NextPartition
+	}
+	return ""
+}
+
+func (x *PartitionOverview) GetMigrations() []*Partition {
+	if x != nil {
+		return x.Migrations
+	}
+	return nil
+}
+
+func (x *PartitionOverview) GetNextMigration() string {
+	if x != nil {
+		return x.NextMigration
+	}
+	return ""
+}
+
+func (x *PartitionOverview) GetPlacements() []*Placement {
+	if x != nil {
+		return x.Placements
+	}
+	return nil
+}
+
+func (x *PartitionOverview) GetNextPlacement() string {
+	if x != nil {
+		return x.NextPlacement
+	}
+	return ""
+}
+
+func (x *PartitionOverview) GetInstances() []*Instance {
+	if x != nil {
+		return x.Instances
+	}
+	return nil
+}
+
+func (x *PartitionOverview) GetNextInstance() string {
+	if x != nil {
+		return x.NextInstance
+	}
+	return ""
+}
+
 var File_quorate_v1_overview_proto protoreflect.FileDescriptor
 
 const file_quorate_v1_overview_proto_rawDesc = "" +
 	"\n" +
 	"\x19quorate/v1/overview.proto\x12\n" +
-	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16quorate/v1/apply.proto\x1a\x17quorate/v1/header.proto\x1a\x16quorate/v1/lease.proto\x1a\x1cquorate/v1/maintenance.proto\x1a\x17quorate/v1/member.proto\x1a\x18quorate/v1/serving.proto\x1a\x19quorate/v1/topology.proto\"\x8b\x01\n" +
+	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x16quorate/v1/apply.proto\x1a\x15quorate/v1/gate.proto\x1a\x17quorate/v1/header.proto\x1a\x16quorate/v1/lease.proto\x1a\x1cquorate/v1/maintenance.proto\x1a\x17quorate/v1/member.proto\x1a\x1aquorate/v1/partition.proto\x1a\x18quorate/v1/serving.proto\x1a\x19quorate/v1/topology.proto\"\xcb\x01\n" +
 	"\x12GetOverviewRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.quorate.v1.ReadOptionsR\x04read\x12\x19\n" +
 	"\x03set\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18@R\x03set\x12-\n" +
-	"\rlevel_changes\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x80\x02R\flevelChanges\"\xb8\x03\n" +
+	"\rlevel_changes\x18\x03 \x01(\rB\b\xbaH\x05*\x03\x18\x80\x02R\flevelChanges\x12>\n" +
+	"\n" +
+	"partitions\x18\x04 \x01(\v2\x1e.quorate.v1.PartitionSelectionR\n" +
+	"partitions\"\xc7\x03\n" +
+	"\x12PartitionSelection\x12C\n" +
+	"\tpartition\x18\x01 \x01(\tB%\xbaH\"r 2\x1e^([a-z0-9][a-z0-9._-]{0,63})?$R\tpartition\x12C\n" +
+	"\tplacement\x18\x02 \x01(\tB%\xbaH\"r 2\x1e^([a-z0-9][a-z0-9._-]{0,63})?$R\tplacement\x12=\n" +
+	"\x06prefix\x18\x03 \x01(\tB%\xbaH\"r 2\x1e^([a-z0-9][a-z0-9._-]{0,63})?$R\x06prefix\x129\n" +
+	"\n" +
+	"partitions\x18\x04 \x01(\v2\x19.quorate.v1.PageSelectionR\n" +
+	"partitions\x129\n" +
+	"\n" +
+	"migrations\x18\x05 \x01(\v2\x19.quorate.v1.PageSelectionR\n" +
+	"migrations\x129\n" +
+	"\n" +
+	"placements\x18\x06 \x01(\v2\x19.quorate.v1.PageSelectionR\n" +
+	"placements\x127\n" +
+	"\tinstances\x18\a \x01(\v2\x19.quorate.v1.PageSelectionR\tinstances\"l\n" +
+	"\rPageSelection\x12\x1e\n" +
+	"\x04size\x18\x01 \x01(\rB\n" +
+	"\xbaH\a*\x05\x18\xe8\a(\x01R\x04size\x12;\n" +
+	"\x05token\x18\x02 \x01(\tB%\xbaH\"r 2\x1e^([a-z0-9][a-z0-9._-]{0,63})?$R\x05token\"\xf7\x03\n" +
 	"\x13GetOverviewResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x126\n" +
 	"\n" +
@@ -208,7 +549,32 @@ const file_quorate_v1_overview_proto_rawDesc = "" +
 	"\aserving\x18\x05 \x03(\v2\x13.quorate.v1.ServingR\aserving\x12.\n" +
 	"\x06leases\x18\x06 \x03(\v2\x16.quorate.v1.ApplyLeaseR\x06leases\x129\n" +
 	"\vmaintenance\x18\a \x03(\v2\x17.quorate.v1.MaintenanceR\vmaintenance\x12<\n" +
-	"\rlevel_changes\x18\b \x03(\v2\x17.quorate.v1.LevelChangeR\flevelChanges2a\n" +
+	"\rlevel_changes\x18\b \x03(\v2\x17.quorate.v1.LevelChangeR\flevelChanges\x12=\n" +
+	"\n" +
+	"partitions\x18\t \x01(\v2\x1d.quorate.v1.PartitionOverviewR\n" +
+	"partitions\"\x98\x05\n" +
+	"\x11PartitionOverview\x12'\n" +
+	"\x0fpartition_count\x18\x01 \x01(\x04R\x0epartitionCount\x12'\n" +
+	"\x0fplacement_count\x18\x02 \x01(\x04R\x0eplacementCount\x12'\n" +
+	"\x0fmigration_count\x18\x03 \x01(\x04R\x0emigrationCount\x12%\n" +
+	"\x0einstance_count\x18\x04 \x01(\x04R\rinstanceCount\x129\n" +
+	"\bsettings\x18\x05 \x01(\v2\x1d.quorate.v1.PartitionSettingsR\bsettings\x123\n" +
+	"\tpartition\x18\x06 \x01(\v2\x15.quorate.v1.PartitionR\tpartition\x125\n" +
+	"\n" +
+	"partitions\x18\a \x03(\v2\x15.quorate.v1.PartitionR\n" +
+	"partitions\x12%\n" +
+	"\x0enext_partition\x18\b \x01(\tR\rnextPartition\x125\n" +
+	"\n" +
+	"migrations\x18\t \x03(\v2\x15.quorate.v1.PartitionR\n" +
+	"migrations\x12%\n" +
+	"\x0enext_migration\x18\n" +
+	" \x01(\tR\rnextMigration\x125\n" +
+	"\n" +
+	"placements\x18\v \x03(\v2\x15.quorate.v1.PlacementR\n" +
+	"placements\x12%\n" +
+	"\x0enext_placement\x18\f \x01(\tR\rnextPlacement\x122\n" +
+	"\tinstances\x18\r \x03(\v2\x14.quorate.v1.InstanceR\tinstances\x12#\n" +
+	"\rnext_instance\x18\x0e \x01(\tR\fnextInstance2a\n" +
 	"\x0fOverviewService\x12N\n" +
 	"\vGetOverview\x12\x1e.quorate.v1.GetOverviewRequest\x1a\x1f.quorate.v1.GetOverviewResponseB$Z\"quorate/proto/quorate/v1;quoratev1b\x06proto3"
 
@@ -224,37 +590,56 @@ func file_quorate_v1_overview_proto_rawDescGZIP() []byte {
 	return file_quorate_v1_overview_proto_rawDescData
 }
 
-var file_quorate_v1_overview_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_quorate_v1_overview_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_quorate_v1_overview_proto_goTypes = []any{
 	(*GetOverviewRequest)(nil),  // 0: quorate.v1.GetOverviewRequest
-	(*GetOverviewResponse)(nil), // 1: quorate.v1.GetOverviewResponse
-	(*ReadOptions)(nil),         // 2: quorate.v1.ReadOptions
-	(*ResponseHeader)(nil),      // 3: quorate.v1.ResponseHeader
-	(*Generation)(nil),          // 4: quorate.v1.Generation
-	(*Member)(nil),              // 5: quorate.v1.Member
-	(*Rollout)(nil),             // 6: quorate.v1.Rollout
-	(*Serving)(nil),             // 7: quorate.v1.Serving
-	(*ApplyLease)(nil),          // 8: quorate.v1.ApplyLease
-	(*Maintenance)(nil),         // 9: quorate.v1.Maintenance
-	(*LevelChange)(nil),         // 10: quorate.v1.LevelChange
+	(*PartitionSelection)(nil),  // 1: quorate.v1.PartitionSelection
+	(*PageSelection)(nil),       // 2: quorate.v1.PageSelection
+	(*GetOverviewResponse)(nil), // 3: quorate.v1.GetOverviewResponse
+	(*PartitionOverview)(nil),   // 4: quorate.v1.PartitionOverview
+	(*ReadOptions)(nil),         // 5: quorate.v1.ReadOptions
+	(*ResponseHeader)(nil),      // 6: quorate.v1.ResponseHeader
+	(*Generation)(nil),          // 7: quorate.v1.Generation
+	(*Member)(nil),              // 8: quorate.v1.Member
+	(*Rollout)(nil),             // 9: quorate.v1.Rollout
+	(*Serving)(nil),             // 10: quorate.v1.Serving
+	(*ApplyLease)(nil),          // 11: quorate.v1.ApplyLease
+	(*Maintenance)(nil),         // 12: quorate.v1.Maintenance
+	(*LevelChange)(nil),         // 13: quorate.v1.LevelChange
+	(*PartitionSettings)(nil),   // 14: quorate.v1.PartitionSettings
+	(*Partition)(nil),           // 15: quorate.v1.Partition
+	(*Placement)(nil),           // 16: quorate.v1.Placement
+	(*Instance)(nil),            // 17: quorate.v1.Instance
 }
 var file_quorate_v1_overview_proto_depIdxs = []int32{
-	2,  // 0: quorate.v1.GetOverviewRequest.read:type_name -> quorate.v1.ReadOptions
-	3,  // 1: quorate.v1.GetOverviewResponse.header:type_name -> quorate.v1.ResponseHeader
-	4,  // 2: quorate.v1.GetOverviewResponse.generation:type_name -> quorate.v1.Generation
-	5,  // 3: quorate.v1.GetOverviewResponse.members:type_name -> quorate.v1.Member
-	6,  // 4: quorate.v1.GetOverviewResponse.rollouts:type_name -> quorate.v1.Rollout
-	7,  // 5: quorate.v1.GetOverviewResponse.serving:type_name -> quorate.v1.Serving
-	8,  // 6: quorate.v1.GetOverviewResponse.leases:type_name -> quorate.v1.ApplyLease
-	9,  // 7: quorate.v1.GetOverviewResponse.maintenance:type_name -> quorate.v1.Maintenance
-	10, // 8: quorate.v1.GetOverviewResponse.level_changes:type_name -> quorate.v1.LevelChange
-	0,  // 9: quorate.v1.OverviewService.GetOverview:input_type -> quorate.v1.GetOverviewRequest
-	1,  // 10: quorate.v1.OverviewService.GetOverview:output_type -> quorate.v1.GetOverviewResponse
-	10, // [10:11] is the sub-list for method output_type
-	9,  // [9:10] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	5,  // 0: quorate.v1.GetOverviewRequest.read:type_name -> quorate.v1.ReadOptions
+	1,  // 1: quorate.v1.GetOverviewRequest.partitions:type_name -> quorate.v1.PartitionSelection
+	2,  // 2: quorate.v1.PartitionSelection.partitions:type_name -> quorate.v1.PageSelection
+	2,  // 3: quorate.v1.PartitionSelection.migrations:type_name -> quorate.v1.PageSelection
+	2,  // 4: quorate.v1.PartitionSelection.placements:type_name -> quorate.v1.PageSelection
+	2,  // 5: quorate.v1.PartitionSelection.instances:type_name -> quorate.v1.PageSelection
+	6,  // 6: quorate.v1.GetOverviewResponse.header:type_name -> quorate.v1.ResponseHeader
+	7,  // 7: quorate.v1.GetOverviewResponse.generation:type_name -> quorate.v1.Generation
+	8,  // 8: quorate.v1.GetOverviewResponse.members:type_name -> quorate.v1.Member
+	9,  // 9: quorate.v1.GetOverviewResponse.rollouts:type_name -> quorate.v1.Rollout
+	10, // 10: quorate.v1.GetOverviewResponse.serving:type_name -> quorate.v1.Serving
+	11, // 11: quorate.v1.GetOverviewResponse.leases:type_name -> quorate.v1.ApplyLease
+	12, // 12: quorate.v1.GetOverviewResponse.maintenance:type_name -> quorate.v1.Maintenance
+	13, // 13: quorate.v1.GetOverviewResponse.level_changes:type_name -> quorate.v1.LevelChange
+	4,  // 14: quorate.v1.GetOverviewResponse.partitions:type_name -> quorate.v1.PartitionOverview
+	14, // 15: quorate.v1.PartitionOverview.settings:type_name -> quorate.v1.PartitionSettings
+	15, // 16: quorate.v1.PartitionOverview.partition:type_name -> quorate.v1.Partition
+	15, // 17: quorate.v1.PartitionOverview.partitions:type_name -> quorate.v1.Partition
+	15, // 18: quorate.v1.PartitionOverview.migrations:type_name -> quorate.v1.Partition
+	16, // 19: quorate.v1.PartitionOverview.placements:type_name -> quorate.v1.Placement
+	17, // 20: quorate.v1.PartitionOverview.instances:type_name -> quorate.v1.Instance
+	0,  // 21: quorate.v1.OverviewService.GetOverview:input_type -> quorate.v1.GetOverviewRequest
+	3,  // 22: quorate.v1.OverviewService.GetOverview:output_type -> quorate.v1.GetOverviewResponse
+	22, // [22:23] is the sub-list for method output_type
+	21, // [21:22] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_quorate_v1_overview_proto_init() }
@@ -263,10 +648,12 @@ func file_quorate_v1_overview_proto_init() {
 		return
 	}
 	file_quorate_v1_apply_proto_init()
+	file_quorate_v1_gate_proto_init()
 	file_quorate_v1_header_proto_init()
 	file_quorate_v1_lease_proto_init()
 	file_quorate_v1_maintenance_proto_init()
 	file_quorate_v1_member_proto_init()
+	file_quorate_v1_partition_proto_init()
 	file_quorate_v1_serving_proto_init()
 	file_quorate_v1_topology_proto_init()
 	type x struct{}
@@ -275,7 +662,7 @@ func file_quorate_v1_overview_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quorate_v1_overview_proto_rawDesc), len(file_quorate_v1_overview_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
