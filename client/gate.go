@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,13 +48,14 @@ func (e *StaleEpochError) Error() string {
 	return fmt.Sprintf("client: partition %q is at epoch %d by now", e.Partition, e.Current)
 }
 
-// GateLink is how a gate reaches the group. *Client has one; simulations have others. It may be used from many goroutines.
+// GateLink is how a gate reaches the group. Client.Gate brings one; simulations have others. It may be used from many goroutines, and each call ends
+// with its context.
 type GateLink interface {
 	// Register makes an instance known.
 	Register(ctx context.Context, id, session string) error
 	// Renew asks for a lease. An error that ErrUnregistered is means that the instance has to be registered anew.
 	Renew(ctx context.Context, req *quoratev1.RenewGateRequest) (*quoratev1.RenewGateResponse, error)
-	// Resolve answers with what a linearizable read that began after the call found, and its revision.
+	// Resolve answers, in the order of the partitions, with what a linearizable read that began after the call found, and its revision.
 	Resolve(ctx context.Context, partitions []string) (found []*quoratev1.Resolution, revision uint64, err error)
 	// Remove takes the instance from the list.
 	Remove(ctx context.Context, id, session string, drained bool) error
@@ -68,13 +70,15 @@ var ErrUnregistered = errors.New("client: the instance is not registered")
 //
 // The lease is judged at each answer, by this process's monotonic clock, counted from before the lease was asked for. So a process that was
 // stopped, or cut off, answers nothing that is no longer true.
+//
+// A gate may be used from many goroutines.
 type Gate struct {
 	link    GateLink
 	options GateOptions
 	base    time.Time
 
-	// slots has a *slot for each partition that was ever asked for and not forgotten since.
-	slots sync.Map
+	// memory has what was ever asked for and not forgotten since.
+	memory index
 	// until is when the lease ends, as time since base.
 	until atomic.Int64
 
@@ -82,31 +86,76 @@ type Gate struct {
 	// grant is the lease in force; what is remembered is true as of its revision, and of none of its closed partitions.
 	grant  *quoratev1.RenewGateResponse
 	closed map[string]bool
-	count  int
 	// lingering has what was forgotten while writes that it let in were in flight.
 	lingering map[string][]*entry
-	// drain has the cutovers of which the group wants to know when nothing is in flight any more.
-	drain []*quoratev1.PartitionEpoch
-	batch *batch
-	ended bool
-
+	// drain has, by partition, the cutovers of which the group wants to know when nothing is in flight any more.
+	drain map[string]uint64
+	// batch is the question that is being gathered, and reading has those that were sent and have no answer.
+	batch   *batch
+	reading map[*batch]struct{}
+	ended   bool
 	session string
-	ctx     context.Context
-	stop    context.CancelFunc
-	done    sync.WaitGroup
-	asks    chan struct{}
-	hits    atomic.Uint64
-	misses  atomic.Uint64
+	// registered counts the sessions; began is when the present one did.
+	registered uint64
+	began      time.Duration
+	// failure is why the last question for a lease failed, nil if it didn't.
+	failure error
+
+	ctx    context.Context
+	stop   context.CancelFunc
+	done   sync.WaitGroup
+	asks   chan struct{}
+	hits   [gateStripes]stripe
+	misses atomic.Uint64
 }
 
-// slot is the place of one partition. What is in it is true under the lease.
-type slot struct{ now atomic.Pointer[entry] }
+// gateStripes is over how many counters the answers from memory are spread, so that partitions seldom share one.
+const gateStripes = 64
 
-// entry is what is remembered of a partition at one epoch. It is never changed but for the count.
+// stripe is a counter with a cache line of its own.
+type stripe struct {
+	atomic.Uint64
+	_ [56]byte
+}
+
+// entry is what is remembered of a partition at one epoch. It is never changed but for the count. All that an answer needs is in it, side by side, so that
+// it is found in one place in memory; and it fills two cache lines, so that the writes to one partition don't slow those to another.
 type entry struct {
-	resolution *quoratev1.Resolution
 	// inFlight counts the writes that it let in and that have not ended.
 	inFlight atomic.Int64
+	// placement is where to write, empty in cutover.
+	placement string
+	epoch     uint64
+	// stripe is which of the counters counts its answers.
+	stripe uint8
+	// The id of the partition is the first length bytes of id.
+	length     uint8
+	id         [maxPartitionID]byte
+	resolution *quoratev1.Resolution
+	_          [16]byte
+}
+
+// newEntry makes an entry. The gate is locked.
+func (g *Gate) newEntry(r *quoratev1.Resolution) *entry {
+	e := &entry{placement: r.GetWritePlacement(), epoch: r.GetEpoch(), resolution: r, stripe: uint8(g.memory.count % gateStripes)}
+	e.length = uint8(copy(e.id[:], r.GetPartition()))
+	return e
+}
+
+// is says whether the entry is of that partition.
+func (e *entry) is(partition string) bool { return string(e.id[:e.length]) == partition }
+
+// exists says whether there is such a partition.
+func (e *entry) exists() bool {
+	return e.resolution.GetPhase() != quoratev1.PartitionPhase_PARTITION_PHASE_UNSPECIFIED
+}
+
+// leave takes one write off the count.
+func (e *entry) leave() {
+	if e.inFlight.Add(-1) < 0 {
+		// The count is what keeps a migration from completing early. Once it is wrong, nothing that is said of writes in flight is right.
+		panic("client: Done was called twice for one write")
+	}
 }
 
 // Pass is the right to make one write. Done must be called when the write has ended, in whatever way.
@@ -118,10 +167,16 @@ type Pass struct {
 	entry *entry
 }
 
-// Done says that the write has ended. It must be called once.
-func (p Pass) Done() { p.entry.inFlight.Add(-1) }
+// Done says that the write has ended. It must be called once: without it a migration that may complete early doesn't, and Close waits in vain; if it is
+// called twice, a migration may complete while a write is in flight. Where that is noticed it panics. Of a Pass that came with an error it does nothing.
+func (p Pass) Done() {
+	if p.entry != nil {
+		p.entry.leave()
+	}
+}
 
-// Enter lets one write in, or says why not: *CutoverError, *UnknownPartitionError, or that the group can't be asked.
+// Enter lets one write in, or says why not: *CutoverError, *UnknownPartitionError, ErrClosed, or that the group can't be asked. An answer from memory
+// takes no time, whatever becomes of ctx; one of the group takes 3 s at most.
 func (g *Gate) Enter(ctx context.Context, partition string) (Pass, error) {
 	e := g.recall(partition)
 	if e == nil {
@@ -130,12 +185,11 @@ func (g *Gate) Enter(ctx context.Context, partition string) (Pass, error) {
 			return Pass{}, err
 		}
 	}
-	r := e.resolution
-	if r.GetWritePlacement() == "" {
-		e.inFlight.Add(-1)
-		return Pass{}, &CutoverError{Partition: partition, Epoch: r.GetEpoch()}
+	if e.placement == "" {
+		e.leave()
+		return Pass{}, &CutoverError{Partition: partition, Epoch: e.epoch}
 	}
-	return Pass{Placement: r.GetWritePlacement(), Epoch: r.GetEpoch(), entry: e}, nil
+	return Pass{Placement: e.placement, Epoch: e.epoch, entry: e}, nil
 }
 
 // EnterAt is Enter for a write that was prepared under an epoch; *StaleEpochError if that is not the current one.
@@ -150,12 +204,7 @@ func (g *Gate) EnterAt(ctx context.Context, partition string, epoch uint64) (Pas
 
 // recall returns what is remembered of a partition and true now, and counts one write in flight of it; nil if the group has to be asked.
 func (g *Gate) recall(partition string) *entry {
-	v, ok := g.slots.Load(partition)
-	if !ok {
-		return nil
-	}
-	s := v.(*slot)
-	e := s.now.Load()
+	at, e := g.memory.find(partition)
 	if e == nil {
 		return nil
 	}
@@ -163,15 +212,16 @@ func (g *Gate) recall(partition string) *entry {
 	// that, since a newer one is put in force after what it makes wrong was forgotten; and the clock last.
 	e.inFlight.Add(1)
 	until := g.until.Load()
-	if s.now.Load() != e || int64(g.elapsed()) >= until {
-		e.inFlight.Add(-1)
+	if at.now.Load() != e || int64(g.elapsed()) >= until {
+		e.leave()
 		return nil
 	}
-	g.hits.Add(1)
+	g.hits[e.stripe].Add(1)
 	return e
 }
 
-// Resolve says where a partition is read and written, from memory where that is possible.
+// Resolve says where a partition is read and written, from memory where that is possible; *UnknownPartitionError if there is none. The answer is shared
+// and must not be changed.
 func (g *Gate) Resolve(ctx context.Context, partition string) (*quoratev1.Resolution, error) {
 	e := g.recall(partition)
 	if e == nil {
@@ -180,7 +230,7 @@ func (g *Gate) Resolve(ctx context.Context, partition string) (*quoratev1.Resolu
 			return nil, err
 		}
 	}
-	e.inFlight.Add(-1)
+	e.leave()
 	return e.resolution, nil
 }
 
@@ -196,55 +246,76 @@ func (g *Gate) elapsed() time.Duration {
 func (g *Gate) install(grant *quoratev1.RenewGateResponse, started time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.ended {
+		return
+	}
+	drain := make(map[string]uint64, len(grant.GetDrain()))
+	for _, cutover := range grant.GetDrain() {
+		drain[cutover.GetPartition()] = cutover.GetEpoch()
+	}
+	g.overtake(grant, drain)
 	closed := make(map[string]bool, len(grant.GetClosed()))
 	for _, partition := range grant.GetClosed() {
 		closed[partition] = true
 		g.forget(partition)
 	}
-	if grant.GetReset_() {
-		g.slots.Range(func(key, _ any) bool {
-			g.forget(key.(string))
-			return true
-		})
+	if grant.GetReset_() || grant.GetRevision() < g.grant.GetRevision() {
+		// A revision goes back only where a group was made anew from an old backup. What was read from the former one is worth nothing.
+		g.forgetAll()
 	}
 	for _, r := range grant.GetChanged() {
-		v, known := g.slots.Load(r.GetPartition())
-		if !known {
-			continue
-		}
-		if closed[r.GetPartition()] || r.GetPhase() == quoratev1.PartitionPhase_PARTITION_PHASE_UNSPECIFIED {
+		at, old := g.memory.find(r.GetPartition())
+		switch {
+		case old == nil:
+		case r.GetPhase() == quoratev1.PartitionPhase_PARTITION_PHASE_UNSPECIFIED:
 			g.forget(r.GetPartition())
+		default:
+			g.replace(at, old, r)
+		}
+	}
+	g.grant, g.closed, g.drain = grant, closed, drain
+	g.until.Store(int64(started + grant.GetTtl().AsDuration()))
+}
+
+// overtake marks those of the reads under way whose answers may be older than what a grant says. Each began after the grant before was in force, so it
+// found whatever that one knew, and only what changed since can be missing. That goes for cutovers too: once one is listed, the group is told that
+// nothing older is in flight, and no read may let something in afterwards. The gate is locked.
+func (g *Gate) overtake(grant *quoratev1.RenewGateResponse, drain map[string]uint64) {
+	everything := g.grant == nil || grant.GetReset_()
+	for b := range g.reading {
+		if everything {
+			b.overtaken = true
 			continue
 		}
-		g.replace(v.(*slot), r)
+		for _, r := range grant.GetChanged() {
+			b.overtake(r.GetPartition())
+		}
+		for partition, epoch := range drain {
+			if g.drain[partition] != epoch {
+				b.overtake(partition)
+			}
+		}
 	}
-	g.grant, g.closed, g.drain = grant, closed, grant.GetDrain()
-	g.until.Store(int64(started + grant.GetTtl().AsDuration()))
 }
 
 // forget takes what is remembered of a partition away. The gate is locked.
 func (g *Gate) forget(partition string) {
-	v, known := g.slots.LoadAndDelete(partition)
-	if !known {
-		return
-	}
-	g.count--
-	if old := v.(*slot).now.Swap(nil); old != nil {
+	if old := g.memory.remove(partition); old != nil {
 		g.linger(old)
 	}
 }
 
-// replace puts another answer in a slot, unless what is there is newer. The gate is locked.
-func (g *Gate) replace(s *slot, r *quoratev1.Resolution) *entry {
-	old := s.now.Load()
-	if old != nil && old.resolution.GetRevision() >= r.GetRevision() {
+// forgetAll takes everything away that is remembered. The gate is locked.
+func (g *Gate) forgetAll() { g.memory.clear(g.linger) }
+
+// replace puts another answer in the place of one, unless that is as new, and returns what is there then. The gate is locked.
+func (g *Gate) replace(at *cell, old *entry, r *quoratev1.Resolution) *entry {
+	if old.resolution.GetRevision() >= r.GetRevision() {
 		return old
 	}
-	e := &entry{resolution: r}
-	s.now.Store(e)
-	if old != nil {
-		g.linger(old)
-	}
+	e := g.newEntry(r)
+	at.now.Store(e)
+	g.linger(old)
 	return e
 }
 
@@ -256,39 +327,37 @@ func (g *Gate) linger(e *entry) {
 	}
 }
 
-// remember takes what a linearizable read found at a revision, and counts one write in flight of it; nil if it must be read again, since the group may
-// have been told already that nothing as old is in flight. What the lease does not extend to is good for those who asked and for nobody else. The gate
-// is locked.
-func (g *Gate) remember(r *quoratev1.Resolution, revision uint64) *entry {
+// remember takes what a read found, and counts as many writes in flight of it as wait for it. What the lease does not extend to is good for those and
+// for nobody else. The gate is locked.
+func (g *Gate) remember(r *quoratev1.Resolution, waiting int64) *entry {
 	partition := r.GetPartition()
-	if g.grant != nil && revision < g.grant.GetRevision() {
-		return nil
-	}
-	for _, cutover := range g.drain {
-		if cutover.GetPartition() == partition && r.GetEpoch() < cutover.GetEpoch() {
-			return nil
-		}
-	}
-	e := &entry{resolution: r}
-	v, known := g.slots.Load(partition)
+	at, e := g.memory.find(partition)
 	switch {
-	case g.grant == nil || g.ended || g.closed[partition] || r.GetPhase() == quoratev1.PartitionPhase_PARTITION_PHASE_UNSPECIFIED,
-		!known && g.count >= g.options.MaxEntries:
-	case known:
-		// Where what is there is newer than what the caller's read found, he gets what was read, for once.
-		if now := g.replace(v.(*slot), r); now.resolution.GetEpoch() == r.GetEpoch() {
-			now.inFlight.Add(1)
-			return now
-		}
+	case r.GetPhase() == quoratev1.PartitionPhase_PARTITION_PHASE_UNSPECIFIED:
+		e = g.newEntry(r)
+	case e != nil:
+		// What is there may be newer than what this read found. It came about after the read began, so it is as good an answer.
+		e = g.replace(at, e, r)
+	case g.grant == nil || g.ended || g.closed[partition] || g.memory.count >= g.options.MaxEntries:
+		return g.once(r, waiting)
 	default:
-		s := &slot{}
-		s.now.Store(e)
-		g.slots.Store(partition, s)
-		g.count++
-		e.inFlight.Add(1)
-		return e
+		e = g.newEntry(r)
+		g.memory.add(e)
 	}
-	e.inFlight.Add(1)
+	e.inFlight.Add(waiting)
+	return e
+}
+
+// once is what a read found for those who wait for it alone. There is one entry for all of them that find a partition at one epoch. The gate is locked.
+func (g *Gate) once(r *quoratev1.Resolution, waiting int64) *entry {
+	for _, e := range g.lingering[r.GetPartition()] {
+		if e.epoch == r.GetEpoch() {
+			e.inFlight.Add(waiting)
+			return e
+		}
+	}
+	e := g.newEntry(r)
+	e.inFlight.Add(waiting)
 	g.linger(e)
 	return e
 }
@@ -298,36 +367,27 @@ func (g *Gate) drained() []*quoratev1.PartitionEpoch {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for partition, entries := range g.lingering {
-		kept := entries[:0]
-		for _, e := range entries {
-			if e.inFlight.Load() > 0 {
-				kept = append(kept, e)
-			}
-		}
+		kept := slices.DeleteFunc(entries, func(e *entry) bool { return e.inFlight.Load() == 0 })
 		if g.lingering[partition] = kept; len(kept) == 0 {
 			delete(g.lingering, partition)
 		}
 	}
 	var found []*quoratev1.PartitionEpoch
-	for _, want := range g.drain {
-		if !g.inFlightBefore(want) {
-			found = append(found, want)
+	for partition, epoch := range g.drain {
+		if !g.inFlightBefore(partition, epoch) {
+			found = append(found, &quoratev1.PartitionEpoch{Partition: partition, Epoch: epoch})
 		}
 	}
 	return found
 }
 
-// inFlightBefore says whether a write is in flight that was let in before a cutover. The gate is locked.
-func (g *Gate) inFlightBefore(cutover *quoratev1.PartitionEpoch) bool {
-	for _, e := range g.lingering[cutover.GetPartition()] {
-		if e.resolution.GetEpoch() < cutover.GetEpoch() && e.inFlight.Load() > 0 {
+// inFlightBefore says whether a write to a partition may be in flight that was let in before a cutover. The gate is locked.
+func (g *Gate) inFlightBefore(partition string, cutover uint64) bool {
+	for _, e := range g.lingering[partition] {
+		if e.epoch < cutover && e.inFlight.Load() > 0 {
 			return true
 		}
 	}
-	v, known := g.slots.Load(cutover.GetPartition())
-	if !known {
-		return false
-	}
-	e := v.(*slot).now.Load()
-	return e != nil && e.resolution.GetEpoch() < cutover.GetEpoch()
+	_, e := g.memory.find(partition)
+	return e != nil && e.epoch < cutover
 }

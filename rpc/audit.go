@@ -9,6 +9,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	quoratev1 "quorate/proto/quorate/v1"
 )
@@ -36,7 +38,7 @@ type AuditRecord struct {
 	Actor *quoratev1.Actor
 	// Method is the full name of the gRPC method, for REST as well.
 	Method string
-	// Request is what was asked for. It must not be modified.
+	// Request is what was asked for, without its secrets. It must not be modified.
 	Request proto.Message
 	// RequestID is the client's, or one made here where the request has none.
 	RequestID string
@@ -70,7 +72,9 @@ func (s *Server) audit(c *call, request, response any, err error) {
 		Time: s.config.Now(), Actor: c.caller.actor(), Method: c.method, RequestID: c.requestID, Outcome: Accepted,
 		Generation: s.config.Node.Local().State.CurrentGeneration().GetNumber(),
 	}
-	record.Request, _ = request.(proto.Message)
+	if message, ok := request.(proto.Message); ok {
+		record.Request = withoutSecrets(message)
+	}
 	if answer, ok := response.(interface {
 		GetHeader() *quoratev1.ResponseHeader
 	}); ok && err == nil {
@@ -82,6 +86,48 @@ func (s *Server) audit(c *call, request, response any, err error) {
 		record.Outcome = outcomeOf(record.Code, record.Reason)
 	}
 	s.config.Audit(record)
+}
+
+// redacted stands where a secret was, so that it can be seen that there was one.
+const redacted = "[redacted]"
+
+// secret says whether the protocol marks a field as one that nobody may be shown (debug_redact). Such fields are single strings, and no map holds
+// messages: a test says so.
+func secret(field protoreflect.FieldDescriptor) bool {
+	options, _ := field.Options().(*descriptorpb.FieldOptions)
+	return options.GetDebugRedact()
+}
+
+// withoutSecrets returns a message as records may hold it: a copy, if it has secrets.
+func withoutSecrets(m proto.Message) proto.Message {
+	found := false
+	eachSecret(m.ProtoReflect(), func(protoreflect.Message, protoreflect.FieldDescriptor) { found = true })
+	if !found {
+		return m
+	}
+	m = proto.Clone(m)
+	eachSecret(m.ProtoReflect(), func(in protoreflect.Message, field protoreflect.FieldDescriptor) {
+		in.Set(field, protoreflect.ValueOfString(redacted))
+	})
+	return m
+}
+
+// eachSecret visits the secrets that are set in a message and in those that it holds.
+func eachSecret(m protoreflect.Message, visit func(in protoreflect.Message, field protoreflect.FieldDescriptor)) {
+	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
+		switch {
+		case secret(field):
+			visit(m, field)
+		case field.Message() == nil || field.IsMap():
+		case field.IsList():
+			for i := range value.List().Len() {
+				eachSecret(value.List().Get(i).Message(), visit)
+			}
+		default:
+			eachSecret(value.Message(), visit)
+		}
+		return true
+	})
 }
 
 func outcomeOf(code codes.Code, reason string) Outcome {

@@ -32,6 +32,8 @@ const (
 	ReasonCompacted        = "COMPACTED"         // metadata: revision, the one to list from
 	ReasonTooManyCalls     = "TOO_MANY_CALLS"
 	ReasonTooManyWatches   = "TOO_MANY_WATCHES"
+	ReasonTooManyRenewals  = "TOO_MANY_RENEWALS"
+	ReasonTooManyStreams   = "TOO_MANY_STREAMS"
 	ReasonAnswerTooLarge   = "ANSWER_TOO_LARGE"
 	ReasonShuttingDown     = "SHUTTING_DOWN"
 	ReasonInternal         = "INTERNAL"
@@ -77,6 +79,18 @@ var failures = map[node.ErrorKind]failure{
 // retryRefusal is after what time a refusal may be gone by itself.
 var retryRefusal = map[string]time.Duration{
 	fsm.ReasonApplyInProgress: time.Second,
+	fsm.ReasonGatesNotClosed:  200 * time.Millisecond,
+}
+
+// retryAfter is after what time a refusal may be gone by itself, 0 where it will not.
+func retryAfter(r *fsm.Refusal) time.Duration {
+	if r.GetReason() == fsm.ReasonBarrierPending {
+		// It is known exactly. A detail that is no duration is none that this version knows.
+		if left, err := time.ParseDuration(r.GetDetails()["remaining"]); err == nil {
+			return left
+		}
+	}
+	return retryRefusal[r.GetReason()]
 }
 
 // invalidError is a field that the caller got wrong, found before anything was proposed.
@@ -132,7 +146,7 @@ func failureMessage(e *node.Error) string {
 
 func refusalStatus(r *fsm.Refusal) *status.Status {
 	f := failure{
-		code: codes.Code(fsm.Codes(r.GetKind()).GRPC), reason: r.GetReason(), retry: retryRefusal[r.GetReason()],
+		code: codes.Code(fsm.Codes(r.GetKind()).GRPC), reason: r.GetReason(), retry: retryAfter(r),
 	}
 	if r.GetField() == "" {
 		return newStatus(f, r.Error(), r.GetDetails())

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -41,12 +42,44 @@ func wants(wanted map[protoreflect.Name]bool, event *quoratev1.Event) bool {
 	return field != nil && wanted[field.Name()]
 }
 
+// about returns an event as a watch of some partitions sees it: nil if it is not about any of them, and of partitions that were created together only
+// those.
+func about(partitions map[string]bool, event *quoratev1.Event) *quoratev1.Event {
+	switch body := event.GetBody().(type) {
+	case *quoratev1.Event_PartitionChanged:
+		if partitions[body.PartitionChanged.GetPartition().GetId()] {
+			return event
+		}
+	case *quoratev1.Event_PartitionsCreated:
+		others := func(id string) bool { return !partitions[id] }
+		ids := body.PartitionsCreated.GetIds()
+		if !slices.ContainsFunc(ids, others) {
+			return event
+		}
+		if ids = slices.DeleteFunc(slices.Clone(ids), others); len(ids) > 0 {
+			return restricted(event, ids)
+		}
+	}
+	return nil
+}
+
+// restricted returns a copy of an event that tells of the creation of these partitions alone. The event itself is shared by all watches.
+func restricted(event *quoratev1.Event, ids []string) *quoratev1.Event {
+	event = proto.CloneOf(event)
+	event.GetPartitionsCreated().Ids = ids
+	return event
+}
+
 // WatchEvents streams events in order. The header of each message tells the revision up to which everything has been
 // sent, so a watch that broke resumes from the one after it.
 func (e *eventService) WatchEvents(request *quoratev1.WatchEventsRequest, stream quoratev1.EventService_WatchEventsServer) error {
 	wanted, err := kindFilter(request.GetKinds())
 	if err != nil {
 		return err
+	}
+	partitions := make(map[string]bool, len(request.GetPartitions()))
+	for _, id := range request.GetPartitions() {
+		partitions[id] = true
 	}
 	watch, err := e.server.config.Node.Watch(request.GetFromRevision())
 	if err != nil {
@@ -61,7 +94,13 @@ func (e *eventService) WatchEvents(request *quoratev1.WatchEventsRequest, stream
 		// Where nothing matches, the empty message tells the client how far it is, so that it needn't resume from long ago.
 		var matching []*quoratev1.Event
 		for _, event := range events {
-			if wants(wanted, event) {
+			if !wants(wanted, event) {
+				continue
+			}
+			if len(partitions) > 0 {
+				event = about(partitions, event)
+			}
+			if event != nil {
 				matching = append(matching, event)
 			}
 		}
@@ -94,13 +133,13 @@ func (e *eventService) send(stream quoratev1.EventService_WatchEventsServer, eve
 	}
 }
 
-// fitting returns how many of the events go into one message: as many as fit, and at least one if there is one.
-func fitting(events []*quoratev1.Event, limit int) int {
+// fitting returns how many of the items go into one message: as many as fit, and at least one if there is one.
+func fitting[M proto.Message](items []M, limit int) int {
 	bytes := 0
-	for i, event := range events {
-		if bytes += proto.Size(event); bytes > limit && i > 0 {
+	for i, item := range items {
+		if bytes += proto.Size(item); bytes > limit && i > 0 {
 			return i
 		}
 	}
-	return len(events)
+	return len(items)
 }

@@ -109,7 +109,7 @@ func TestFitting(t *testing.T) {
 			t.Errorf("fitting in %d bytes: %d, want %d", limit, got, want)
 		}
 	}
-	if fitting(nil, 10) != 0 {
+	if fitting[*quoratev1.Event](nil, 10) != 0 {
 		t.Error("of nothing, something fits")
 	}
 }

@@ -65,6 +65,8 @@ var handlers = []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) erro
 	quoratev1.RegisterMaintenanceServiceHandler,
 	quoratev1.RegisterMemberServiceHandler,
 	quoratev1.RegisterEventServiceHandler,
+	quoratev1.RegisterPartitionServiceHandler,
+	quoratev1.RegisterGateServiceHandler,
 }
 
 // openGateway makes the HTTP server and its connection to the services.

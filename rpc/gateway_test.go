@@ -228,7 +228,7 @@ func TestHealth(t *testing.T) {
 		if answer, err := client.Check(testContext(t), &healthpb.HealthCheckRequest{}); err != nil || answer.GetStatus() != want {
 			t.Errorf("check: %v, %v; want %s", answer, err, want)
 		}
-		if answer, err := client.List(testContext(t), &healthpb.HealthListRequest{}); err != nil || len(answer.GetStatuses()) != 8 || answer.GetStatuses()["quorate.v1.LeaseService"].GetStatus() != want {
+		if answer, err := client.List(testContext(t), &healthpb.HealthListRequest{}); err != nil || len(answer.GetStatuses()) != len(services)+1 || answer.GetStatuses()["quorate.v1.LeaseService"].GetStatus() != want {
 			t.Errorf("list: %v, %v; want %s", answer, err, want)
 		}
 		if answer, err := stream.Recv(); err != nil || answer.GetStatus() != want {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience is how long a test waits for what must happen; reaching it is a failure.
 const patience = 20 * time.Second
 
-func testContext(t *testing.T) context.Context {
+func testContext(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
@@ -40,7 +41,7 @@ func testContext(t *testing.T) context.Context {
 }
 
 // eventually waits for a condition that nothing announces.
-func eventually(t *testing.T, what string, condition func() bool) {
+func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	ctx := testContext(t)
 	ticker := time.NewTicker(5 * time.Millisecond)
@@ -54,29 +55,51 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// openNode starts a real member, alone in its group, which knows of a learner m2 that does not run.
-func openNode(t *testing.T, limits node.Limits) *node.Node {
+// openGroup starts a group of real members, m1 and so on, and waits until they are ready.
+func openGroup(t testing.TB, size int, limits node.Limits) []*node.Node {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
-	transport, err := node.Listen("127.0.0.1:0", "", nil, logger)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := node.Open(node.Config{
-		ID: "m1", DataDir: t.TempDir(), Transport: transport, Logger: logger, Limits: limits,
-		Bootstrap: []node.BootstrapMember{{ID: "m1", RaftAddress: transport.Advertised()}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := n.Shutdown(ctx); err != nil {
-			t.Errorf("shut the member down: %v", err)
+	var transports []node.Transport
+	var voters []node.BootstrapMember
+	for i := range size {
+		transport, err := node.Listen("127.0.0.1:0", "", nil, logger)
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
-	eventually(t, "the member is ready", func() bool { return n.Ready() == nil })
+		transports = append(transports, transport)
+		voters = append(voters, node.BootstrapMember{ID: fmt.Sprint("m", i+1), RaftAddress: transport.Advertised()})
+	}
+	var group []*node.Node
+	for i, transport := range transports {
+		n, err := node.Open(node.Config{
+			ID: voters[i].ID, DataDir: t.TempDir(), Transport: transport, Logger: logger, Limits: limits, Bootstrap: voters,
+			Announce: &logv1.AnnounceMember{Version: "test", CommandVersion: fsm.CommandVersion},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			if err := n.Shutdown(ctx); err != nil {
+				t.Errorf("shut the member down: %v", err)
+			}
+		})
+		group = append(group, n)
+	}
+	for _, n := range group {
+		eventually(t, "the member is ready, and what all can do is known", func() bool {
+			state := n.Local().State
+			return n.Ready() == nil && len(state.Members()) == size && state.CommandVersion() == fsm.CommandVersion
+		})
+	}
+	return group
+}
+
+// openNode starts a real member, alone in its group, which knows of a learner m2 that does not run.
+func openNode(t testing.TB, limits node.Limits) *node.Node {
+	t.Helper()
+	n := openGroup(t, 1, limits)[0]
 	// A port of loopback on which nothing listens.
 	if err := n.AddLearner(testContext(t), "m2", "127.0.0.1:1"); err != nil {
 		t.Fatal(err)
@@ -101,10 +124,12 @@ func (h *harness) audited() []AuditRecord {
 }
 
 // serve starts a server; the test may have set anything of its configuration.
-func serve(t *testing.T, config Config) *harness {
+func serve(t testing.TB, config Config) *harness {
 	t.Helper()
 	h := &harness{}
-	config.Logger = slog.New(slog.DiscardHandler)
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
 	config.Version = "test"
 	config.Audit = func(r AuditRecord) {
 		h.mu.Lock()
@@ -141,7 +166,7 @@ func serve(t *testing.T, config Config) *harness {
 }
 
 // dial connects to the gRPC port, in plain text if credentials are nil.
-func (h *harness) dial(t *testing.T, c *pki.Credentials) *grpc.ClientConn {
+func (h *harness) dial(t testing.TB, c *pki.Credentials) *grpc.ClientConn {
 	t.Helper()
 	transport := insecure.NewCredentials()
 	if c != nil {
@@ -310,6 +335,7 @@ type scripted struct {
 	Node
 	propose func(context.Context, *logv1.Command) (*logv1.Outcome, error)
 	read    func(context.Context) (node.View, error)
+	renew   func(context.Context, *quoratev1.RenewGateRequest) (*quoratev1.RenewGateResponse, error)
 	ready   func() error
 }
 
@@ -328,6 +354,10 @@ func (s *scripted) Read(ctx context.Context, _ *quoratev1.ReadOptions) (node.Vie
 
 func (s *scripted) Propose(ctx context.Context, c *logv1.Command) (*logv1.Outcome, error) {
 	return s.propose(ctx, c)
+}
+
+func (s *scripted) RenewGate(ctx context.Context, request *quoratev1.RenewGateRequest) (*quoratev1.RenewGateResponse, error) {
+	return s.renew(ctx, request)
 }
 
 // contextExpired returns a context that has run out.

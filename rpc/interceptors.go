@@ -23,32 +23,33 @@ const requestIDKey = "x-request-id"
 
 // call is what the interceptors found out about a call.
 type call struct {
-	method    string
+	method string
+	// rule is the method's row in the table of roles, the zero one if it has none.
+	rule      rule
 	caller    caller
 	requestID string
-	changes   bool
 }
 
 // unary is the way of every unary call. Its steps are in this order for a reason: what is outside sees what the inside
 // answers, so recovery covers all, errors are statuses before they are audited, and a caller who may not is in the audit.
 func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (response any, err error) {
-	c := &call{method: info.FullMethod, changes: rules[info.FullMethod].changes}
+	c := &call{method: info.FullMethod, rule: rules[info.FullMethod]}
 	defer func() {
 		err = s.answer(c, err)
-		if c.changes {
+		if c.rule.changes {
 			s.audit(c, request, response, err)
 		}
 	}()
 	defer s.recover(c, &err)
 
-	done, err := acquire(&s.calls, s.config.Limits.MaxCalls, ReasonTooManyCalls)
+	inFlight, err := s.acquire(c.rule.kind)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
+	defer inFlight.Add(-1)
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
-	if c.requestID = requestID(ctx, request, c.changes); c.requestID != "" {
+	if c.requestID = requestID(ctx, request, c.rule.changes); c.requestID != "" {
 		// It fails only where there is no stream to set it on, which no caller could be told anyway.
 		_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, c.requestID))
 	}
@@ -64,22 +65,22 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 // stream is the way of every streaming call. It has no deadline of its own, ends when the server stops, and changes
 // nothing.
 func (s *Server) stream(server any, raw grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
-	c := &call{method: info.FullMethod}
+	c := &call{method: info.FullMethod, rule: rules[info.FullMethod]}
 	defer func() { err = s.answer(c, err) }()
 	defer s.recover(c, &err)
 
-	done, err := acquire(&s.watches, s.config.Limits.MaxWatches, ReasonTooManyWatches)
+	inFlight, err := s.acquire(c.rule.kind)
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer inFlight.Add(-1)
 	ctx, cancel := context.WithCancelCause(raw.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(s.stopping, func() { cancel(shuttingDown()) })()
 	if ctx, err = s.admit(ctx, c); err != nil {
 		return err
 	}
-	err = handler(server, &validatedStream{ServerStream: raw, ctx: ctx, validate: s.validate})
+	err = handler(server, &checkedStream{ServerStream: raw, ctx: ctx, server: s})
 	if s.stopping.Err() != nil && raw.Context().Err() == nil {
 		// Whatever the handler made of its end, this is why.
 		return shuttingDown()
@@ -93,7 +94,7 @@ func (s *Server) admit(ctx context.Context, c *call) (context.Context, error) {
 	if c.caller, err = identify(ctx, s.config.Now()); err != nil {
 		return nil, err
 	}
-	if err := authorize(c.caller, c.method); err != nil {
+	if err := c.authorize(); err != nil {
 		return nil, err
 	}
 	return withCaller(ctx, c.caller), nil
@@ -143,13 +144,23 @@ func (s *Server) answer(c *call, err error) error {
 	return st.Err()
 }
 
-// acquire counts a call in, and returns what counts it out again.
-func acquire(inFlight *atomic.Int64, limit int, reason string) (done func(), err error) {
+// acquire counts a call in, among those of its kind, and returns the count, which is to be lowered at its end.
+func (s *Server) acquire(k kind) (inFlight *atomic.Int64, err error) {
+	limits := &s.config.Limits
+	inFlight, limit, reason := &s.calls, limits.MaxCalls, ReasonTooManyCalls
+	switch k {
+	case kindWatch:
+		inFlight, limit, reason = &s.watches, limits.MaxWatches, ReasonTooManyWatches
+	case kindRenewal:
+		inFlight, limit, reason = &s.renewals, limits.MaxRenewals, ReasonTooManyRenewals
+	case kindQuestions:
+		inFlight, limit, reason = &s.questions, limits.MaxQuestionStreams, ReasonTooManyStreams
+	}
 	if inFlight.Add(1) > int64(limit) {
 		inFlight.Add(-1)
 		return nil, exhausted(reason, "this member has as many calls of this sort in flight as it takes")
 	}
-	return func() { inFlight.Add(-1) }, nil
+	return inFlight, nil
 }
 
 // requestID returns the id in the request, or else in the metadata. A change always has one, so that its audit record
@@ -180,20 +191,24 @@ func usableID(id string) bool {
 	return true
 }
 
-// validatedStream validates what comes in, and has the context that ends when the server stops.
-type validatedStream struct {
+// checkedStream validates what comes in, and has the context that ends when the server stops.
+type checkedStream struct {
 	grpc.ServerStream
-	ctx      context.Context
-	validate func(any) error
+	ctx    context.Context
+	server *Server
 }
 
 // Context implements grpc.ServerStream.
-func (s *validatedStream) Context() context.Context { return s.ctx }
+func (s *checkedStream) Context() context.Context { return s.ctx }
 
 // RecvMsg implements grpc.ServerStream.
-func (s *validatedStream) RecvMsg(message any) error {
+func (s *checkedStream) RecvMsg(message any) error {
 	if err := s.ServerStream.RecvMsg(message); err != nil {
 		return err
 	}
-	return s.validate(message)
+	// A stream may go on for long, and each of its questions is as a call of its own to whoever may no longer ask.
+	if _, err := identify(s.ctx, s.server.config.Now()); err != nil {
+		return err
+	}
+	return s.server.validate(message)
 }

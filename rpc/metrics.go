@@ -21,7 +21,8 @@ func (s *Server) measure() error {
 	take := func() *Server { return s }
 	return telemetry.Register(s.config.Metrics, take,
 		telemetry.Gauge("quorate_rpc_calls", "Unary calls in flight, by gRPC and REST together.", func(s *Server) int64 { return s.calls.Load() }),
-		telemetry.Gauge("quorate_rpc_streams", "Streams that are open, by gRPC and REST together.", func(s *Server) int64 { return s.watches.Load() }),
+		telemetry.Gauge("quorate_rpc_streams", "Streams that are open, by gRPC and REST together.", func(s *Server) int64 { return s.watches.Load() + s.questions.Load() }),
+		telemetry.Gauge("quorate_rpc_renewals", "Renewals of gate leases that wait, by gRPC and REST together.", func(s *Server) int64 { return s.renewals.Load() }),
 		telemetry.Counter("quorate_rpc_panics_total", "Panics that calls were recovered from.", func(s *Server) uint64 { return s.panics.Load() }),
 	)
 }

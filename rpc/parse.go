@@ -82,12 +82,14 @@ func (s strictQuery) parse(message proto.Message, values url.Values, filter *uti
 		switch {
 		case field == nil:
 			return unknownParameter(key)
+		case filter.HasCommonPrefix(strings.Split(path, ".")):
+			return invalid(path, "stands in the path already")
 		case seen[path] || len(values[key]) > 1 && !field.IsList():
 			return invalid(path, "is given more than once")
 		}
 		seen[path] = true
 		if err := s.known.Parse(message, url.Values{key: values[key]}, filter); err != nil {
-			return invalid(path, "must be of type %s, got %s", typeName(field), quoted(strings.Join(values[key], ", ")))
+			return mistyped(path, field, strings.Join(values[key], ", "))
 		}
 	}
 	return nil
@@ -119,9 +121,21 @@ func fieldNamed(message protoreflect.MessageDescriptor, name string) protoreflec
 	return message.Fields().ByJSONName(name)
 }
 
+// mistyped says that a value is not of its field's type. A secret is not shown, not even to whoever sent it: answers end up in logs.
+func mistyped(path string, field protoreflect.FieldDescriptor, value string) error {
+	if secret(field) {
+		return invalid(path, "must be of type %s", typeName(field))
+	}
+	return invalid(path, "must be of type %s, got %s", typeName(field), quoted(value))
+}
+
+// queriedDeletes are the paths below which a DELETE says by its query what its path does not; it has no body.
+var queriedDeletes = []string{"/v1/partitions/", "/v1/instances/"}
+
 // refuseQuery refuses any query of a call whose fields are all in its body or its path: nothing reads it.
 func refuseQuery(r *http.Request) error {
-	if r.Method == http.MethodGet || r.URL.RawQuery == "" {
+	below := func(path string) bool { return strings.HasPrefix(r.URL.Path, path) }
+	if r.Method == http.MethodGet || r.Method == http.MethodDelete && slices.ContainsFunc(queriedDeletes, below) || r.URL.RawQuery == "" {
 		return nil
 	}
 	values, err := url.ParseQuery(r.URL.RawQuery)
@@ -249,7 +263,7 @@ func misreadValue(message protoreflect.MessageType, field protoreflect.FieldDesc
 	if field.Message() != nil && field.Message().ParentFile().Package() == message.Descriptor().ParentFile().Package() {
 		return misreadJSON(elementType(message, field), path, raw)
 	}
-	return invalid(path, "must be of type %s, got %s", typeName(field), quoted(string(raw)))
+	return mistyped(path, field, string(raw))
 }
 
 func elementType(message protoreflect.MessageType, field protoreflect.FieldDescriptor) protoreflect.MessageType {

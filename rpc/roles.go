@@ -14,7 +14,22 @@ type rule struct {
 	role pki.Role
 	// changes says that the method changes something, so that each call goes into the audit trail.
 	changes bool
+	// kind is what bounds its calls.
+	kind kind
 }
+
+// kind sorts methods by how long they take for want of anything to do, so that those who wait don't keep out those who work.
+type kind int
+
+const (
+	// kindCall is a unary call, and kindWatch a stream on which the member tells what happens.
+	kindCall kind = iota
+	kindWatch
+	// kindRenewal is a unary call that waits until there is something to tell.
+	kindRenewal
+	// kindQuestions is a stream on which the caller asks and the member answers.
+	kindQuestions
+)
 
 // rules has a row for every method that the server offers; New fails if it has not. Viewers look, operators do what
 // running a plant takes, administrators decide who is in the group.
@@ -46,14 +61,40 @@ var rules = map[string]rule{
 	"/quorate.v1.MemberService/PromoteMember":      {role: pki.RoleAdministrator, changes: true},
 	"/quorate.v1.MemberService/RemoveMember":       {role: pki.RoleAdministrator, changes: true},
 
-	"/quorate.v1.EventService/WatchEvents": {role: pki.RoleViewer},
+	"/quorate.v1.EventService/WatchEvents": {role: pki.RoleViewer, kind: kindWatch},
+
+	"/quorate.v1.PartitionService/CreatePartitions":     {role: pki.RoleOperator, changes: true},
+	"/quorate.v1.PartitionService/SetPlacement":         {role: pki.RoleOperator, changes: true},
+	"/quorate.v1.PartitionService/DeletePartition":      {role: pki.RoleOperator, changes: true},
+	"/quorate.v1.PartitionService/GetPartition":         {role: pki.RoleViewer},
+	"/quorate.v1.PartitionService/ListPartitions":       {role: pki.RoleViewer},
+	"/quorate.v1.PartitionService/ListMigrations":       {role: pki.RoleViewer},
+	"/quorate.v1.PartitionService/ListPlacements":       {role: pki.RoleViewer},
+	"/quorate.v1.PartitionService/Resolve":              {role: pki.RoleViewer},
+	"/quorate.v1.PartitionService/StreamResolve":        {role: pki.RoleViewer, kind: kindQuestions},
+	"/quorate.v1.PartitionService/BeginMigration":       {role: pki.RoleOperator, changes: true},
+	"/quorate.v1.PartitionService/ReportMigration":      {role: pki.RoleOperator, changes: true},
+	"/quorate.v1.PartitionService/CutoverMigration":     {role: pki.RoleOperator, changes: true},
+	"/quorate.v1.PartitionService/CompleteMigration":    {role: pki.RoleOperator, changes: true},
+	"/quorate.v1.PartitionService/AbortMigration":       {role: pki.RoleOperator, changes: true},
+	"/quorate.v1.PartitionService/GetPartitionSettings": {role: pki.RoleViewer},
+	"/quorate.v1.PartitionService/SetPartitionSettings": {role: pki.RoleAdministrator, changes: true},
+
+	// An instance stands for itself: its session is the right to renew and to leave. To remove another one takes an operator (gate.go).
+	"/quorate.v1.GateService/CheckGate":        {role: pki.RoleViewer},
+	"/quorate.v1.GateService/CheckGates":       {role: pki.RoleViewer},
+	"/quorate.v1.GateService/StreamGates":      {role: pki.RoleViewer, kind: kindQuestions},
+	"/quorate.v1.GateService/RegisterInstance": {role: pki.RoleViewer, changes: true},
+	"/quorate.v1.GateService/RenewGate":        {role: pki.RoleViewer, kind: kindRenewal},
+	"/quorate.v1.GateService/RemoveInstance":   {role: pki.RoleViewer, changes: true},
+	"/quorate.v1.GateService/ListInstances":    {role: pki.RoleViewer},
 
 	"/grpc.health.v1.Health/Check": {role: pki.RoleViewer},
 	"/grpc.health.v1.Health/List":  {role: pki.RoleViewer},
-	"/grpc.health.v1.Health/Watch": {role: pki.RoleViewer},
+	"/grpc.health.v1.Health/Watch": {role: pki.RoleViewer, kind: kindWatch},
 
-	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      {role: pki.RoleViewer},
-	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": {role: pki.RoleViewer},
+	"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo":      {role: pki.RoleViewer, kind: kindWatch},
+	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": {role: pki.RoleViewer, kind: kindWatch},
 
 	// What channelz shows of other callers' connections is for administrators.
 	"/grpc.channelz.v1.Channelz/GetTopChannels":   {role: pki.RoleAdministrator},
@@ -72,8 +113,12 @@ func checkRules(services map[string]grpc.ServiceInfo) error {
 	for service, info := range services {
 		for _, method := range info.Methods {
 			name := "/" + service + "/" + method.Name
-			if _, ok := rules[name]; !ok {
+			r, ok := rules[name]
+			if !ok {
 				return fmt.Errorf("rpc: method %s has no row in the role table", name)
+			}
+			if streams := r.kind == kindWatch || r.kind == kindQuestions; streams != method.IsServerStream {
+				return fmt.Errorf("rpc: method %s is bounded like one of another kind", name)
 			}
 			offered[name] = true
 		}
@@ -87,10 +132,9 @@ func checkRules(services map[string]grpc.ServiceInfo) error {
 }
 
 // authorize refuses a caller whose role is too low. A method without a row is refused to all.
-func authorize(c caller, method string) error {
-	r, ok := rules[method]
-	if ok && c.role >= r.role {
+func (c *call) authorize() error {
+	if c.rule.role != pki.RoleNone && c.caller.role >= c.rule.role {
 		return nil
 	}
-	return permissionDenied(c, method, r.role)
+	return permissionDenied(c.caller, c.method, c.rule.role)
 }

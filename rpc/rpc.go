@@ -37,6 +37,8 @@ type Node interface {
 	Read(context.Context, *quoratev1.ReadOptions) (node.View, error)
 	// Local returns the member's own state as it is.
 	Local() node.View
+	// RenewGate asks the leader for a gate lease, and waits until there is something to tell or for a quarter of the lease.
+	RenewGate(context.Context, *quoratev1.RenewGateRequest) (*quoratev1.RenewGateResponse, error)
 	// Watch streams the events of a revision and later, 0 meaning from now on.
 	Watch(from uint64) (*node.Watch, error)
 	// Members asks all members for what they say of themselves.
@@ -92,8 +94,15 @@ type Limits struct {
 	MaxStreams uint32
 	// MaxCalls bounds the unary calls in flight on the member: 8192.
 	MaxCalls int
-	// MaxWatches bounds the streams open on the member: 1024.
+	// MaxWatches bounds the streams open on the member on which it tells what happens: 1024.
 	MaxWatches int
+	// MaxRenewals bounds the renewals of gate leases that wait on the member: 8192, twice as many as there are instances. Apart from
+	// MaxCalls, so that those who wait keep out nobody who works.
+	MaxRenewals int
+	// MaxQuestionStreams bounds the streams open on the member on which callers ask: 1024.
+	MaxQuestionStreams int
+	// MaxQuestions bounds the requests of one such stream that were read and not yet answered: 64. The next is read when one was answered.
+	MaxQuestions int
 	// DefaultDeadline is that of a unary call which brings none: 10 s.
 	DefaultDeadline time.Duration
 	// MaxDeadline shortens longer ones: 60 s.
@@ -112,6 +121,9 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.MaxStreams, 1024)
 	setDefault(&l.MaxCalls, 8192)
 	setDefault(&l.MaxWatches, 1024)
+	setDefault(&l.MaxRenewals, 8192)
+	setDefault(&l.MaxQuestionStreams, 1024)
+	setDefault(&l.MaxQuestions, 64)
 	setDefault(&l.DefaultDeadline, 10*time.Second)
 	setDefault(&l.MaxDeadline, time.Minute)
 	setDefault(&l.WriteTimeout, 30*time.Second)

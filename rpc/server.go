@@ -45,6 +45,8 @@ var services = []*grpc.ServiceDesc{
 	&quoratev1.MaintenanceService_ServiceDesc,
 	&quoratev1.MemberService_ServiceDesc,
 	&quoratev1.EventService_ServiceDesc,
+	&quoratev1.PartitionService_ServiceDesc,
+	&quoratev1.GateService_ServiceDesc,
 }
 
 // Server serves one member's gRPC and HTTP listeners. Make it with New and end it with Shutdown.
@@ -52,13 +54,16 @@ type Server struct {
 	config    Config
 	validator protovalidate.Validator
 	grpc      *grpc.Server
+	// inside serves the connection inside the process, which REST and OPC UA share: streams that wait on it shall not keep out calls.
+	inside    *grpc.Server
 	http      *http.Server
 	gateway   *grpc.ClientConn
 	inProcess *inProcessListener
 	running   sync.WaitGroup
 
-	calls, watches atomic.Int64
-	panics         atomic.Uint64
+	// What is in flight, by kind.
+	calls, watches, renewals, questions atomic.Int64
+	panics                              atomic.Uint64
 
 	// stopping ends the streams.
 	stopping context.Context
@@ -77,7 +82,7 @@ func New(config Config) (*Server, error) {
 	if s.validator, err = newValidator(services); err != nil {
 		return nil, err
 	}
-	s.grpc = s.newGRPC()
+	s.grpc, s.inside = s.newGRPC(s.config.Limits.MaxStreams), s.newGRPC(math.MaxUint32)
 	if err := checkRules(s.grpc.GetServiceInfo()); err != nil {
 		return nil, err
 	}
@@ -88,21 +93,22 @@ func New(config Config) (*Server, error) {
 		return nil, errors.Join(err, s.gateway.Close())
 	}
 	s.running.Go(func() {
-		if err := s.grpc.Serve(s.inProcess); err != nil {
+		if err := s.inside.Serve(s.inProcess); err != nil {
 			s.config.Logger.Error("the connection inside the process ended", slog.Any("error", err))
 		}
 	})
 	return s, nil
 }
 
-func (s *Server) newGRPC() *grpc.Server {
+// newGRPC makes a server of all services, on each connection of which so many calls may be in flight.
+func (s *Server) newGRPC(streams uint32) *grpc.Server {
 	limits := s.config.Limits
 	server := grpc.NewServer(
 		grpc.Creds(newHandshaker(s.config.Credentials)),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.MaxRecvMsgSize(limits.MaxRequestBytes),
 		grpc.MaxHeaderListSize(uint32(min(limits.MaxHeaderBytes, math.MaxInt32))),
-		grpc.MaxConcurrentStreams(limits.MaxStreams),
+		grpc.MaxConcurrentStreams(streams),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinimum, PermitWithoutStream: true}),
 		grpc.UnaryInterceptor(s.unary),
@@ -115,6 +121,8 @@ func (s *Server) newGRPC() *grpc.Server {
 	quoratev1.RegisterMaintenanceServiceServer(server, &maintenanceService{server: s})
 	quoratev1.RegisterMemberServiceServer(server, &memberService{server: s})
 	quoratev1.RegisterEventServiceServer(server, &eventService{server: s})
+	quoratev1.RegisterPartitionServiceServer(server, &partitionService{server: s})
+	quoratev1.RegisterGateServiceServer(server, &gateService{server: s})
 	healthpb.RegisterHealthServer(server, newHealth(s.ready, services))
 	reflection.Register(server)
 	channelz.RegisterChannelzServiceToServer(server)
@@ -171,11 +179,13 @@ func (s *Server) end(ctx context.Context) error {
 	graceful := make(chan struct{})
 	go func() {
 		defer close(graceful)
+		s.inside.GracefulStop()
 		s.grpc.GracefulStop()
 	}()
 	select {
 	case <-graceful:
 	case <-ctx.Done():
+		s.inside.Stop()
 		s.grpc.Stop()
 		<-graceful
 		err = errors.Join(err, ctx.Err())

@@ -25,8 +25,9 @@ const (
 )
 
 type GateCheck struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Partition string                 `protobuf:"bytes,1,opt,name=partition,proto3" json:"partition,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 64 bytes. What can't be an id is answered like a partition that isn't there.
+	Partition string `protobuf:"bytes,1,opt,name=partition,proto3" json:"partition,omitempty"`
 	// As resolved.
 	Epoch         uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -156,10 +157,11 @@ func (x *GateVerdict) GetPhase() PartitionPhase {
 }
 
 type CheckGateRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
-	Partition     string                 `protobuf:"bytes,2,opt,name=partition,proto3" json:"partition,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Read      *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	Partition string                 `protobuf:"bytes,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// As resolved.
+	Epoch         uint64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -599,7 +601,8 @@ type RegisterInstanceRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	RequestId string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Id        string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// Random, made anew by each run of the instance, and known to it alone: 16 to 64 printable characters. It stands for the right to renew.
+	// Random, made anew by each run of the instance, and known to it alone: 16 to 64 printable characters. It stands for the right to renew, so no answer,
+	// error, log line or audit record shows it.
 	Session       string `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1207,9 +1210,9 @@ var File_quorate_v1_gate_proto protoreflect.FileDescriptor
 const file_quorate_v1_gate_proto_rawDesc = "" +
 	"\n" +
 	"\x15quorate/v1/gate.proto\x12\n" +
-	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17quorate/v1/header.proto\x1a\x1aquorate/v1/partition.proto\"?\n" +
-	"\tGateCheck\x12\x1c\n" +
-	"\tpartition\x18\x01 \x01(\tR\tpartition\x12\x14\n" +
+	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17quorate/v1/header.proto\x1a\x1aquorate/v1/partition.proto\"J\n" +
+	"\tGateCheck\x12'\n" +
+	"\tpartition\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\tpartition\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xa5\x01\n" +
 	"\vGateVerdict\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\tR\tpartition\x12\x12\n" +
@@ -1219,7 +1222,7 @@ const file_quorate_v1_gate_proto_rawDesc = "" +
 	"\x05phase\x18\x05 \x01(\x0e2\x1a.quorate.v1.PartitionPhaseR\x05phase\"~\n" +
 	"\x10CheckGateRequest\x12+\n" +
 	"\x04read\x18\x01 \x01(\v2\x17.quorate.v1.ReadOptionsR\x04read\x12'\n" +
-	"\tpartition\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\tpartition\x12\x14\n" +
+	"\tpartition\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\tpartition\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"{\n" +
 	"\x11CheckGateResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x12\x1c\n" +
@@ -1242,21 +1245,21 @@ const file_quorate_v1_gate_proto_rawDesc = "" +
 	"\brevision\x18\x04 \x01(\x04R\brevision\"Z\n" +
 	"\x0eInstanceChange\x120\n" +
 	"\binstance\x18\x01 \x01(\v2\x14.quorate.v1.InstanceR\binstance\x12\x16\n" +
-	"\x06change\x18\x02 \x01(\tR\x06change\"\xb3\x01\n" +
+	"\x06change\x18\x02 \x01(\tR\x06change\"\xb6\x01\n" +
 	"\x17RegisterInstanceRequest\x123\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x80\x012\b^[ -~]*$R\trequestId\x122\n" +
-	"\x02id\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x02id\x12/\n" +
-	"\asession\x18\x03 \x01(\tB\x15\xbaH\x12r\x102\x0e^[!-~]{16,64}$R\asession\"\x80\x01\n" +
+	"\x02id\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x02id\x122\n" +
+	"\asession\x18\x03 \x01(\tB\x18\xbaH\x12r\x102\x0e^[!-~]{16,64}$\x80\x01\x01R\asession\"\x80\x01\n" +
 	"\x18RegisterInstanceResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x120\n" +
-	"\binstance\x18\x02 \x01(\v2\x14.quorate.v1.InstanceR\binstance\"D\n" +
-	"\x0ePartitionEpoch\x12\x1c\n" +
-	"\tpartition\x18\x01 \x01(\tR\tpartition\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xb4\x02\n" +
+	"\binstance\x18\x02 \x01(\v2\x14.quorate.v1.InstanceR\binstance\"O\n" +
+	"\x0ePartitionEpoch\x12'\n" +
+	"\tpartition\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01(@R\tpartition\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xb7\x02\n" +
 	"\x10RenewGateRequest\x122\n" +
-	"\x02id\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x02id\x12/\n" +
-	"\asession\x18\x02 \x01(\tB\x15\xbaH\x12r\x102\x0e^[!-~]{16,64}$R\asession\x12\x12\n" +
+	"\x02id\x18\x01 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x02id\x122\n" +
+	"\asession\x18\x02 \x01(\tB\x18\xbaH\x12r\x102\x0e^[!-~]{16,64}$\x80\x01\x01R\asession\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05grant\x18\x04 \x01(\x04R\x05grant\x12\x1a\n" +
 	"\brevision\x18\x05 \x01(\x04R\brevision\x12?\n" +
@@ -1274,12 +1277,12 @@ const file_quorate_v1_gate_proto_rawDesc = "" +
 	"\x06closed\x18\b \x03(\tR\x06closed\x120\n" +
 	"\x05drain\x18\t \x03(\v2\x1a.quorate.v1.PartitionEpochR\x05drain\x12E\n" +
 	"\x11min_drain_barrier\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\x0fminDrainBarrier\"\xce\x01\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x0fminDrainBarrier\"\xd1\x01\n" +
 	"\x15RemoveInstanceRequest\x123\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\x14\xbaH\x11r\x0f\x10\x01\x18\x80\x012\b^[ -~]*$R\trequestId\x122\n" +
-	"\x02id\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x02id\x122\n" +
-	"\asession\x18\x03 \x01(\tB\x18\xbaH\x15r\x132\x11^([!-~]{16,64})?$R\asession\x12\x18\n" +
+	"\x02id\x18\x02 \x01(\tB\"\xbaH\x1fr\x1d2\x1b^[a-z0-9][a-z0-9._-]{0,63}$R\x02id\x125\n" +
+	"\asession\x18\x03 \x01(\tB\x1b\xbaH\x15r\x132\x11^([!-~]{16,64})?$\x80\x01\x01R\asession\x12\x18\n" +
 	"\adrained\x18\x04 \x01(\bR\adrained\"L\n" +
 	"\x16RemoveInstanceResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\"C\n" +

@@ -1737,9 +1737,10 @@ func (x *ListPlacementsResponse) GetPlacements() []*Placement {
 }
 
 type ResolveRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Read          *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
-	Partitions    []string               `protobuf:"bytes,2,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Read  *ReadOptions           `protobuf:"bytes,1,opt,name=read,proto3" json:"read,omitempty"`
+	// 1 to 64 bytes each. What can't be an id is answered like a partition that isn't there.
+	Partitions    []string `protobuf:"bytes,2,rep,name=partitions,proto3" json:"partitions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2929,11 +2930,11 @@ const file_quorate_v1_partition_proto_rawDesc = "" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x125\n" +
 	"\n" +
 	"placements\x18\x02 \x03(\v2\x15.quorate.v1.PlacementR\n" +
-	"placements\"j\n" +
+	"placements\"r\n" +
 	"\x0eResolveRequest\x12+\n" +
-	"\x04read\x18\x01 \x01(\v2\x17.quorate.v1.ReadOptionsR\x04read\x12+\n" +
+	"\x04read\x18\x01 \x01(\v2\x17.quorate.v1.ReadOptionsR\x04read\x123\n" +
 	"\n" +
-	"partitions\x18\x02 \x03(\tB\v\xbaH\b\x92\x01\x05\b\x01\x10\xe8\aR\n" +
+	"partitions\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\b\x01\x10\xe8\a\"\x06r\x04\x10\x01(@R\n" +
 	"partitions\"\x7f\n" +
 	"\x0fResolveResponse\x122\n" +
 	"\x06header\x18\x01 \x01(\v2\x1a.quorate.v1.ResponseHeaderR\x06header\x128\n" +
