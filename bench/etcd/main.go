@@ -30,7 +30,7 @@ import (
 )
 
 // benchNice is the priority of both systems and of their load, where the user may have one.
-const benchNice = -15
+const benchNice = -20
 
 // options is what the flags say.
 type options struct {
