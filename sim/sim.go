@@ -30,6 +30,8 @@ type World struct {
 	Limits  node.Limits
 	// Logger gets what the members log; nil discards it.
 	Logger *slog.Logger
+	// DiskDelay says how long each write of log entries takes; nil means no time. It is asked from many goroutines, and set before the first Start.
+	DiskDelay func() time.Duration
 
 	mu      sync.Mutex
 	members map[string]*member
@@ -71,6 +73,7 @@ func (w *World) Start(id string, clock *Clock) error {
 	m := w.members[id]
 	if m == nil {
 		m = &member{disk: NewDisk()}
+		m.disk.delay = w.DiskDelay
 		w.members[id] = m
 	}
 	if m.node != nil {
