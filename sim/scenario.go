@@ -87,9 +87,9 @@ func Run(s Scenario) (*History, error) {
 }
 
 // diskDelay makes writes that take a millisecond or two, and now and then as long as a busy disk makes them.
-func diskDelay(rng *rand.Rand) func() time.Duration {
+func diskDelay(rng *rand.Rand) func(string) time.Duration {
 	var mu sync.Mutex
-	return func() time.Duration {
+	return func(string) time.Duration {
 		mu.Lock()
 		defer mu.Unlock()
 		if rng.IntN(20) == 0 {

@@ -30,8 +30,9 @@ type World struct {
 	Limits  node.Limits
 	// Logger gets what the members log; nil discards it.
 	Logger *slog.Logger
-	// DiskDelay says how long each write of log entries takes; nil means no time. It is asked from many goroutines, and set before the first Start.
-	DiskDelay func() time.Duration
+	// DiskDelay says how long each write of log entries takes on a member's disk; nil means no time. It is asked from many goroutines, and set before the
+	// first Start.
+	DiskDelay func(id string) time.Duration
 
 	mu      sync.Mutex
 	members map[string]*member
@@ -73,7 +74,9 @@ func (w *World) Start(id string, clock *Clock) error {
 	m := w.members[id]
 	if m == nil {
 		m = &member{disk: NewDisk()}
-		m.disk.delay = w.DiskDelay
+		if w.DiskDelay != nil {
+			m.disk.delay = func() time.Duration { return w.DiskDelay(id) }
+		}
 		w.members[id] = m
 	}
 	if m.node != nil {
