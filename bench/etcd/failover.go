@@ -61,7 +61,7 @@ func (b *bench) failovers(ctx context.Context) error {
 			return nil, err
 		}
 		defer closeAll(conns)
-		for range (b.handOvers + b.rounds - 1) / b.rounds {
+		for range b.share(rowHandOver, b.handOvers) {
 			one, cancel := context.WithTimeout(ctx, stepLimit)
 			took, err := g.handOver(one, conns)
 			cancel()
@@ -70,7 +70,7 @@ func (b *bench) failovers(ctx context.Context) error {
 			}
 			samples = append(samples, sample{name: "hand_over", value: milliseconds(took), unit: "ms", series: true})
 		}
-		for range (b.kills + b.rounds - 1) / b.rounds {
+		for range b.share(rowFailover, b.kills) {
 			took, err := failover(ctx, g, conns)
 			if err != nil {
 				return nil, fmt.Errorf("kill: %w", err)
@@ -79,6 +79,14 @@ func (b *bench) failovers(ctx context.Context) error {
 		}
 		return samples, nil
 	})
+}
+
+// share is how often something is done in each turn.
+func (b *bench) share(row string, all int) int {
+	if !b.wants(row) {
+		return 0
+	}
+	return (all + b.rounds - 1) / b.rounds
 }
 
 // failover kills the leader, returns how long it was from then until the first write through the others, and brings it back.

@@ -19,7 +19,7 @@ const gateChunk = 1000
 func (b *bench) gates(ctx context.Context) error {
 	t := newTable()
 	for range b.rounds {
-		samples, err := b.turn(ctx, system{storeBolt, startQuorate(storeBolt)}, b.keys, func(ctx context.Context, _ system, g group) ([]sample, error) {
+		samples, err := b.turn(ctx, system{b.store(), startQuorate(b.store())}, b.keys, func(ctx context.Context, _ system, g group) ([]sample, error) {
 			return b.gateChecks(ctx, g)
 		})
 		if err != nil {

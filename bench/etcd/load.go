@@ -58,11 +58,16 @@ func (b *bench) load(ctx context.Context, g group, callers int, to spread, do ca
 	if err != nil {
 		return l, err
 	}
-	addresses := make([]string, min(b.connections, callers))
+	// To all members means at least one connection to each.
+	members, connections := g.addresses(), b.connections
+	if to == toAll {
+		connections = max(connections, len(members))
+	}
+	addresses := make([]string, min(connections, callers))
 	for i := range addresses {
-		addresses[i] = g.addresses()[leader]
+		addresses[i] = members[leader]
 		if to == toAll {
-			addresses[i] = g.addresses()[i%len(g.addresses())]
+			addresses[i] = members[i%len(members)]
 		}
 	}
 	conns, err := dial(addresses...)
@@ -130,18 +135,20 @@ func (b *bench) runCallers(ctx context.Context, g group, conns []*grpc.ClientCon
 // commits measures writes: of all callers through the leader, of all callers through all members, and of one caller.
 func (b *bench) commits(ctx context.Context) error {
 	return b.inTurns(ctx, func(ctx context.Context, _ system, g group) ([]sample, error) {
-		return b.loads(ctx, g, "commit", write, []shape{{callers: b.callers}, {callers: b.callers, to: toAll}, {callers: 1}})
+		return b.loads(ctx, g, "commit", write, []shape{
+			{row: rowCommits, callers: b.callers}, {row: rowCommitsSpread, callers: b.callers, to: toAll}, {row: rowCommitsOne, callers: 1},
+		})
 	})
 }
 
 // reads measures linearizable reads of one key each.
 func (b *bench) reads(ctx context.Context) error {
 	return b.inTurns(ctx, func(ctx context.Context, _ system, g group) ([]sample, error) {
-		samples, err := b.loads(ctx, g, "read", read, []shape{{callers: b.callers}, {callers: b.callers, to: toAll}})
+		samples, err := b.loads(ctx, g, "read", read, []shape{{row: rowReads, callers: b.callers}, {row: rowReadsSpread, callers: b.callers, to: toAll}})
 		if err != nil {
 			return nil, err
 		}
-		if q, ok := g.(*quorate); ok {
+		if q, ok := g.(*quorate); ok && b.wants(rowResolve) {
 			more, err := b.resolve(ctx, q, b.keys)
 			return append(samples, more...), err
 		}
@@ -151,6 +158,7 @@ func (b *bench) reads(ctx context.Context) error {
 
 // shape is how many callers ask whom.
 type shape struct {
+	row     string
 	callers int
 	to      spread
 }
@@ -158,7 +166,18 @@ type shape struct {
 // loads runs loads one after the other on the same group.
 func (b *bench) loads(ctx context.Context, g group, what string, do call, shapes []shape) (samples []sample, err error) {
 	for _, s := range shapes {
+		if !b.wants(s.row) {
+			continue
+		}
+		before, err := entriesOf(ctx, g)
+		if err != nil {
+			return nil, err
+		}
 		l, err := b.load(ctx, g, s.callers, s.to, do)
+		if err != nil {
+			return nil, err
+		}
+		after, err := entriesOf(ctx, g)
 		if err != nil {
 			return nil, err
 		}
@@ -173,6 +192,28 @@ func (b *bench) loads(ctx context.Context, g group, what string, do call, shapes
 			sample{name: name + "_cpu_servers", value: l.each(l.servers), unit: "us/" + what},
 			sample{name: name + "_cpu_callers", value: l.each(l.callers), unit: "us/" + what},
 		)
+		if entries := after.formed - before.formed; entries > 0 && what == "commit" {
+			samples = append(samples, sample{name: name + "_per_entry", value: (after.commands - before.commands) / entries, unit: "commits/entry"})
+		}
 	}
 	return samples, nil
+}
+
+// entries are the log entries that the members of a group formed, and the commands in them. Of etcd it is not known.
+type entries struct{ formed, commands float64 }
+
+func entriesOf(ctx context.Context, g group) (sum entries, err error) {
+	q, ok := g.(*quorate)
+	if !ok {
+		return sum, nil
+	}
+	for i := range q.Members {
+		m, err := q.scrape(ctx, i)
+		if err != nil {
+			return sum, err
+		}
+		sum.formed += m["quorate_entries_total"]
+		sum.commands += m["quorate_entry_commands_total"]
+	}
+	return sum, nil
 }

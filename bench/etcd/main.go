@@ -36,7 +36,7 @@ const benchNice = -20
 type options struct {
 	quorate, etcd, data    string
 	port                   int
-	parts, stores          []string
+	rows, systems          []string
 	rounds                 int
 	duration, warmup       time.Duration
 	callers, connections   int
@@ -72,19 +72,19 @@ func main() {
 // parse reads the flags. Quick changes the defaults of others.
 func parse(args []string) (*options, error) {
 	o := &options{}
-	var parts, stores string
+	var rows, systems string
 	f := flag.NewFlagSet("etcd", flag.ContinueOnError)
 	f.StringVar(&o.quorate, "quorate", "bin/quorate", "the binary to measure")
 	f.StringVar(&o.etcd, "etcd", "bin/etcd", "the etcd server to measure it against")
 	f.StringVar(&o.data, "data", "bin", "a folder on the disk to measure; each run makes a folder of its own inside and removes it")
 	f.IntVar(&o.port, "base-port", 17500, "where the members' ports begin; 80 are used")
-	f.StringVar(&parts, "parts", strings.Join(partNames(), ","), "what to measure, separated by commas")
-	f.StringVar(&stores, "stores", "bolt,wal", "log stores of Quorate, separated by commas")
+	f.StringVar(&rows, "rows", strings.Join(rowNames(), ","), "what to measure, separated by commas")
+	f.StringVar(&systems, "systems", "bolt,etcd,wal", "who has a turn in each round, in this order: Quorate with the log store bolt or wal, and etcd")
 	f.IntVar(&o.rounds, "rounds", 7, "how often each system has its turn in each part")
 	f.DurationVar(&o.duration, "duration", 3*time.Second, "how long each load is measured")
 	f.DurationVar(&o.warmup, "warmup", time.Second, "how long it runs before that")
 	f.IntVar(&o.callers, "callers", 256, "callers at once; the bounds are those of 256")
-	f.IntVar(&o.connections, "connections", 16, "gRPC connections that the callers share")
+	f.IntVar(&o.connections, "connections", 1, "gRPC connections that the callers share; a program has one as a rule")
 	f.IntVar(&o.keys, "keys", 10_000, "partitions of Quorate and keys of etcd that loads write and read")
 	f.IntVar(&o.kills, "kills", 15, "how often the leader is killed, over all rounds")
 	f.IntVar(&o.handOvers, "hand-overs", 15, "how often the leadership is handed over, over all rounds")
@@ -99,7 +99,7 @@ func parse(args []string) (*options, error) {
 		given := map[string]bool{}
 		f.Visit(func(f *flag.Flag) { given[f.Name] = true })
 		for name, value := range map[string]string{
-			"parts": "commits,reads,failover,gates", "stores": "bolt", "rounds": "3", "duration": "1500ms", "warmup": "500ms", "kills": "6", "hand-overs": "6",
+			"rows": strings.Join(quickRows, ","), "systems": "bolt,etcd", "rounds": "3", "duration": "1500ms", "warmup": "500ms", "kills": "6", "hand-overs": "6",
 		} {
 			if given[name] {
 				continue
@@ -109,7 +109,7 @@ func parse(args []string) (*options, error) {
 			}
 		}
 	}
-	o.parts, o.stores = strings.Split(parts, ","), strings.Split(stores, ",")
+	o.rows, o.systems = strings.Split(rows, ","), strings.Split(systems, ",")
 	return o, o.check(f.Args())
 }
 
@@ -118,14 +118,14 @@ func (o *options) check(rest []string) error {
 	if len(rest) > 0 {
 		return fmt.Errorf("%q is no flag", rest[0])
 	}
-	for _, p := range o.parts {
-		if !slices.Contains(partNames(), p) {
-			return fmt.Errorf("-parts: %q is not one of %v", p, partNames())
-		}
-	}
-	for _, s := range o.stores {
-		if s != storeBolt && s != storeWAL {
-			return fmt.Errorf("-stores: %q is not one of %s, %s", s, storeBolt, storeWAL)
+	for _, list := range []struct {
+		flag       string
+		got, known []string
+	}{{"-rows", o.rows, rowNames()}, {"-systems", o.systems, systemNames}} {
+		for _, name := range list.got {
+			if !slices.Contains(list.known, name) {
+				return fmt.Errorf("%s: %q is not one of %s", list.flag, name, strings.Join(list.known, ", "))
+			}
 		}
 	}
 	for _, n := range []struct {
@@ -160,11 +160,11 @@ func run(ctx context.Context, o *options) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
 	for _, p := range parts {
-		if !slices.Contains(o.parts, p.name) {
+		if !slices.ContainsFunc(p.rows, b.wants) {
 			continue
 		}
 		if err := p.measure(b, ctx); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
+			return fmt.Errorf("%s: %w", strings.Join(p.rows, ", "), err)
 		}
 	}
 	if missed := judge(b.results, os.Stdout); len(missed) > 0 && !o.report {
@@ -173,26 +173,45 @@ func run(ctx context.Context, o *options) (err error) {
 	return nil
 }
 
-// part is some measurements that are made together.
+// part is some rows that are measured together, in the same turns.
 type part struct {
-	name    string
+	rows    []string
 	measure func(*bench, context.Context) error
 }
 
+// The rows.
+const (
+	rowCommits       = "commits"
+	rowCommitsSpread = "commits_spread"
+	rowCommitsOne    = "commits_1"
+	rowReads         = "reads"
+	rowReadsSpread   = "reads_spread"
+	rowResolve       = "resolve"
+	rowHandOver      = "hand_over"
+	rowFailover      = "failover"
+	rowGates         = "gates"
+	rowPartitions    = "partitions"
+)
+
 var parts = []part{
-	{"commits", (*bench).commits},
-	{"reads", (*bench).reads},
-	{"failover", (*bench).failovers},
-	{"gates", (*bench).gates},
-	{"partitions", (*bench).millions},
+	{[]string{rowCommits, rowCommitsSpread, rowCommitsOne}, (*bench).commits},
+	{[]string{rowReads, rowReadsSpread, rowResolve}, (*bench).reads},
+	{[]string{rowHandOver, rowFailover}, (*bench).failovers},
+	{[]string{rowGates}, (*bench).gates},
+	{[]string{rowPartitions}, (*bench).millions},
 }
 
-func partNames() (names []string) {
+// quickRows are those of a quick run.
+var quickRows = []string{rowCommits, rowCommitsOne, rowReads, rowResolve, rowHandOver, rowFailover, rowGates}
+
+func rowNames() (names []string) {
 	for _, p := range parts {
-		names = append(names, p.name)
+		names = append(names, p.rows...)
 	}
 	return names
 }
+
+func (b *bench) wants(row string) bool { return slices.Contains(b.rows, row) }
 
 // bench is one run.
 type bench struct {

@@ -64,16 +64,31 @@ const (
 	etcdName  = "etcd"
 )
 
-// systems returns who has a turn in a round: etcd between the log stores, so that it is next to both.
-func (b *bench) systems(round int) (list []system) {
-	for _, store := range b.stores {
-		list = append(list, system{store, startQuorate(store)})
+var systemNames = []string{storeBolt, storeWAL, etcdName}
+
+// turnsOf returns who has a turn in a round. Each second one runs backwards.
+func (b *bench) turnsOf(round int) (list []system) {
+	for _, name := range b.systems {
+		if name == etcdName {
+			list = append(list, system{name, startEtcd})
+		} else {
+			list = append(list, system{name, startQuorate(name)})
+		}
 	}
-	list = slices.Insert(list, 1, system{etcdName, startEtcd})
 	if round%2 == 1 {
 		slices.Reverse(list)
 	}
 	return list
+}
+
+// store is the log store of what is measured without etcd.
+func (b *bench) store() string {
+	for _, name := range b.systems {
+		if name != etcdName {
+			return name
+		}
+	}
+	return storeBolt
 }
 
 // sample is one measurement of one turn.
@@ -91,7 +106,7 @@ type sample struct {
 func (b *bench) inTurns(ctx context.Context, measure func(ctx context.Context, s system, g group) ([]sample, error)) error {
 	t := newTable()
 	for round := range b.rounds {
-		for _, s := range b.systems(round) {
+		for _, s := range b.turnsOf(round) {
 			samples, err := b.turn(ctx, s, b.keys, measure)
 			if err != nil {
 				return fmt.Errorf("round %d, %s: %w", round+1, s.name, err)

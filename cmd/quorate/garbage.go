@@ -12,11 +12,11 @@ import (
 // 20 KiB of garbage, so that collecting whenever the heap has doubled, Go's default, takes a sixth of a busy member's time.
 const garbageRoom = 128 << 20
 
-// The percentage of what is alive that may gather as garbage. The lower bound is Go's default: a large state has its own size as room. The upper one
-// stands for a heap that is as good as empty.
 const (
+	// leastGarbage is the least percentage of what is alive that may gather as garbage, and Go's default: a large state has its own size as room.
 	leastGarbage = 100
-	mostGarbage  = 10_000
+	// leastAlive is what counts as alive at least. Go reckons with as much while the heap is smaller.
+	leastAlive = 4 << 20
 )
 
 // collectSeldom gives the garbage collector of this process garbageRoom, and adapts that to what is alive after each collection. Who sets GOGC has
@@ -60,8 +60,5 @@ func aliveBytes() uint64 {
 
 // garbagePercent is the share of what is alive that garbageRoom is.
 func garbagePercent(alive uint64) int {
-	if alive < garbageRoom/(mostGarbage/100) {
-		return mostGarbage
-	}
-	return max(int(100*garbageRoom/alive), leastGarbage)
+	return max(int(100*garbageRoom/max(alive, leastAlive)), leastGarbage)
 }

@@ -16,10 +16,9 @@ func TestGarbagePercent(t *testing.T) {
 		alive uint64
 		want  int
 	}{
-		{0, mostGarbage},
-		{1 << 20, mostGarbage},
-		{4 << 20, 3200},
-		{64 << 20, 200},
+		{0, 100 * garbageRoom / leastAlive},
+		{leastAlive, 100 * garbageRoom / leastAlive},
+		{garbageRoom / 2, 200},
 		{garbageRoom, leastGarbage},
 		{1 << 40, leastGarbage},
 		{math.MaxUint64, leastGarbage},
@@ -53,8 +52,8 @@ func TestCollectSeldomAdapts(t *testing.T) {
 		t.Log("it is left alone")
 		return
 	}
-	if got := percent(); got != mostGarbage {
-		t.Errorf("%d %% before the first collection, want %d", got, mostGarbage)
+	if got, want := percent(), garbagePercent(0); got != want {
+		t.Errorf("%d %% before the first collection, want %d", got, want)
 	}
 	alive := make([]byte, garbageRoom/2)
 	for deadline := time.Now().Add(10 * time.Second); percent() > 200; runtime.Gosched() {
@@ -65,7 +64,7 @@ func TestCollectSeldomAdapts(t *testing.T) {
 	}
 	runtime.KeepAlive(alive)
 	alive = nil
-	for deadline := time.Now().Add(10 * time.Second); percent() < 1000; runtime.Gosched() {
+	for deadline := time.Now().Add(10 * time.Second); percent() < garbagePercent(2*leastAlive); runtime.Gosched() {
 		runtime.GC()
 		if time.Now().After(deadline) {
 			t.Fatalf("%d %% with little alive", percent())
