@@ -8,8 +8,9 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 INTEROP := opcua/interop
 PEERS   := bench/opcua
 BROWSER := admin/browser
+ETCD    := bench/etcd/server
 
-.PHONY: build dev test race lint generate check-generate baseline fuzz bench-commit bench-opcua bench-failover bench-siege test-interop chromium vendor-page clean help
+.PHONY: build dev test race lint generate check-generate baseline fuzz bench-commit bench-etcd bench-opcua bench-failover bench-siege test-interop chromium vendor-page clean help
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -75,6 +76,13 @@ fuzz: ## Run every fuzz target for FUZZTIME.
 
 bench-commit: build ## Commits per second and latency: three processes, real fsync, bolt and wal.
 	$(GO) run ./bench/commit -quorate $(BIN)/quorate $(ARGS)
+
+# etcd is built in a module of its own, with the dependencies that its own release asks for.
+$(BIN)/etcd: $(ETCD)/go.mod $(ETCD)/go.sum $(ETCD)/main.go
+	$(GO) -C $(ETCD) build -trimpath -o $(abspath $@) .
+
+bench-etcd: build $(BIN)/etcd ## Commits, reads, fail-overs and a million partitions beside etcd, held against floors and aims. ARGS=-quick takes less than 3 minutes.
+	$(GO) run ./bench/etcd -quorate $(BIN)/quorate -etcd $(BIN)/etcd $(ARGS)
 
 bench-opcua: build $(PEERS)/node_modules/.installed ## OPC UA reads, subscriptions and connects: cost and speed beside node-opcua's server.
 	$(GO) run ./bench/opcua -quorate $(BIN)/quorate $(ARGS)

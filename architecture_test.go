@@ -98,6 +98,7 @@ var arrows = []struct {
 	{"bench/failover", []string{"proto", "devgroup", "opcua/failover"}, "it knows members by their public APIs only, and measures the failover client against them"},
 	{"bench/client", []string{"opcua/wire", "pki"}, "it knows servers by what they say on the wire, which it codes with the same codec, as that is the cheapest"},
 	{"bench/process", nil, "it knows processes as the kernel does"},
+	{"bench/etcd", []string{"proto", "devgroup", "bench/process", "client"}, "it knows members by their public APIs only, and measures the client's gate, which answers from memory, in this process"},
 	{"bench/opcua", []string{"devgroup", "bench/client", "bench/process", "opcua/wire"}, "it knows members by what they say on the wire"},
 	{"bench/siege", []string{"proto", "devgroup", "bench/client", "bench/process", "opcua/wire"}, "it knows members by what they say on the wire, and by their public APIs"},
 	{"cmd/quorate/migration", []string{"proto"}, "it drives migrations through the partition service alone, and knows no terminal, connection or process"},

@@ -121,10 +121,10 @@ func (n *Node) proposeGated(ctx context.Context, cmd *logv1.Command, partition s
 	if c := cmd.GetCompleteMigration(); c != nil {
 		c.Drained = s.gates.drained(n.machine.latest.Load().state, partition)
 	}
-	data, err := proto.Marshal(cmd)
+	data, err := encode(cmd)
 	if err != nil {
 		s.gates.open(partition)
-		return nil, &Error{Op: "propose", Kind: Invalid, Err: err}
+		return nil, err
 	}
 	p := &proposal{data: data, term: s.term}
 	outcome, err := n.commit(ctx, cmd, p)

@@ -243,13 +243,10 @@ func (n *Node) tick(ctx context.Context) {
 func (n *Node) own(ctx context.Context, cmd *logv1.Command) bool {
 	ctx, cancel := context.WithTimeout(ctx, dutyTimeout)
 	defer cancel()
-	data, err := proto.Marshal(cmd)
+	outcome, err := n.proposeHere(ctx, cmd)
 	if err == nil {
-		var outcome *logv1.Outcome
-		if outcome, err = n.proposeHere(ctx, cmd, data); err == nil {
-			if r := fsm.RefusalOf(outcome); r != nil {
-				err = r
-			}
+		if r := fsm.RefusalOf(outcome); r != nil {
+			err = r
 		}
 	}
 	if err != nil && ctx.Err() == nil {

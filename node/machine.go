@@ -145,11 +145,15 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 	if m.broken != nil {
 		return nil, m.broken
 	}
-	return snapshot{m.state.Snapshot(), &m.snapshots}, nil
+	start := time.Now()
+	s := snapshot{m.state.Snapshot(), &m.snapshots}
+	m.snapshots.capture.Store(int64(time.Since(start)))
+	return s, nil
 }
 
 // Restore implements raft.FSM: all or nothing. Watches are told to start again, since the events in between were never seen here.
 func (m *machine) Restore(r io.ReadCloser) error {
+	start := time.Now()
 	state, err := fsm.Restore(r)
 	if err != nil {
 		return err
@@ -158,6 +162,7 @@ func (m *machine) Restore(r io.ReadCloser) error {
 	m.publish()
 	m.events.reset(state.Revision())
 	m.snapshots.restored.Add(1)
+	m.snapshots.restore.Store(int64(time.Since(start)))
 	m.snapshots.revision.Store(int64(state.Revision()))
 	select {
 	case m.configured <- struct{}{}:
@@ -187,7 +192,7 @@ func (s snapshot) Persist(sink raft.SnapshotSink) error {
 	s.done.written.Add(1)
 	s.done.revision.Store(int64(s.state.Revision()))
 	s.done.bytes.Store(bytes)
-	s.done.nanoseconds.Store(int64(time.Since(start)))
+	s.done.write.Store(int64(time.Since(start)))
 	return nil
 }
 

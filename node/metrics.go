@@ -83,7 +83,9 @@ func (c *counts) compaction(err error) {
 type snapshots struct {
 	written, failed, restored atomic.Uint64
 	// Of the newest that was written or restored.
-	revision, bytes, nanoseconds atomic.Int64
+	revision, bytes atomic.Int64
+	// How long the last of each kind took, in nanoseconds.
+	capture, write, restore atomic.Int64
 }
 
 // measure registers what a member counts, and what raft knows.
@@ -165,7 +167,11 @@ func (n *Node) measureUse(m *telemetry.Metrics) error {
 		telemetry.Gauge("quorate_snapshot_size_bytes", "Size of the newest snapshot that was written since the start.",
 			func(n from) int64 { return n.machine.snapshots.bytes.Load() }),
 		telemetry.Gauge("quorate_snapshot_write_duration_seconds", "Time that it took to write the newest snapshot since the start.",
-			func(n from) float64 { return time.Duration(n.machine.snapshots.nanoseconds.Load()).Seconds() }),
+			func(n from) float64 { return time.Duration(n.machine.snapshots.write.Load()).Seconds() }),
+		telemetry.Gauge("quorate_snapshot_capture_duration_seconds", "Time for which commands waited while the state of the newest snapshot since the start was captured.",
+			func(n from) float64 { return time.Duration(n.machine.snapshots.capture.Load()).Seconds() }),
+		telemetry.Gauge("quorate_snapshot_restore_duration_seconds", "Time that it took to restore the newest snapshot that was restored since the start.",
+			func(n from) float64 { return time.Duration(n.machine.snapshots.restore.Load()).Seconds() }),
 	)
 }
 

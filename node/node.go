@@ -50,6 +50,7 @@ type Node struct {
 	logger   *slog.Logger
 	raft     *raft.Raft
 	storage  *Storage
+	log      *early
 	machine  *machine
 	proposer *proposer
 	reads    *reads
@@ -164,12 +165,13 @@ func (n *Node) start() error {
 		}
 	}
 	rc := n.raftConfig()
-	logs, stable := guardLog(n.storage.Log, n.fail), guardStable(n.storage.Stable, n.fail)
+	logs, stable := &early{LogStore: guardLog(n.storage.Log, n.fail), may: n.mayWriteEarly}, guardStable(n.storage.Stable, n.fail)
+	n.log = logs
 	cached, err := raft.NewLogCache(logCacheEntries, logs)
 	if err != nil {
 		return err
 	}
-	trans := &patient{Transport: n.cfg.Transport, leads: n.leadsIn, requests: n.requests}
+	trans := &patient{Transport: n.cfg.Transport, leads: n.leadsIn, requests: n.requests, log: logs, stopped: n.stopped}
 	if err := n.bootstrap(rc, logs, stable, trans); err != nil {
 		return err
 	}
@@ -189,7 +191,7 @@ func (n *Node) start() error {
 	for _, run := range []func(){n.runProposer, n.runReads, n.runLeadership, n.runObserver, n.runSuccession, n.runDigests, n.runAnnounce, n.runSpaceGuard} {
 		n.background.Go(run)
 	}
-	n.background.Go(func() { trans.forward(n.stopped) })
+	n.background.Go(trans.forward)
 	return nil
 }
 

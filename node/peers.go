@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/protobuf/proto"
-
 	peerv1 "quorate/proto/quorate/peer/v1"
 )
 
@@ -40,11 +38,7 @@ func (p peers) Propose(ctx context.Context, req *peerv1.ProposeRequest) (*peerv1
 	if req.GetCommand().GetBody() == nil {
 		return nil, toPeer(&Error{Op: "propose", Kind: Invalid, Err: errors.New("command has no body")})
 	}
-	data, err := proto.Marshal(req.GetCommand())
-	if err != nil {
-		return nil, toPeer(&Error{Op: "propose", Kind: Invalid, Err: err})
-	}
-	outcome, err := p.n.proposeHere(ctx, req.GetCommand(), data)
+	outcome, err := p.n.proposeHere(ctx, req.GetCommand())
 	if err != nil {
 		return nil, toPeer(err)
 	}

@@ -52,21 +52,25 @@ func (n *Node) propose(ctx context.Context, cmd *logv1.Command) (*logv1.Outcome,
 		// The caller's command isn't touched: it may be sent elsewhere too.
 		cmd = &logv1.Command{RequestId: cmd.RequestId, Actor: cmd.Actor, WallTime: timestamppb.New(n.cfg.Clock.Wall()), Body: cmd.Body}
 	}
-	data, err := proto.Marshal(cmd)
-	if err != nil {
-		return nil, &Error{Op: op, Kind: Invalid, Err: err}
+	if size := proto.Size(cmd); size > n.cfg.Limits.CommandBytes {
+		return nil, &Error{Op: op, Kind: Invalid, Err: fmt.Errorf("command has %d bytes, more than %d", size, n.cfg.Limits.CommandBytes)}
 	}
-	if len(data) > n.cfg.Limits.CommandBytes {
-		return nil, &Error{Op: op, Kind: Invalid, Err: fmt.Errorf("command has %d bytes, more than %d", len(data), n.cfg.Limits.CommandBytes)}
-	}
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.Limits.Propose)
+	ctx, cancel := within(ctx, n.cfg.Limits.Propose)
 	defer cancel()
 	var outcome *logv1.Outcome
-	err = n.untilLed(ctx, op, func() (err error) {
-		outcome, err = n.proposeOnce(ctx, cmd, data)
+	err := n.untilLed(ctx, op, func() (err error) {
+		outcome, err = n.proposeOnce(ctx, cmd)
 		return err
 	})
 	return outcome, err
+}
+
+// within bounds a context, unless it ends early enough by itself: a timer for each call costs more than a look at the clock.
+func within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= limit {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, limit)
 }
 
 // untilLed calls try again for as long as it fails for want of a leader, which means that it changed nothing. If the time runs out in the middle of a
@@ -100,13 +104,16 @@ func (n *Node) untilLed(ctx context.Context, op string, try func() error) error 
 	}
 }
 
-func (n *Node) proposeOnce(ctx context.Context, cmd *logv1.Command, data []byte) (*logv1.Outcome, error) {
+func (n *Node) proposeOnce(ctx context.Context, cmd *logv1.Command) (*logv1.Outcome, error) {
 	if n.session.Load() != nil {
-		return n.proposeHere(ctx, cmd, data)
+		return n.proposeHere(ctx, cmd)
 	}
 	peer, err := n.leaderPeer("propose")
 	if err != nil {
 		return nil, err
+	}
+	if _, err := encode(cmd); err != nil {
+		return nil, err // The peer service couldn't either, and would take it for a request that did not leave.
 	}
 	resp, err := peer.Propose(ctx, &peerv1.ProposeRequest{Command: cmd})
 	if err != nil {
@@ -125,12 +132,24 @@ func (n *Node) catchUp(ctx context.Context, revision uint64) {
 	_, _ = n.machine.await(ctx, func(a *applied) bool { return a.state.Revision() >= revision })
 }
 
-// proposeHere commits a command on this member, which must lead. Data is the encoded command.
-func (n *Node) proposeHere(ctx context.Context, cmd *logv1.Command, data []byte) (*logv1.Outcome, error) {
+// proposeHere commits a command on this member, which must lead.
+func (n *Node) proposeHere(ctx context.Context, cmd *logv1.Command) (*logv1.Outcome, error) {
 	if partition, ok := fsm.Gated(cmd); ok {
 		return n.proposeGated(ctx, cmd, partition)
 	}
+	data, err := encode(cmd)
+	if err != nil {
+		return nil, err
+	}
 	return n.commit(ctx, cmd, &proposal{data: data})
+}
+
+func encode(cmd *logv1.Command) ([]byte, error) {
+	data, err := proto.Marshal(cmd)
+	if err != nil {
+		return nil, &Error{Op: "propose", Kind: Invalid, Err: err}
+	}
+	return data, nil
 }
 
 // commit queues a proposal and waits for its outcome.

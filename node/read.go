@@ -25,7 +25,7 @@ func (n *Node) Read(ctx context.Context, opts *quoratev1.ReadOptions) (View, err
 
 func (n *Node) read(ctx context.Context, opts *quoratev1.ReadOptions) (View, error) {
 	const op = "read"
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.Limits.Read)
+	ctx, cancel := within(ctx, n.cfg.Limits.Read)
 	defer cancel()
 	if err := n.usable(op); err != nil {
 		return View{}, err

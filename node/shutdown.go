@@ -61,6 +61,9 @@ func waitFor(group *sync.WaitGroup, limit time.Duration) bool {
 }
 
 func (n *Node) closeStorage() error {
+	if n.log != nil {
+		n.log.close()
+	}
 	if n.storage == nil || n.storage.Close == nil {
 		return nil
 	}

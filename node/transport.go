@@ -139,26 +139,42 @@ type patient struct {
 	requests chan raft.RPC
 	// leads says whether this member still leads in a term, with that member in the group.
 	leads func(term uint64, id raft.ServerID) bool
+	// log has what this member sends before it has written it, and stopped ends every wait for that.
+	log     *early
+	stopped <-chan struct{}
 	hearts
 }
 
 // Consumer implements raft.Transport.
 func (p *patient) Consumer() <-chan raft.RPC { return p.requests }
 
-// forward hands the transport's requests to raft until stopped is closed.
-func (p *patient) forward(stopped <-chan struct{}) {
+// forward hands the transport's requests to raft until the member stops. Raft acknowledges an entry of a new leader at once if it has it already: so what
+// this member took when it led must be written before.
+func (p *patient) forward() {
 	for {
 		select {
 		case rpc := <-p.Transport.Consumer():
-			select {
-			case p.requests <- rpc:
-			case <-stopped:
+			if a, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && !p.log.hasAll(a, p.stopped) {
 				return
 			}
-		case <-stopped:
+			select {
+			case p.requests <- rpc:
+			case <-p.stopped:
+				return
+			}
+		case <-p.stopped:
 			return
 		}
 	}
+}
+
+// AppendEntriesPipeline implements raft.Transport.
+func (p *patient) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	pipeline, err := p.Transport.AppendEntriesPipeline(id, target)
+	if err != nil {
+		return nil, err
+	}
+	return holdAnswers(pipeline, p.log), nil
 }
 
 // patiencePoll is how often patient looks whether waiting still makes sense.
@@ -175,6 +191,9 @@ func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, arg
 		return err
 	}
 	if err == nil {
+		if !p.log.hasAll(args, p.stopped) {
+			return errors.New("this member stops, and did not write what it sent")
+		}
 		return nil
 	}
 	for p.beats(id) == before && p.leads(args.Term, id) {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -18,8 +19,11 @@ const snapshotsKept = 2
 // errNotFound has the text that raft looks for.
 var errNotFound = errors.New("not found")
 
-// Disk is a member's log, term, vote and snapshots. What was written is durable at once.
+// Disk is a member's log, term, vote and snapshots. What was written is durable once the call returns, and not before: a write under way is lost when the
+// member is killed.
 type Disk struct {
+	// delay is how long the next write of entries takes; nil means no time.
+	delay     func() time.Duration
 	mu        sync.Mutex
 	logs      map[uint64]*raft.Log
 	low, high uint64
@@ -44,7 +48,7 @@ func (d *Disk) Clone() *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return &Disk{
-		logs: maps.Clone(d.logs), low: d.low, high: d.high, values: maps.Clone(d.values), numbers: maps.Clone(d.numbers),
+		delay: d.delay, logs: maps.Clone(d.logs), low: d.low, high: d.high, values: maps.Clone(d.values), numbers: maps.Clone(d.numbers),
 		snapshots: slices.Clone(d.snapshots), made: d.made,
 	}
 }
@@ -80,6 +84,9 @@ func (d *Disk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Log{l}) 
 
 // StoreLogs implements raft.LogStore.
 func (d *Disk) StoreLogs(logs []*raft.Log) error {
+	if d.delay != nil {
+		time.Sleep(d.delay())
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, l := range logs {

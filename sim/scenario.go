@@ -40,6 +40,9 @@ const looks = 500
 // crystal is how much a machine's clock may gain or lose.
 const crystal = 200e-6
 
+// slowestWrite is how long a disk may take for one write of log entries.
+const slowestWrite = 80 * time.Millisecond
+
 type run struct {
 	Scenario
 	world   *World
@@ -62,6 +65,7 @@ func Run(s Scenario) (*History, error) {
 	}
 	r := &run{Scenario: s, world: NewWorld(s.Members, s.Timing, s.Limits), history: NewHistory(fastest), ctx: ctx, load: make(chan struct{})}
 	rng := r.random(0)
+	r.world.DiskDelay = diskDelay(r.random(2))
 	for _, id := range r.world.IDs() {
 		if err := r.world.Start(id, r.clock(rng)); err != nil {
 			return nil, err
@@ -80,6 +84,19 @@ func Run(s Scenario) (*History, error) {
 	err := r.world.Close()
 	r.history.CheckClock()
 	return r.history, err
+}
+
+// diskDelay makes writes that take a millisecond or two, and now and then as long as a busy disk makes them.
+func diskDelay(rng *rand.Rand) func(string) time.Duration {
+	var mu sync.Mutex
+	return func(string) time.Duration {
+		mu.Lock()
+		defer mu.Unlock()
+		if rng.IntN(20) == 0 {
+			return time.Duration(rng.Int64N(int64(slowestWrite)))
+		}
+		return time.Duration(rng.Int64N(int64(2 * time.Millisecond)))
+	}
 }
 
 func (r *run) random(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(r.Seed, stream)) }

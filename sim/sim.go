@@ -33,6 +33,9 @@ type World struct {
 	Logger *slog.Logger
 	// Applier is what the servers do to apply a generation; nil is nothing.
 	Applier redundancy.Applier
+	// DiskDelay says how long each write of log entries takes on a member's disk; nil means no time. It is asked from many goroutines, and set before the
+	// first Start.
+	DiskDelay func(id string) time.Duration
 
 	mu      sync.Mutex
 	members map[string]*member
@@ -74,6 +77,9 @@ func (w *World) Start(id string, clock *Clock) error {
 	m := w.members[id]
 	if m == nil {
 		m = &member{disk: NewDisk()}
+		if w.DiskDelay != nil {
+			m.disk.delay = func() time.Duration { return w.DiskDelay(id) }
+		}
 		w.members[id] = m
 	}
 	if m.node != nil {

@@ -97,7 +97,7 @@ func (p *attackerProcess) stop() (r report, cores float64, err error) {
 
 // beAttacker is what this program does as an attacker.
 func beAttacker(in io.Reader, out io.Writer) error {
-	if err := renice(attackerNice); err != nil {
+	if err := process.Renice(attackerNice); err != nil {
 		return err
 	}
 	orders := json.NewDecoder(in)

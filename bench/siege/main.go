@@ -23,6 +23,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"quorate/bench/process"
 )
 
 // siegeNice is the priority of the group and of whoever measures it, where the user may have one.
@@ -53,7 +55,7 @@ func main() {
 	flag.Parse()
 
 	// Other work on the machine is not what is measured. Not everybody may have priority; the control runs show what it is worth.
-	restore, err := prioritise(siegeNice)
+	restore, err := process.Prioritise(siegeNice)
 	if err != nil {
 		log.Print("without priority over other work on this machine: ", err)
 	}

@@ -45,6 +45,7 @@ over and leaves. The second one ends it at once.`,
 
 // serve runs a member until ctx ends, which is the wish to stop, or the member can't go on, which is an error.
 func serve(ctx context.Context, s *settings, logger *slog.Logger) error {
+	collectSeldom()
 	running, err := openMember(s, logger)
 	if err != nil {
 		return err
