@@ -67,7 +67,7 @@ func TestPartitions(t *testing.T) {
 		t.Errorf("placed %v, %v", placed, err)
 	}
 	_, err = partitions.SetPlacement(ctx, &quoratev1.SetPlacementRequest{RequestId: "late", Partition: "p1", Placement: "c", ExpectedEpoch: 1})
-	assertRefused(t, err, codes.Aborted, fsm.ReasonStaleEpoch, "")
+	assertRefused(t, err, codes.Aborted, fsm.ReasonStaleEpoch, "expected_epoch")
 	if facts := detailsOf(err).info.GetMetadata(); facts["current_epoch"] != "2" || facts["phase"] != "active" {
 		t.Errorf("stale: %v", facts)
 	}

@@ -42,7 +42,7 @@ func TestSecretsAreMarked(t *testing.T) {
 	telling := regexp.MustCompile(`session|secret|password|token|private|key$`)
 	harmless := map[protoreflect.FullName]bool{}
 	for _, name := range []string{"ListPartitionsRequest.page_token", "ListPartitionsResponse.next_page_token", "ListMigrationsRequest.page_token",
-		"ListMigrationsResponse.next_page_token", "ApplyLease.key"} {
+		"ListMigrationsResponse.next_page_token", "PageSelection.token", "ApplyLease.key"} {
 		harmless[protoreflect.FullName("quorate.v1."+name)] = true
 	}
 	seen := map[protoreflect.FullName]bool{}

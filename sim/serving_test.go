@@ -392,7 +392,7 @@ func TestAutomaticFailoverLeavesWhoIsBack(t *testing.T) {
 		for range 10 {
 			f.cutOff("m1")
 			f.levels(20*time.Second, 190, 80)
-			time.Sleep(8 * time.Second) // With two more they would swap.
+			time.Sleep(6 * time.Second) // With four more they would swap, and who is back needs up to three to be heard: it dials more and more rarely.
 			f.Network.Heal()
 			f.levels(20*time.Second, 255, 100)
 			time.Sleep(30 * time.Second)
