@@ -125,7 +125,6 @@ func (s *Server) newGRPC(streams uint32) *grpc.Server {
 		grpc.MaxHeaderListSize(uint32(min(limits.MaxHeaderBytes, math.MaxInt32))),
 		grpc.MaxConcurrentStreams(streams),
 		grpc.NumStreamWorkers(streamWorkers),
-		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinimum, PermitWithoutStream: true}),
 		grpc.NumStreamWorkers(512),
