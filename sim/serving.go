@@ -372,6 +372,12 @@ func (r *servingRun) missing() string {
 	}
 	state := r.world.Node(leader).Local().State
 	r.result.Generations = state.CurrentGeneration().GetNumber()
+	for _, rollout := range state.Rollouts() {
+		// One that waited for a server to come back may hand the role over to it now, or swap it back.
+		if rollout.GetState() == quoratev1.RolloutState_ROLLOUT_STATE_RUNNING {
+			return fmt.Sprintf("the roll-out of set %s goes on: %v", rollout.GetSet(), rollout.GetServers())
+		}
+	}
 	for _, set := range state.CurrentGeneration().GetTopology().GetSets() {
 		for _, s := range set.GetServers() {
 			l := r.servers.observer.Level(s.GetMember())
