@@ -81,8 +81,8 @@ type Gate struct {
 	memory index
 	// until is when the lease ends, as time since base.
 	until atomic.Int64
-	// writeLimit is for how long a write may last, as the group said last.
-	writeLimit atomic.Int64
+	// writeTimeout is for how long a write may last.
+	writeTimeout atomic.Int64
 
 	mu sync.Mutex
 	// grant is the lease in force; what is remembered is true as of its revision, and of none of its closed partitions.
@@ -160,27 +160,10 @@ func (e *entry) leave() {
 	}
 }
 
-// Pass is the right to make one write. Done must be called when the write has ended, in whatever way.
-type Pass struct {
-	// Placement is where to write.
-	Placement string
-	// Epoch is that under which the write was let in.
-	Epoch uint64
-	entry *entry
-}
-
-// Done says that the write has ended. It must be called once: without it a migration that may complete early doesn't, and Close waits in vain; if it is
-// called twice, a migration may complete while a write is in flight. Where that is noticed it panics. Of a Pass that came with an error it does nothing.
-func (p Pass) Done() {
-	if p.entry != nil {
-		p.entry.leave()
-	}
-}
-
 // Enter lets one write in, or says why not: *CutoverError, *UnknownPartitionError, ErrClosed, or that the group can't be asked. An answer from memory
 // takes no time, whatever becomes of ctx; one of the group takes 3 s at most.
 func (g *Gate) Enter(ctx context.Context, partition string) (Pass, error) {
-	e := g.recall(partition)
+	e, checked := g.recall(partition)
 	if e == nil {
 		var err error
 		if e, err = g.ask(ctx, partition); err != nil {
@@ -191,7 +174,7 @@ func (g *Gate) Enter(ctx context.Context, partition string) (Pass, error) {
 		e.leave()
 		return Pass{}, &CutoverError{Partition: partition, Epoch: e.epoch}
 	}
-	return Pass{Placement: e.placement, Epoch: e.epoch, entry: e}, nil
+	return Pass{Placement: e.placement, Epoch: e.epoch, Deadline: g.deadline(checked), entry: e}, nil
 }
 
 // EnterAt is Enter for a write that was prepared under an epoch; *StaleEpochError if that is not the current one.
@@ -204,28 +187,31 @@ func (g *Gate) EnterAt(ctx context.Context, partition string, epoch uint64) (Pas
 	return p, err
 }
 
-// recall returns what is remembered of a partition and true now, and counts one write in flight of it; nil if the group has to be asked.
-func (g *Gate) recall(partition string) *entry {
+// recall returns what is remembered of a partition and was true at that moment, and counts one write in flight of it; nil if the group has to be asked,
+// by a question that begins after that moment.
+func (g *Gate) recall(partition string) (*entry, time.Duration) {
 	at, e := g.memory.find(partition)
 	if e == nil {
-		return nil
+		return nil, g.elapsed()
 	}
 	// Counted first and looked at again afterwards: whoever forgets the entry either finds the count, or is found out here. The lease is read before
 	// that, since a newer one is put in force after what it makes wrong was forgotten; and the clock last.
 	e.inFlight.Add(1)
 	until := g.until.Load()
-	if at.now.Load() != e || int64(g.elapsed()) >= until {
+	same := at.now.Load() == e
+	now := g.elapsed()
+	if !same || int64(now) >= until {
 		e.leave()
-		return nil
+		return nil, now
 	}
 	g.hits[e.stripe].Add(1)
-	return e
+	return e, now
 }
 
 // Resolve says where a partition is read and written, from memory where that is possible; *UnknownPartitionError if there is none. The answer is shared
 // and must not be changed.
 func (g *Gate) Resolve(ctx context.Context, partition string) (*quoratev1.Resolution, error) {
-	e := g.recall(partition)
+	e, _ := g.recall(partition)
 	if e == nil {
 		var err error
 		if e, err = g.ask(ctx, partition); err != nil {
@@ -276,7 +262,7 @@ func (g *Gate) install(grant *quoratev1.RenewGateResponse, started time.Duration
 		}
 	}
 	g.grant, g.closed, g.drain, g.failure = grant, closed, drain, nil
-	g.writeLimit.Store(int64(grant.GetMinDrainBarrier().AsDuration()))
+	g.limitWrites(grant.GetMinDrainBarrier().AsDuration())
 	g.until.Store(int64(started + grant.GetTtl().AsDuration()))
 }
 

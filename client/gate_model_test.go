@@ -143,7 +143,7 @@ func (r *modelRun) enter(partition string, e *entry) {
 // recall answers from memory, which must be what is so now.
 func (r *modelRun) recall(*rapid.T) {
 	p := r.partition()
-	e := r.gate.recall(p)
+	e, _ := r.gate.recall(p)
 	if e == nil {
 		return
 	}

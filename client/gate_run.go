@@ -36,6 +36,8 @@ const (
 	gateLeave = time.Second
 	// maxPartitionID is how long the id of a partition may be.
 	maxPartitionID = 64
+	// leastDrainBarrier is the least that min_drain_barrier may be, and so how long a write may last at any group.
+	leastDrainBarrier = 100 * time.Millisecond
 )
 
 // GateOptions are those of a gate. Only ID is required.
@@ -44,6 +46,10 @@ type GateOptions struct {
 	ID string
 	// MaxEntries is how many partitions are remembered; 0 means MaxGateEntries. More are asked for each time.
 	MaxEntries int
+	// WriteTimeout is how long a write may last, counted from before its gate is checked. 0 means as long as the group allows, which is its
+	// min_drain_barrier (30 s unless its settings say otherwise) less 2 %, since clocks differ; more than that is cut down to it. Until the first lease, which
+	// comes a moment after the gate was opened, the group has said nothing, and a write may last 98 ms, as any group allows.
+	WriteTimeout time.Duration
 	// Elapsed is the monotonic clock; nil means the machine's.
 	Elapsed func() time.Duration
 	// Logger is told when the instance has to be registered anew, and when the lease can't be renewed. Nil means that nobody is.
@@ -58,6 +64,8 @@ type GateStats struct {
 	Remembered int
 	// Lease is what is left of the lease; 0 or less means that there is none.
 	Lease time.Duration
+	// WriteTimeout is how long a write may last.
+	WriteTimeout time.Duration
 	// Registered is how often the instance was registered. More than one means that the group had lost it, or that another process uses its id.
 	Registered uint64
 	// Failure is why the last question for a lease failed, nil if it didn't.
@@ -66,6 +74,9 @@ type GateStats struct {
 
 // OpenGate registers an instance and keeps a lease for it until Close. The first lease comes a moment later; until then the group is asked each time.
 func OpenGate(ctx context.Context, link GateLink, options GateOptions) (*Gate, error) {
+	if options.WriteTimeout < 0 {
+		return nil, fmt.Errorf("client: GateOptions.WriteTimeout: %v is negative", options.WriteTimeout)
+	}
 	g := newGate(link, options)
 	if err := link.Register(ctx, options.ID, g.session); err != nil {
 		return nil, err
@@ -88,6 +99,7 @@ func newGate(link GateLink, options GateOptions) *Gate {
 		lingering: map[string][]*entry{}, reading: map[*batch]struct{}{}, asks: make(chan struct{}, gateAsks),
 	}
 	g.memory.clear(nil)
+	g.limitWrites(0)
 	g.began = g.elapsed()
 	return g
 }
@@ -191,170 +203,13 @@ func (g *Gate) renew(ctx context.Context) error {
 	return nil
 }
 
-// batch is a question to the group that others join until it is sent.
-type batch struct {
-	partitions []string
-	places     map[string]int
-	waiting    []int64
-	// asOf is the revision of the lease that was in force when it was sent.
-	asOf uint64
-	// late has the places of which the answer may be older than what a grant said since, and overtaken says that all of them are.
-	late      map[int]bool
-	overtaken bool
-	done      chan struct{}
-	entries   []*entry
-	err       error
-}
-
-// overtake marks what is asked of a partition as late.
-func (b *batch) overtake(partition string) {
-	if place, known := b.places[partition]; known {
-		b.late[place] = true
-	}
-}
-
-// ask gets the answer of a linearizable read that begins after the call, and counts one write in flight of it.
-func (g *Gate) ask(ctx context.Context, partition string) (*entry, error) {
-	g.misses.Add(1)
-	if !isPartitionID(partition) {
-		// The group would refuse the whole question, and with it what others ask.
-		return nil, &UnknownPartitionError{Partition: partition}
-	}
-	for range gateReads {
-		e, err := g.askOnce(ctx, partition)
-		if err != nil || e != nil {
-			return e, err
-		}
-	}
-	return nil, fmt.Errorf("client: partition %q changed faster than it can be read", partition)
-}
-
-// isPartitionID says whether a partition may be called so: 1 to 64 of a-z, 0-9, '-', '_' and '.', beginning with a letter or digit.
-func isPartitionID(id string) bool {
-	for i := range len(id) {
-		c := id[i]
-		letter := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
-		if !letter && (i == 0 || c != '-' && c != '_' && c != '.') {
-			return false
-		}
-	}
-	return id != "" && len(id) <= maxPartitionID
-}
-
-// askOnce is one such read; nil means that the partition changed while it was read. Callers that come at one time share it.
-func (g *Gate) askOnce(ctx context.Context, partition string) (*entry, error) {
-	g.mu.Lock()
-	if g.ended {
-		g.mu.Unlock()
-		return nil, ErrClosed
-	}
-	b, place := g.join(partition)
-	g.mu.Unlock()
-	select {
-	case <-b.done:
-	case <-ctx.Done():
-		// The answer is counted as this caller's once it comes.
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if b.waiting[place]--; b.entries != nil && b.entries[place] != nil {
-			b.entries[place].leave()
-		}
-		return nil, ctx.Err()
-	}
-	if b.err != nil {
-		return nil, b.err
-	}
-	e := b.entries[place]
-	if e != nil && !e.exists() {
-		e.leave()
-		return nil, &UnknownPartitionError{Partition: partition}
-	}
-	return e, nil
-}
-
-// WriteLimit is for how long a write may last, counted from before Enter was called: none may come to an end after the drain barrier. It is 0 until the group
-// has told it, which it does with the first lease. Whoever allows his writes less than the group's least barrier, which is 30 s unless the settings say
-// otherwise, needs not ask.
-func (g *Gate) WriteLimit() time.Duration { return time.Duration(g.writeLimit.Load()) }
-
-// join adds a partition to the question that is being gathered, or begins one. The gate is locked.
-func (g *Gate) join(partition string) (b *batch, place int) {
-	b = g.batch
-	if b == nil || len(b.partitions) == gateBatch {
-		b = &batch{places: map[string]int{}, late: map[int]bool{}, done: make(chan struct{})}
-		g.batch = b
-		g.done.Go(func() { g.send(b) })
-	}
-	place, known := b.places[partition]
-	if !known {
-		place = len(b.partitions)
-		b.places[partition] = place
-		b.partitions = append(b.partitions, partition)
-		b.waiting = append(b.waiting, 0)
-	}
-	b.waiting[place]++
-	return b, place
-}
-
-// send asks the group for a batch, after closing it to newcomers: only so does the read begin after each of them came.
-func (g *Gate) send(b *batch) {
-	g.asks <- struct{}{} // Each question ends within gateTry, or with the gate.
-	defer func() { <-g.asks }()
-	g.begin(b)
-	ctx, cancel := context.WithTimeout(g.ctx, gateTry)
-	defer cancel()
-	found, revision, err := g.link.Resolve(ctx, b.partitions)
-	g.end(b, found, revision, err)
-}
-
-// begin notes that a question is about to be sent.
-func (g *Gate) begin(b *batch) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.batch == b {
-		g.batch = nil
-	}
-	b.asOf = g.grant.GetRevision()
-	g.reading[b] = struct{}{}
-}
-
-// end gives those who wait for a question what became of it.
-func (g *Gate) end(b *batch, found []*quoratev1.Resolution, revision uint64, err error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	defer close(b.done)
-	delete(g.reading, b)
-	switch {
-	case err != nil && g.ended:
-		b.err = ErrClosed
-	case err != nil:
-		b.err = fmt.Errorf("client: the gate could not ask the group: %w", err)
-	case len(found) != len(b.partitions):
-		b.err = errors.New("client: the group answered for another number of partitions than were asked for")
-	default:
-		g.answer(b, found, revision)
-	}
-}
-
-// answer gives those who wait for a question what was found. What came too late they have to ask for again. The gate is locked.
-func (g *Gate) answer(b *batch, found []*quoratev1.Resolution, revision uint64) {
-	b.entries = make([]*entry, len(found))
-	if b.overtaken || revision < b.asOf {
-		return
-	}
-	for place, r := range found {
-		if !b.late[place] {
-			b.entries[place] = g.remember(r, b.waiting[place])
-		}
-	}
-}
-
 // Stats returns what the gate did so far.
 func (g *Gate) Stats() GateStats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s := GateStats{
-		Misses: g.misses.Load(), Remembered: g.memory.count, Lease: time.Duration(g.until.Load()) - g.elapsed(), Registered: g.registered, Failure: g.failure,
+		Misses: g.misses.Load(), Remembered: g.memory.count, Lease: time.Duration(g.until.Load()) - g.elapsed(),
+		WriteTimeout: time.Duration(g.writeTimeout.Load()), Registered: g.registered, Failure: g.failure,
 	}
 	for i := range g.hits {
 		s.Hits += g.hits[i].Load()

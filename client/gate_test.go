@@ -9,8 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
@@ -677,18 +675,6 @@ func TestGateThatCannotAsk(t *testing.T) {
 		}
 		if e.waits() || e.err == nil {
 			t.Errorf("error %v", e.err)
-		}
-	})
-}
-
-func TestGateTellsHowLongAWriteMayTake(t *testing.T) {
-	scriptedGate(t, GateOptions{}, func(t *testing.T, s *scripted, g *Gate) {
-		if limit := g.WriteLimit(); limit != 0 {
-			t.Errorf("%v before the first lease", limit)
-		}
-		s.grant(&quoratev1.RenewGateResponse{Revision: 10, MinDrainBarrier: durationpb.New(30 * time.Second)})
-		if limit := g.WriteLimit(); limit != 30*time.Second {
-			t.Errorf("the limit is %v", limit)
 		}
 	})
 }

@@ -40,6 +40,17 @@ func mustCreate(t *testing.T, partitions quoratev1.PartitionServiceClient, place
 	return answer
 }
 
+// TestWallTimeIsTheNodes has the service's clock, by which it judges certificates, say something else than the node's, which may be shifted.
+func TestWallTimeIsTheNodes(t *testing.T) {
+	h := serve(t, Config{Node: openGroup(t, 1, node.Limits{})[0], Now: func() time.Time { return time.Now().Add(-time.Hour) }})
+	partitions := quoratev1.NewPartitionServiceClient(h.dial(t, nil))
+	mustCreate(t, partitions, "a", "p1")
+	begun, err := partitions.BeginMigration(testContext(t), &quoratev1.BeginMigrationRequest{RequestId: "begin", Partition: "p1", To: "b"})
+	if at := begun.GetPartition().GetMigration().GetBegunAt(); err != nil || time.Since(at.AsTime()).Abs() > time.Minute {
+		t.Errorf("begun at %v, want the node's time; error %v", at.AsTime(), err)
+	}
+}
+
 // TestPartitions follows one partition through everything that can be done with it.
 func TestPartitions(t *testing.T) {
 	_, partitions := openPartitions(t, Limits{})

@@ -20,7 +20,6 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"quorate/node"
 	logv1 "quorate/proto/quorate/log/v1"
@@ -212,11 +211,11 @@ func (s *Server) end(ctx context.Context) error {
 	return err
 }
 
-// propose puts a command into the log, on behalf of the caller of ctx, and returns its outcome unless that is a refusal.
+// propose puts a command into the log, on behalf of the caller of ctx, and returns its outcome unless that is a refusal. The node says when it was: the wall
+// time that goes into the log is that of its clock alone.
 func (s *Server) propose(ctx context.Context, requestID string, command *logv1.Command) (*logv1.Outcome, error) {
 	command.RequestId = requestID
 	command.Actor = callerFrom(ctx).actor()
-	command.WallTime = timestamppb.New(s.config.Now())
 	outcome, err := s.config.Node.Propose(ctx, command)
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ type Ledger struct {
 	mu       sync.Mutex
 	stays    map[string][]Stay
 	early    []check
+	landed   []landing
 	told     map[string]string
 	problems []string
 	checks   int
@@ -36,6 +37,12 @@ type check struct {
 	who, partition string
 	answer         Answer
 	began, ended   time.Time
+}
+
+type landing struct {
+	who, partition, placement string
+	epoch                     uint64
+	at                        time.Time
 }
 
 // NewLedger returns an empty one.
@@ -82,20 +89,29 @@ func (l *Ledger) Checked(who, partition string, a Answer, began, ended time.Time
 	l.told[key] = a.Owner
 }
 
-// Landed notes a write that reached a placement. INV-M1: none reaches the old one after the completion has returned.
+// Landed notes a write that reached a placement. It is judged at the end, when all transitions are known.
 func (l *Ledger) Landed(who, partition, placement string, epoch uint64, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.writes++
-	stays := l.stays[partition]
+	l.landed = append(l.landed, landing{who, partition, placement, epoch, at})
+}
+
+// judgeLanding is INV-M1: none reaches the old placement after the completion has returned, nor the new one before it was asked for.
+func (l *Ledger) judgeLanding(w landing) {
+	stays := l.stays[w.partition]
 	for i := len(stays) - 1; i >= 0; i-- {
-		if !stays[i].Returned.Before(at) {
+		s := stays[i]
+		if s.Epoch == w.epoch && w.at.Before(s.Called) {
+			l.report("%s: a write of %s at epoch %d lands at %s, before anybody asked for that epoch", w.partition, w.who, w.epoch, w.placement)
+		}
+		if !s.Returned.Before(w.at) {
 			continue
 		}
 		// The newest epoch that was certainly current at that moment, or a later one.
-		if s := stays[i]; s.Owner != placement && s.Epoch > epoch {
+		if s.Owner != w.placement && s.Epoch >= w.epoch {
 			l.report("%s: a write of %s at epoch %d lands at %s, %v after %s became the owner at epoch %d",
-				partition, who, epoch, placement, at.Sub(s.Returned), s.Owner, s.Epoch)
+				w.partition, w.who, w.epoch, w.placement, w.at.Sub(s.Returned), s.Owner, s.Epoch)
 		}
 		return
 	}
@@ -128,13 +144,16 @@ func (l *Ledger) judge(c check) {
 	}
 }
 
-// Problems judges all checks and returns what was wrong.
+// Problems judges all checks and landings, and returns what was wrong.
 func (l *Ledger) Problems() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, c := range l.early {
 		l.judge(c)
 	}
-	l.early = nil
+	for _, w := range l.landed {
+		l.judgeLanding(w)
+	}
+	l.early, l.landed = nil, nil
 	return l.problems
 }

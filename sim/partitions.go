@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// simBarrier is the drain barrier, and writeLimit the longest that a write may take from before its check.
+	// simBarrier is the drain barrier, and writeLimit the longest that a write may take from before its check at a member. A gate says how long its own may.
 	simBarrier = 4 * time.Second
 	writeLimit = 3900 * time.Millisecond
 	// simInstances hold gate leases, and simDirect writers check each time.
@@ -230,7 +230,7 @@ func (r *partitionRun) writeByGate(rng *rand.Rand) {
 	switch {
 	case err == nil:
 		r.ledger.Checked(i.id, partition, Answer{Epoch: pass.Epoch, Owner: pass.Placement}, began, time.Now())
-		r.write(rng, i.id, partition, pass.Placement, pass.Epoch, began)
+		r.write(rng, i.id, partition, pass.Placement, pass.Epoch, pass.Deadline)
 		pass.Done()
 	case errors.As(err, &cutover):
 		r.ledger.Checked(i.id, partition, Answer{Epoch: cutover.Epoch}, began, time.Now())
@@ -263,21 +263,21 @@ func (r *partitionRun) writeDirectly(rng *rand.Rand) {
 	found := view.State.Resolve(partition)
 	r.ledger.Checked(member, partition, Answer{Epoch: found.GetEpoch(), Owner: found.GetWritePlacement()}, began, time.Now())
 	if found.GetWritePlacement() != "" {
-		r.write(rng, member, partition, found.GetWritePlacement(), found.GetEpoch(), began)
+		r.write(rng, member, partition, found.GetWritePlacement(), found.GetEpoch(), began.Add(writeLimit))
 	}
 }
 
 // write lets a write land after some time, unless its time is over: it is counted from before the check.
-func (r *partitionRun) write(rng *rand.Rand, who, partition, placement string, epoch uint64, began time.Time) {
+func (r *partitionRun) write(rng *rand.Rand, who, partition, placement string, epoch uint64, deadline time.Time) {
 	if partition == "placed" {
 		return
 	}
 	if rng.IntN(8) == 0 {
-		r.pause(time.Duration(rng.Int64N(int64(writeLimit))))
+		r.pause(time.Duration(rng.Float64() * float64(time.Until(deadline))))
 	} else {
 		r.pause(time.Duration(rng.Int64N(int64(50 * time.Millisecond))))
 	}
-	if time.Since(began) < writeLimit {
+	if time.Now().Before(deadline) {
 		r.ledger.Landed(who, partition, placement, epoch, time.Now())
 	}
 }

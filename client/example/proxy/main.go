@@ -28,18 +28,17 @@ import (
 
 // config is what the flags say.
 type config struct {
-	listen     string
-	group      client.Options
-	id         string
-	backends   map[string]*url.URL
-	writeLimit time.Duration
+	listen   string
+	group    client.Options
+	gate     client.GateOptions
+	backends map[string]*url.URL
 }
 
 func main() {
 	c := config{backends: map[string]*url.URL{}}
 	flag.StringVar(&c.listen, "listen", "127.0.0.1:8080", "address to listen on")
-	flag.StringVar(&c.id, "id", "", "name of this instance: no two may have one")
-	flag.DurationVar(&c.writeLimit, "write-limit", 10*time.Second, "how long a write may take; the backends have to keep to it")
+	flag.StringVar(&c.gate.ID, "id", "", "name of this instance: no two may have one")
+	flag.DurationVar(&c.gate.WriteTimeout, "write-timeout", 10*time.Second, "how long a write may take; the backends have to keep to it")
 	flag.StringVar(&c.group.CAFile, "cacert", "", "the site's authority")
 	flag.StringVar(&c.group.CertFile, "cert", "", "certificate of this instance; a viewer's will do")
 	flag.StringVar(&c.group.KeyFile, "key", "", "its key")
@@ -80,11 +79,11 @@ func run(ctx context.Context, c config, listener net.Listener) (err error) {
 		return errors.Join(err, listener.Close())
 	}
 	defer func() { err = errors.Join(err, group.Close()) }()
-	gate, err := group.Gate(ctx, client.GateOptions{ID: c.id})
+	gate, err := group.Gate(ctx, c.gate)
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	server := &http.Server{Handler: newProxy(gate, c.backends, c.writeLimit), ReadHeaderTimeout: c.writeLimit}
+	server := &http.Server{Handler: newProxy(gate, c.backends), ReadHeaderTimeout: c.gate.WriteTimeout}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	select {
@@ -92,7 +91,7 @@ func run(ctx context.Context, c config, listener net.Listener) (err error) {
 	case <-ctx.Done():
 	}
 	// First no more requests, then no more gate: what is in flight until then is reported to the group.
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.writeLimit+time.Second)
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.gate.WriteTimeout+time.Second)
 	defer cancel()
 	if shut := server.Shutdown(ending); shut != nil {
 		err = errors.Join(err, shut, server.Close())

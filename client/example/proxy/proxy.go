@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// partitionHeader names the partition of a request. Without it, it is the first part of the path.
+	// partitionHeader names the partition of a request. Without it, it is the first part of the path. The backend gets it in any case, and goes by it alone:
+	// it might read a path such as /p7/../p8 in another way.
 	partitionHeader = "X-Partition"
 	// epochHeader tells the backend under which epoch a write was let in. One that keeps the highest it has seen for each partition, and refuses a
 	// lower one, is safe even from a proxy that broke its word.
@@ -29,16 +30,23 @@ type proxy struct {
 	gate *client.Gate
 	// backends has, by placement, what sends a request there.
 	backends map[string]*httputil.ReverseProxy
-	// writeLimit is for how long a write may last. The backends have to keep to it, too.
-	writeLimit time.Duration
 }
 
-func newProxy(gate *client.Gate, backends map[string]*url.URL, writeLimit time.Duration) *proxy {
-	p := &proxy{gate: gate, backends: map[string]*httputil.ReverseProxy{}, writeLimit: writeLimit}
+func newProxy(gate *client.Gate, backends map[string]*url.URL) *proxy {
+	p := &proxy{gate: gate, backends: map[string]*httputil.ReverseProxy{}}
 	for placement, to := range backends {
 		p.backends[placement] = &httputil.ReverseProxy{
-			Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(to) },
-			ModifyResponse: func(r *http.Response) error { *r.Request.Context().Value(answered{}).(*bool) = true; return nil },
+			// What a caller may not say is taken out here: before, he could have it stripped with a Connection header.
+			Rewrite: func(r *httputil.ProxyRequest) {
+				r.SetURL(to)
+				f := forwardedIn(r.In.Context())
+				r.Out.Header.Set(partitionHeader, f.partition)
+				r.Out.Header.Del(epochHeader)
+				if f.epoch != 0 {
+					r.Out.Header.Set(epochHeader, strconv.FormatUint(f.epoch, 10))
+				}
+			},
+			ModifyResponse: func(r *http.Response) error { forwardedIn(r.Request.Context()).answered = true; return nil },
 			ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 				http.Error(w, err.Error(), http.StatusBadGateway)
 			},
@@ -47,8 +55,18 @@ func newProxy(gate *client.Gate, backends map[string]*url.URL, writeLimit time.D
 	return p
 }
 
-// answered is the key under which a request's context has a *bool that says whether the backend answered.
-type answered struct{}
+// forwarded is one request on its way to a backend. The context of the request has it.
+type forwarded struct {
+	partition string
+	epoch     uint64 // 0 for a read
+	// answered says that the backend has done what was asked for, or has not, and won't.
+	answered bool
+}
+
+// forwardedKey is the key under which a context has it.
+type forwardedKey struct{}
+
+func forwardedIn(ctx context.Context) *forwarded { return ctx.Value(forwardedKey{}).(*forwarded) }
 
 // partitionOf returns the partition of a request.
 func partitionOf(r *http.Request) string {
@@ -71,59 +89,47 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // read sends a request to where its partition is read. That goes on in a cutover.
 func (p *proxy) read(w http.ResponseWriter, r *http.Request) {
-	where, err := p.gate.Resolve(r.Context(), partitionOf(r))
+	partition := partitionOf(r)
+	where, err := p.gate.Resolve(r.Context(), partition)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
-	r.Header.Del(epochHeader)
-	p.forward(r.Context(), w, r, where.GetReadPlacement(), new(bool))
+	p.forward(w, r, where.GetReadPlacement(), &forwarded{partition: partition})
 }
 
 // write sends a request to where its partition is written, if it may be written now.
 func (p *proxy) write(w http.ResponseWriter, r *http.Request) {
-	// The time of a write counts from before its gate is checked, so that it is over before the drain barrier is. A caller who hangs up doesn't end it:
-	// nobody would know any more whether the backend goes on.
-	limit := p.limit()
-	began := time.Now()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), limit)
-	defer cancel()
-	pass, err := p.gate.Enter(ctx, partitionOf(r))
+	partition := partitionOf(r)
+	pass, err := p.gate.Enter(r.Context(), partition)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
-	ended := false
+	// A caller who hangs up doesn't end the write: nobody would know any more whether the backend goes on.
+	ctx, cancel := context.WithDeadline(context.WithoutCancel(r.Context()), pass.Deadline)
+	defer cancel()
+	f := &forwarded{partition: partition, epoch: pass.Epoch}
 	defer func() {
-		if ended {
+		if f.answered {
 			pass.Done()
 			return
 		}
 		// Without an answer the backend may still be at it, for as long as it may.
-		time.AfterFunc(limit-time.Since(began), pass.Done)
+		time.AfterFunc(time.Until(pass.Deadline), pass.Done)
 	}()
-	r.Header.Set(epochHeader, strconv.FormatUint(pass.Epoch, 10))
-	p.forward(ctx, w, r, pass.Placement, &ended)
+	p.forward(w, r.WithContext(ctx), pass.Placement, f)
 }
 
-// limit is for how long a write may last: never longer than the group's least drain barrier.
-func (p *proxy) limit() time.Duration {
-	if most := p.gate.WriteLimit(); most > 0 {
-		return min(p.writeLimit, most)
-	}
-	return p.writeLimit
-}
-
-// forward sends a request to a placement, and notes when that has answered: by then the backend has done what was asked for, or has not. An answer
-// that breaks off makes ReverseProxy panic with http.ErrAbortHandler.
-func (p *proxy) forward(ctx context.Context, w http.ResponseWriter, r *http.Request, placement string, ended *bool) {
+// forward sends a request to a placement. An answer that breaks off makes ReverseProxy panic with http.ErrAbortHandler.
+func (p *proxy) forward(w http.ResponseWriter, r *http.Request, placement string, f *forwarded) {
 	backend, known := p.backends[placement]
 	if !known {
-		*ended = true
+		f.answered = true
 		http.Error(w, fmt.Sprintf("no backend is configured for placement %q", placement), http.StatusBadGateway)
 		return
 	}
-	backend.ServeHTTP(w, r.WithContext(context.WithValue(ctx, answered{}, ended)))
+	backend.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), forwardedKey{}, f)))
 }
 
 // refuse says why a request was not sent on.

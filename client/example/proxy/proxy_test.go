@@ -29,7 +29,7 @@ import (
 
 const (
 	// groupPort is where the ports of the test's group begin.
-	groupPort = 19500
+	groupPort = 21100
 	// patience is how long the test waits for what must happen; reaching it is a failure.
 	patience = 30 * time.Second
 	// barrier is the drain barrier, and so for how long a write may last.
@@ -301,7 +301,7 @@ func start(t *testing.T) *world {
 	running, stop := context.WithCancel(ctx)
 	w.stop, w.ended = stop, make(chan error, 1)
 	go func() {
-		w.ended <- run(running, config{group: client.Options{Endpoints: endpoints}, id: "proxy-1", backends: backends, writeLimit: 10 * time.Second}, listener)
+		w.ended <- run(running, config{group: client.Options{Endpoints: endpoints}, gate: client.GateOptions{ID: "proxy-1", WriteTimeout: 10 * time.Second}, backends: backends}, listener)
 	}()
 	t.Cleanup(func() {
 		stop()
@@ -450,6 +450,8 @@ func TestMigrationUnderWriters(t *testing.T) {
 		w.judge("moved", "b1", "b2", since, cutover, completing, completed, false)
 
 		stop()
+		w.callerCannotLie()
+		w.endsAtDeadline()
 		if resp := must(http.Get(w.url + "/nowhere/first"))(t); resp.StatusCode != http.StatusNotFound {
 			t.Errorf("a read of no partition: status %d", resp.StatusCode)
 		} else {
@@ -459,14 +461,59 @@ func TestMigrationUnderWriters(t *testing.T) {
 	})
 }
 
+// callerCannotLie has a caller say things about partition and epoch that only the proxy may, or have them stripped: the backend hears what was checked.
+func (w *world) callerCannotLie() {
+	w.t.Helper()
+	current := must(w.client.Partitions().GetPartition(w.ctx, &quoratev1.GetPartitionRequest{Partition: "stays"}))(w.t).GetPartition().GetEpoch()
+	b := w.backends["b1"]
+	for i, header := range []http.Header{
+		{"Connection": {epochHeader + ", " + partitionHeader}},
+		{epochHeader: {"99"}},
+		{partitionHeader: {"stays"}, "Connection": {partitionHeader}, epochHeader: {"99", "100"}},
+	} {
+		b.mu.Lock()
+		b.epochs["stays"], b.epochs["lie"] = map[uint64]bool{}, map[uint64]bool{}
+		b.mu.Unlock()
+		path := "/stays/lie"
+		if header[partitionHeader] != nil {
+			path = "/lie/lie"
+		}
+		req := must(http.NewRequestWithContext(w.ctx, http.MethodPut, w.url+path, strings.NewReader("0")))(w.t)
+		req.Header = header
+		resp := must(http.DefaultClient.Do(req))(w.t)
+		resp.Body.Close()
+		b.mu.Lock()
+		if seen := b.epochs["stays"]; resp.StatusCode != http.StatusOK || len(seen) != 1 || !seen[current] || len(b.epochs["lie"]) != 0 {
+			w.t.Errorf("lie %d: status %d, and the backend heard of epochs %v, want %d alone", i, resp.StatusCode, seen, current)
+		}
+		b.mu.Unlock()
+	}
+}
+
+// hold keeps back the writes that come to a backend, until what it returns is closed.
+func (w *world) hold(backend string) chan struct{} {
+	b, hold := w.backends[backend], make(chan struct{})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hold, b.waiting = hold, 0
+	return hold
+}
+
+// endsAtDeadline has a backend keep a write: the proxy gives it up at its deadline. How fast it says so is up to the machine.
+func (w *world) endsAtDeadline() {
+	w.t.Helper()
+	hold := w.hold("b1")
+	a := w.put("stays", "held", "0")
+	close(hold)
+	if took := a.ended.Sub(a.began); a.status != http.StatusBadGateway || !strings.Contains(a.text, context.DeadlineExceeded.Error()) || took < barrier/2 || took > barrier+2*time.Second {
+		w.t.Errorf("a write that the backend keeps: status %d after %v, %s", a.status, took, a.text)
+	}
+}
+
 // endsInOrder stops the proxy while a write is in flight: the write is answered, and only then is the instance gone.
 func (w *world) endsInOrder() {
 	w.t.Helper()
-	hold := make(chan struct{})
-	b := w.backends["b1"]
-	b.mu.Lock()
-	b.hold = hold
-	b.mu.Unlock()
+	b, hold := w.backends["b1"], w.hold("b1")
 	last := make(chan attempt, 1)
 	go func() { last <- w.put("stays", "last", "0") }()
 	w.eventually("the write is at the backend", func() bool {
