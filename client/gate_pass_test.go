@@ -34,20 +34,20 @@ func TestPassDeadline(t *testing.T) {
 		if told := g.Stats().WriteTimeout; told != limit {
 			t.Errorf("a write may last %v, want %v", told, limit)
 		}
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		wantDeadline(t, enter(g, "p").want(t, "b1", 1), time.Now(), limit)
 
 		// Where the group is asked, a cutover may commit as soon as it has answered, so the answer's way back counts too.
 		began := time.Now()
 		e := enter(g, "q")
-		time.Sleep(500 * time.Millisecond)
+		elapse(500 * time.Millisecond)
 		s.read(2).serve(10, at("q", active, "b1", 1, 5))
 		wantDeadline(t, e.want(t, "b1", 1), began, limit)
 
 		// So does what was read in vain before.
 		began = time.Now()
 		e = enter(g, "r")
-		time.Sleep(100 * time.Millisecond)
+		elapse(100 * time.Millisecond)
 		s.grant(&quoratev1.RenewGateResponse{
 			Revision: 20, MinDrainBarrier: durationpb.New(30 * time.Second), Changed: []*quoratev1.Resolution{at("r", active, "b2", 4, 20)},
 		})
@@ -100,7 +100,7 @@ func TestPassDeadlineByAnotherClock(t *testing.T) {
 	scriptedGate(t, options, func(t *testing.T, s *scripted, g *Gate) {
 		s.grant(least(10 * time.Second))
 		learned(s, g, "p")
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		wantDeadline(t, enter(g, "p").want(t, "b1", 1), time.Now(), 9800*time.Millisecond)
 	})
 }

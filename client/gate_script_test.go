@@ -168,6 +168,12 @@ func (s *scripted) read(number int) *reading {
 	return s.reads[number-1]
 }
 
+// elapse lets virtual time pass.
+func elapse(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // serve answers a read.
 func (r *reading) serve(revision uint64, resolutions ...*quoratev1.Resolution) {
 	r.answer <- found{resolutions, revision}

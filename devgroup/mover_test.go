@@ -24,7 +24,7 @@ type mover struct {
 	cutoverCalled time.Time
 }
 
-// scripts are the ways that a migration goes. Between any two of their steps a member is killed.
+// scripts are the ways that a migration goes. At each of their steps a member is killed.
 var scripts = [][]func(*mover) error{
 	{(*mover).begin, (*mover).report, (*mover).verify, (*mover).cutover, (*mover).awaitBarrier, (*mover).complete},
 	{(*mover).begin, (*mover).report, (*mover).abort, (*mover).begin, (*mover).verify, (*mover).cutover, (*mover).awaitBarrier, (*mover).complete},

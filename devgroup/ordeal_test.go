@@ -36,9 +36,11 @@ const (
 	longBarrier  = time.Second
 	// ordealTTL is that of the gate leases: what a transition waits for after a leader was lost.
 	ordealTTL = 400 * time.Millisecond
+	// mostOfAStep is within what time of the beginning of a step a member is killed that is to be killed in it.
+	mostOfAStep = 40 * time.Millisecond
 	// wallMoves is by how much the wall clocks of members are moved.
 	wallMoves = time.Hour
-	// ordealStart and ordealMigration bound the test: what it needs at most to begin and to end, and for each migration.
+	// ordealLimit and ordealMigration bound the test: what it needs at most to begin and to end, and for each migration.
 	ordealLimit, ordealMigration = time.Minute, 5 * time.Second
 )
 
@@ -173,12 +175,10 @@ func (o *ordeal) restartAll() {
 	}
 }
 
-// interrupt brings back whom it killed the last time, moves the wall clock of one member, and kills another one: the leader every other time.
-func (o *ordeal) interrupt(n int) {
-	o.revive()
-	o.moveWall(o.Members[n%len(o.Members)].ID, []time.Duration{wallMoves, -wallMoves}[n%2])
+// kill kills a member: the leader every other time.
+func (o *ordeal) kill(n int) {
 	victim := o.Members[n/2%len(o.Members)]
-	if n%2 == 0 {
+	if n/2%2 == 0 {
 		leader, err := o.Leader(o.ctx)
 		o.must(err)
 		victim = leader
@@ -188,6 +188,7 @@ func (o *ordeal) interrupt(n int) {
 	o.kills++
 }
 
+// revive brings back whom it killed.
 func (o *ordeal) revive() {
 	if o.down != "" {
 		o.must(o.Restart(o.down))
@@ -294,8 +295,37 @@ func (o *ordeal) judge(movers []*mover, acknowledged map[string][]uint64) {
 	}
 }
 
-// TestMigrationsThroughKills is partitions.md §4 with real processes: writers behind gates, ten partitions that move at the same time, and between any two
-// steps a member that dies, another one that comes back, and a wall clock that is moved.
+// step lets each mover make its next step; false means that all have ended. Before that it brings back who was killed the last time, moves the wall clock of one
+// member, and kills another one, then or while the steps are under way.
+func (o *ordeal) step(n int, movers []*mover) bool {
+	o.revive()
+	o.moveWall(o.Members[n%len(o.Members)].ID, []time.Duration{wallMoves, -wallMoves}[n%2])
+	if n%2 == 0 {
+		o.kill(n)
+	}
+	var going atomic.Bool
+	var steps sync.WaitGroup
+	failures := make([]error, len(movers))
+	for i, m := range movers {
+		steps.Go(func() {
+			moved, err := m.next()
+			if moved {
+				going.Store(true)
+			}
+			failures[i] = err
+		})
+	}
+	if n%2 == 1 {
+		o.must(o.pause(rand.N(mostOfAStep)))
+		o.kill(n)
+	}
+	steps.Wait()
+	o.must(errors.Join(failures...))
+	return going.Load()
+}
+
+// TestMigrationsThroughKills is partitions.md §4 with real processes: writers behind gates, ten partitions that move at the same time, and at
+// each step a member that dies, another one that has come back, and a wall clock that is moved.
 func TestMigrationsThroughKills(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	t.Run("", func(t *testing.T) {
@@ -305,25 +335,7 @@ func TestMigrationsThroughKills(t *testing.T) {
 		movers := o.create(hotPartitions)
 		stop := o.writing(hotPartitions)
 		began := time.Now()
-		for n := 0; ; n++ {
-			var going atomic.Bool
-			var steps sync.WaitGroup
-			failures := make([]error, len(movers))
-			for i, m := range movers {
-				steps.Go(func() {
-					moved, err := m.next()
-					if moved {
-						going.Store(true)
-					}
-					failures[i] = err
-				})
-			}
-			steps.Wait()
-			o.must(errors.Join(failures...))
-			if !going.Load() {
-				break
-			}
-			o.interrupt(n)
+		for n := 0; o.step(n, movers); n++ {
 		}
 		o.revive()
 		t.Logf("%d migrations in %v", o.completed.Load(), time.Since(began).Round(time.Millisecond))
