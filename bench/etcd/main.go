@@ -158,7 +158,11 @@ func run(ctx context.Context, o *options) (err error) {
 			return fmt.Errorf("%s: %w", strings.Join(p.rows, ", "), err)
 		}
 	}
-	if missed := judge(b.results, os.Stdout); len(missed) > 0 && !o.report {
+	lines, missed := judge(b.results)
+	for _, line := range lines {
+		fmt.Println(line)
+	}
+	if len(missed) > 0 && !o.report {
 		return fmt.Errorf("floors are missed: %s", strings.Join(missed, ", "))
 	}
 	return nil
