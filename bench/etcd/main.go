@@ -74,7 +74,7 @@ func parse(args []string) (*options, error) {
 	f.DurationVar(&o.patience, "patience", 0, "how long each load may wait until others leave the machine alone")
 	f.IntVar(&o.repeats, "repeats", 0, "how often a load is measured again while others take more than a tenth of the machine; the least disturbed one counts")
 	f.IntVar(&o.callers, "callers", 256, "callers at once; the bounds are those of 256")
-	f.IntVar(&o.connections, "connections", 1, "gRPC connections that the callers share; a program has one as a rule")
+	f.IntVar(&o.connections, "connections", 16, "gRPC connections that the callers share")
 	f.IntVar(&o.keys, "keys", 10_000, "partitions of Quorate and keys of etcd that loads write and read")
 	f.IntVar(&o.kills, "kills", 15, "how often the leader is killed, over all rounds")
 	f.IntVar(&o.handOvers, "hand-overs", 15, "how often the leadership is handed over, over all rounds")
@@ -229,6 +229,8 @@ func digits(v float64) int {
 		return 0
 	case v >= 100:
 		return 1
+	case v >= 0.1:
+		return 2
 	}
-	return 2
+	return 4
 }
