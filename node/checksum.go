@@ -37,6 +37,16 @@ func seal(l *raft.Log) error {
 	return nil
 }
 
+// sealAll seals entries, up to the first that is damaged.
+func sealAll(logs []*raft.Log) error {
+	for _, l := range logs {
+		if err := seal(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // verify refuses an entry that is not as it was made.
 func verify(l *raft.Log) error {
 	if len(l.Extensions) == 0 {

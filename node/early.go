@@ -6,7 +6,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// maxEarly bounds the entries that a leader has handed out before its own disk has them.
+// maxEarly bounds the entries that wait for the leader's own disk while it writes others. Those that it writes were such entries before, so that at most
+// twice as many have been handed out and are not on it.
 const maxEarly = 64
 
 // early is the log store of a member that may lead. Raft hands an entry to the others once its own store has it, so that two disks write one after the
@@ -36,17 +37,12 @@ func (e *early) StoreLog(l *raft.Log) error { return e.StoreLogs([]*raft.Log{l})
 
 // StoreLogs implements raft.LogStore.
 func (e *early) StoreLogs(logs []*raft.Log) error {
-	if len(logs) == 0 || !e.may(logs) {
+	// From here on others may read the entries, so they get their checksums before. One that is wrong is left to the store to complain of.
+	if len(logs) == 0 || !e.may(logs) || sealAll(logs) != nil {
 		if err := e.settle(); err != nil {
 			return err
 		}
 		return e.LogStore.StoreLogs(logs)
-	}
-	for _, l := range logs {
-		// From here on others read the entry.
-		if err := seal(l); err != nil {
-			return err
-		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -126,10 +126,8 @@ func (g guardedLog) GetLog(index uint64, l *raft.Log) error {
 func (g guardedLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
 
 func (g guardedLog) StoreLogs(logs []*raft.Log) error {
-	for _, l := range logs {
-		if err := seal(l); err != nil {
-			return g.check("write log", err)
-		}
+	if err := sealAll(logs); err != nil {
+		return g.check("write log", err)
 	}
 	return g.check("write log", g.LogStore.StoreLogs(logs))
 }

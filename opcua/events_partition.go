@@ -48,8 +48,11 @@ func (e *Endpoint) partitionsCreated(event *quoratev1.Event, c *quoratev1.Partit
 }
 
 // partitionChanged tells of a transition, and of the end of a barrier. A report of progress is no event, and neither is the beginning of a barrier, which
-// follows a cutover at once.
+// follows a cutover at once. Transitions come by the thousand a second, so that nothing is made of them where nobody listens.
 func (e *Endpoint) partitionChanged(event *quoratev1.Event, c *quoratev1.PartitionChange) {
+	if !e.server.Listened() {
+		return
+	}
 	p := c.GetPartition()
 	values := map[string]any{
 		"Partition": p.GetId(), "Phase": phases[p.GetPhase()], "Placement": p.GetPlacement(), "MigratingTo": p.GetMigration().GetTo(),

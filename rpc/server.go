@@ -36,7 +36,7 @@ const (
 )
 
 // streamWorkers is how many goroutines wait for calls, with stacks that have grown to what a call takes. Where more are in flight, each gets one of its own.
-const streamWorkers = 256
+const streamWorkers = 512
 
 // services are those of quorate.v1, in the order of the protocol.
 var services = []*grpc.ServiceDesc{
@@ -126,7 +126,6 @@ func (s *Server) newGRPC(streams uint32) *grpc.Server {
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMinimum, PermitWithoutStream: true}),
-		grpc.NumStreamWorkers(512),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 	)

@@ -1,9 +1,6 @@
 package main
 
-import (
-	"fmt"
-	"io"
-)
+import "fmt"
 
 // bound is a row of platform.md §9: what must be reached, and what is aimed at.
 type bound struct {
@@ -43,8 +40,8 @@ func (b bound) reached(value, asked float64) bool {
 	return value >= asked
 }
 
-// judge holds what was measured against the bounds, prints that, and returns the names of those whose floors are missed.
-func judge(results map[string]float64, w io.Writer) (missed []string) {
+// judge holds what was measured against the bounds, and returns what to print of that, and the names of those whose floors are missed.
+func judge(results map[string]float64) (lines, missed []string) {
 	word := map[bool]string{true: "met", false: "missed"}
 	for _, b := range bounds {
 		value, ok := results[b.name]
@@ -59,10 +56,10 @@ func judge(results map[string]float64, w io.Writer) (missed []string) {
 		if b.aim != 0 {
 			aim = fmt.Sprintf(", aim %v %s", b.aim, word[b.reached(value, b.aim)])
 		}
-		fmt.Fprintf(w, "BOUND %s %.*f %s %s %v %s%s\n", b.name, digits(value), value, b.unit, side, b.floor, word[b.reached(value, b.floor)], aim)
+		lines = append(lines, fmt.Sprintf("BOUND %s %.*f %s %s %v %s%s", b.name, digits(value), value, b.unit, side, b.floor, word[b.reached(value, b.floor)], aim))
 		if !b.reached(value, b.floor) {
 			missed = append(missed, b.name)
 		}
 	}
-	return missed
+	return lines, missed
 }

@@ -25,12 +25,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"quorate/bench/process"
 )
-
-// benchNice is the priority of both systems and of their load, where the user may have one.
-const benchNice = -20
 
 // options is what the flags say.
 type options struct {
@@ -39,6 +34,8 @@ type options struct {
 	rows, systems          []string
 	rounds                 int
 	duration, warmup       time.Duration
+	patience               time.Duration
+	repeats                int
 	callers, connections   int
 	keys, partitions       int
 	kills, handOvers       int
@@ -53,18 +50,9 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// Other work on the machine is not what is measured. Not everybody may have priority.
-	restore, err := process.Prioritise(benchNice)
-	if err != nil {
-		log.Print("without priority over other work on this machine: ", err)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err = run(ctx, o)
-	if restore != nil {
-		err = errors.Join(err, restore())
-	}
-	if err != nil {
+	if err := run(ctx, o); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -83,8 +71,10 @@ func parse(args []string) (*options, error) {
 	f.IntVar(&o.rounds, "rounds", 7, "how often each system has its turn in each part")
 	f.DurationVar(&o.duration, "duration", 3*time.Second, "how long each load is measured")
 	f.DurationVar(&o.warmup, "warmup", time.Second, "how long it runs before that")
+	f.DurationVar(&o.patience, "patience", 0, "how long each load may wait until others leave the machine alone")
+	f.IntVar(&o.repeats, "repeats", 0, "how often a load is measured again while others take more than a tenth of the machine; the least disturbed one counts")
 	f.IntVar(&o.callers, "callers", 256, "callers at once; the bounds are those of 256")
-	f.IntVar(&o.connections, "connections", 1, "gRPC connections that the callers share; a program has one as a rule")
+	f.IntVar(&o.connections, "connections", 16, "gRPC connections that the callers share")
 	f.IntVar(&o.keys, "keys", 10_000, "partitions of Quorate and keys of etcd that loads write and read")
 	f.IntVar(&o.kills, "kills", 15, "how often the leader is killed, over all rounds")
 	f.IntVar(&o.handOvers, "hand-overs", 15, "how often the leadership is handed over, over all rounds")
@@ -135,6 +125,7 @@ func (o *options) check(rest []string) error {
 	}{
 		{"-rounds", o.rounds, 1, 100},
 		{"-callers", o.callers, 1, 4096},
+		{"-repeats", o.repeats, 0, 100},
 		{"-connections", o.connections, 1, 1024},
 		{"-keys", o.keys, o.callers, 100_000},
 		{"-partitions", o.partitions, createBatch, 1_000_000},
@@ -146,8 +137,8 @@ func (o *options) check(rest []string) error {
 			return fmt.Errorf("%s: %d is not %d to %d", n.flag, n.got, n.min, n.max)
 		}
 	}
-	if o.duration <= 0 || o.warmup <= 0 {
-		return errors.New("-duration and -warmup must be greater than zero")
+	if o.duration <= 0 || o.warmup <= 0 || o.patience < 0 {
+		return errors.New("-duration and -warmup must be greater than zero, and -patience not less")
 	}
 	return nil
 }
@@ -167,7 +158,11 @@ func run(ctx context.Context, o *options) (err error) {
 			return fmt.Errorf("%s: %w", strings.Join(p.rows, ", "), err)
 		}
 	}
-	if missed := judge(b.results, os.Stdout); len(missed) > 0 && !o.report {
+	lines, missed := judge(b.results)
+	for _, line := range lines {
+		fmt.Println(line)
+	}
+	if len(missed) > 0 && !o.report {
 		return fmt.Errorf("floors are missed: %s", strings.Join(missed, ", "))
 	}
 	return nil
@@ -234,6 +229,8 @@ func digits(v float64) int {
 		return 0
 	case v >= 100:
 		return 1
+	case v >= 0.1:
+		return 2
 	}
-	return 2
+	return 4
 }

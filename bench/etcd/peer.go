@@ -92,7 +92,7 @@ func (e *etcd) run(member int) error {
 	if err != nil {
 		return err
 	}
-	defer log.Close() // The child has a descriptor of its own.
+	defer func() { _ = log.Close() }() // The child has a descriptor of its own.
 	name := fmt.Sprintf("e%d", member)
 	cmd := exec.Command(e.binary,
 		"--name", name, "--data-dir", filepath.Join(e.dir, name),

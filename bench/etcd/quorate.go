@@ -225,7 +225,10 @@ func (b *bench) resolve(ctx context.Context, q *quorate, partitions int) ([]samp
 		return err
 	})
 	name := fmt.Sprintf("resolve_%d_keys", resolveKeys)
-	return []sample{{name: name, value: l.rate() * resolveKeys, unit: "keys/s"}, {name: name + "_p99", value: l.percentile(99), unit: "ms"}}, err
+	return []sample{
+		{name: name, value: l.rate() * resolveKeys, unit: "keys/s"}, {name: name + "_p99", value: l.percentile(99), unit: "ms"},
+		{name: name + "_cpu_servers", value: l.each(l.servers) / resolveKeys, unit: "us/key"}, {name: name + "_others", value: 100 * l.others, unit: "%"},
+	}, err
 }
 
 const (

@@ -186,19 +186,6 @@ func closeAll(conns []*grpc.ClientConn) {
 	}
 }
 
-// cpu is the processor time that all members have taken, and that of this process.
-func cpu(g group) (servers, callers time.Duration, err error) {
-	for i := range g.addresses() {
-		d, err := g.process(i).CPU()
-		if err != nil {
-			return 0, 0, err
-		}
-		servers += d
-	}
-	callers, err = process.ID(os.Getpid()).CPU()
-	return servers, callers, err
-}
-
 // until waits for a condition that nothing tells of.
 func until(ctx context.Context, what string, holds func(ctx context.Context) error) error {
 	tick := time.NewTicker(10 * time.Millisecond)

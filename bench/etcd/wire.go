@@ -140,7 +140,9 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if !ok {
 		return fmt.Errorf("an answer of type %T", v)
 	}
-	return a.decode(data.Materialize())
+	b := make([]byte, data.Len())
+	data.CopyTo(b)
+	return a.decode(b)
 }
 
 // ask makes one call. All answers but that of MoveLeader have a header.

@@ -49,6 +49,14 @@ func (s *Server) Emit(ev Event) error {
 	return nil
 }
 
+// Listened says whether anybody monitors events: making one that nobody gets is work that can be spared.
+func (s *Server) Listened() bool {
+	l := &s.services.engine.listeners
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.items) > 0
+}
+
 // happening is an event that was emitted. It is shared by all queues, and never modified.
 type happening struct {
 	typ    space.Key

@@ -219,6 +219,19 @@ func TestEventItemsLive(t *testing.T) {
 	})
 }
 
+func TestListened(t *testing.T) {
+	inBubble(t, Limits{}, func(t *testing.T, r *rig) {
+		s := &Server{services: r.v}
+		if s.Listened() {
+			t.Error("listened to, before anybody does")
+		}
+		item := r.events(r.subscribe().SubscriptionID, 1, nil)
+		if item.StatusCode != ua.StatusOK || !s.Listened() {
+			t.Errorf("%+v, and nobody listens", item)
+		}
+	})
+}
+
 func TestEventFilterRefusals(t *testing.T) {
 	inBubble(t, Limits{MaxSelectClauses: 3, MaxWhereOperands: 5}, func(t *testing.T, r *rig) {
 		sub := r.subscribe().SubscriptionID
