@@ -81,7 +81,7 @@ bench-commit: build ## Commits per second and latency: three processes, real fsy
 $(BIN)/etcd: $(ETCD)/go.mod $(ETCD)/go.sum $(ETCD)/main.go
 	$(GO) -C $(ETCD) build -trimpath -o $(abspath $@) .
 
-bench-etcd: build $(BIN)/etcd ## Commits, reads, fail-overs and a million partitions beside etcd, held against floors and aims. ARGS=-quick takes less than 3 minutes.
+bench-etcd: build $(BIN)/etcd ## Commits, reads, fail-overs and a million partitions beside etcd, held against floors and aims. ARGS=-quick takes 4 minutes.
 	$(GO) run ./bench/etcd -quorate $(BIN)/quorate -etcd $(BIN)/etcd $(ARGS)
 
 bench-opcua: build $(PEERS)/node_modules/.installed ## OPC UA reads, subscriptions and connects: cost and speed beside node-opcua's server.

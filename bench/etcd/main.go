@@ -79,7 +79,7 @@ func parse(args []string) (*options, error) {
 	f.IntVar(&o.kills, "kills", 15, "how often the leader is killed, over all rounds")
 	f.IntVar(&o.handOvers, "hand-overs", 15, "how often the leadership is handed over, over all rounds")
 	f.IntVar(&o.partitions, "partitions", 1_000_000, "partitions of the part partitions")
-	f.BoolVar(&o.quick, "quick", false, "3 minutes at most, for a check: bolt, 3 rounds of 1.5 s, 6 kills and hand-overs, no partitions, unless other flags say otherwise")
+	f.BoolVar(&o.quick, "quick", false, "4 minutes, for a check: bolt, 3 rounds of 1.5 s, 6 kills and hand-overs, no partitions, unless other flags say otherwise")
 	f.BoolVar(&o.report, "report-only", false, "do not fail if a floor is missed")
 	f.BoolVar(&o.chatter, "v", false, "tell of each turn")
 	if err := f.Parse(args); err != nil {

@@ -62,8 +62,7 @@ func TestCollectSeldomAdapts(t *testing.T) {
 			t.Fatalf("%d %% with %d bytes alive", percent(), len(alive))
 		}
 	}
-	runtime.KeepAlive(alive)
-	alive = nil
+	runtime.KeepAlive(alive) // And no longer.
 	for deadline := time.Now().Add(10 * time.Second); percent() < garbagePercent(2*leastAlive); runtime.Gosched() {
 		runtime.GC()
 		if time.Now().After(deadline) {
