@@ -3,6 +3,7 @@ package model
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -21,6 +22,8 @@ type facts struct {
 	servers map[string][]string
 	// events are those of apply leases that roll-outs hold, in their order.
 	events []leaseEvent
+	// known has the places of the events in their list, by revision and sequence, until they are sorted.
+	known map[[2]uint64]int
 	// moments are the calls and returns of operations by the revision that they came to.
 	moments []moment
 }
@@ -42,7 +45,7 @@ type moment struct {
 
 // gather reads the facts.
 func gather(h history.History) (*facts, error) {
-	f := &facts{requests: map[uint64]string{}, servers: map[string][]string{}}
+	f := &facts{requests: map[uint64]string{}, servers: map[string][]string{}, known: map[[2]uint64]int{}}
 	for i := range h.Ops {
 		if err := f.gatherOp(&h.Ops[i]); err != nil {
 			return nil, err
@@ -106,8 +109,11 @@ func (f *facts) gatherTopology(t *quoratev1.Topology) {
 
 // gatherEvent keeps the first sight of each event of a lease that a roll-out holds. An event says so while the lease is open; its end is known by its key.
 func (f *facts) gatherEvent(m history.Mark) error {
+	var data struct {
+		Event json.RawMessage `json:"event"`
+	}
 	e := &quoratev1.Event{}
-	if err := unmarshal(m.Data, e); err != nil {
+	if err := errors.Join(json.Unmarshal(m.Data, &data), unmarshal(data.Event, e)); err != nil {
 		return fmt.Errorf("event at %v: %w", m.At, err)
 	}
 	if g := e.GetTopologyPublished(); g != nil {
@@ -119,12 +125,12 @@ func (f *facts) gatherEvent(m history.Mark) error {
 	if lease == nil {
 		return nil
 	}
-	for i, known := range f.events {
-		if known.event.GetRevision() == e.GetRevision() && known.event.GetSequence() == e.GetSequence() {
-			f.events[i].seen = min(known.seen, m.At)
-			return nil
-		}
+	place := [2]uint64{e.GetRevision(), uint64(e.GetSequence())}
+	if i, ok := f.known[place]; ok {
+		f.events[i].seen = min(f.events[i].seen, m.At)
+		return nil
 	}
+	f.known[place] = len(f.events)
 	f.events = append(f.events, leaseEvent{event: e, lease: lease, began: began, seen: m.At})
 	return nil
 }

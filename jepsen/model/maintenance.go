@@ -15,6 +15,12 @@ import (
 func maintenances() noun {
 	return noun{
 		name: "maintenance", read: readMaintenance,
+		keys: func(op *history.Op, h *facts) []string {
+			if op.Kind == "list" {
+				return h.members
+			}
+			return []string{op.Key}
+		},
 		begin: func(server string, _ []*call, _ *facts) (*fsm.State, error) { return withServers("set", server) },
 		view: func(_ string, s *fsm.State, _ *logv1.Command) string {
 			all := s.AllMaintenance()
@@ -42,7 +48,7 @@ func publishServers(request string, expected uint64, set string, servers ...stri
 	}}}
 	for _, server := range servers {
 		topology.Sets[0].Servers = append(topology.Sets[0].Servers, &quoratev1.RedundantServer{
-			Member: server, ApplicationUri: "urn:" + server, EndpointUrl: "opc.tcp://" + server + ":4840", HealthUrl: "http://" + server + ":8080/healthz", Role: fsm.RoleBackup,
+			Member: server, ApplicationUri: "urn:quorate:" + server, EndpointUrl: "opc.tcp://" + server + ":4840", HealthUrl: "http://" + server + ":8080/healthz", Role: fsm.RoleBackup,
 		})
 	}
 	return &logv1.Command{RequestId: request, Body: &logv1.Command_PublishTopology{PublishTopology: &logv1.PublishTopology{
@@ -50,7 +56,7 @@ func publishServers(request string, expected uint64, set string, servers ...stri
 	}}}
 }
 
-func readMaintenance(op *history.Op) (*call, error) {
+func readMaintenance(op *history.Op, key string) (*call, error) {
 	switch op.Kind {
 	case "set":
 		r, answer := &quoratev1.SetMaintenanceRequest{}, &quoratev1.SetMaintenanceResponse{}
@@ -60,20 +66,20 @@ func readMaintenance(op *history.Op) (*call, error) {
 		return write(op, r.GetRequestId(), &logv1.Command{Body: &logv1.Command_SetMaintenance{SetMaintenance: &logv1.SetMaintenance{
 			Server: op.Key, Active: r.GetActive(), Reason: r.GetReason(), EstimatedReturn: r.GetEstimatedReturn(),
 		}}}, func(o *logv1.Outcome) bool { return sameMaintenance(o.GetMaintenance(), answer.GetMaintenance()) }), nil
-	case "get":
+	case "list":
 		r, answer := &quoratev1.ListMaintenanceRequest{}, &quoratev1.ListMaintenanceResponse{}
 		if err := decode(op, r, answer); err != nil || !linearizable(r.GetRead()) || op.Outcome != history.OK {
 			return nil, err
 		}
 		var found *quoratev1.Maintenance
 		for _, m := range answer.GetMaintenance() {
-			if m.GetServer() == op.Key {
+			if m.GetServer() == key {
 				found = m
 			}
 		}
 		c := newCall(op, false)
 		c.look = func(s *fsm.State) bool {
-			now, _ := s.Maintenance(op.Key)
+			now, _ := s.Maintenance(key)
 			return sameMaintenance(now, found)
 		}
 		return c, nil

@@ -92,8 +92,10 @@ type noun struct {
 	name string
 	// begin is the state before the first call.
 	begin func(key string, calls []*call, h *facts) (*fsm.State, error)
-	// read makes a call of an operation. Nil means that this operation isn't for the model.
-	read func(op *history.Op) (*call, error)
+	// keys are the keys of the model that an operation concerns; nil stands for the operation's own.
+	keys func(op *history.Op, h *facts) []string
+	// read makes a call on one key of an operation. Nil means that this operation isn't for the model.
+	read func(op *history.Op, key string) (*call, error)
 	// own returns calls that no client made, but the group itself.
 	own func(key string, h *facts) []*call
 	// view is all of a state on which an answer can depend, given the view before: states with equal views are equal.
@@ -101,7 +103,7 @@ type noun struct {
 }
 
 // nouns are those that have a model.
-func nouns() []noun { return []noun{topologies(), leases(), partitions(), maintenances()} }
+func nouns() []noun { return []noun{topologies(), leases(), partitions(), maintenances(), settings()} }
 
 // at is a state on the way.
 type at struct {
@@ -117,19 +119,9 @@ func Check(h history.History, limit time.Duration) ([]Verdict, error) {
 	}
 	var verdicts []Verdict
 	for _, n := range nouns() {
-		keys := map[string][]*call{}
-		for i := range h.Ops {
-			op := &h.Ops[i]
-			if op.Noun != n.name || op.Outcome == history.Failed {
-				continue
-			}
-			c, err := n.read(op)
-			if err != nil {
-				return nil, fmt.Errorf("operation %d (%s %s of %s): %w", op.ID, op.Noun, op.Kind, op.Key, err)
-			}
-			if c != nil {
-				keys[op.Key] = append(keys[op.Key], c)
-			}
+		keys, err := n.calls(h, known)
+		if err != nil {
+			return nil, err
 		}
 		for _, key := range sortedKeys(keys) {
 			v, err := n.check(key, keys[key], known, limit)
@@ -140,6 +132,31 @@ func Check(h history.History, limit time.Duration) ([]Verdict, error) {
 		}
 	}
 	return verdicts, nil
+}
+
+// calls are those of each key.
+func (n noun) calls(h history.History, known *facts) (map[string][]*call, error) {
+	calls := map[string][]*call{}
+	for i := range h.Ops {
+		op := &h.Ops[i]
+		if op.Noun != n.name || op.Outcome == history.Failed {
+			continue
+		}
+		keys := []string{op.Key}
+		if n.keys != nil {
+			keys = n.keys(op, known)
+		}
+		for _, key := range keys {
+			c, err := n.read(op, key)
+			if err != nil {
+				return nil, fmt.Errorf("operation %d (%s %s of %s): %w", op.ID, op.Noun, op.Kind, op.Key, err)
+			}
+			if c != nil {
+				calls[key] = append(calls[key], c)
+			}
+		}
+	}
+	return calls, nil
 }
 
 // newCall makes a call of an operation, or nil of a read without an answer.
@@ -215,7 +232,7 @@ func (n noun) step(a at, c *call) (bool, any) {
 	}
 	prepared := next.Revision() != a.state.Revision() && !c.timed
 	outcomes, _, err := next.ApplyEntry(next.Revision()+1, &logv1.Entry{
-		Clock: uint64(next.Now()), LeaderApplied: next.Revision(), Commands: []*logv1.Command{c.command},
+		Clock: uint64(next.Now() + 1), LeaderApplied: next.Revision(), Commands: []*logv1.Command{c.command},
 	})
 	if err != nil {
 		return false, a

@@ -18,6 +18,7 @@ import (
 func partitions() noun {
 	return noun{
 		name: "partition", read: readPartition,
+		keys: func(op *history.Op, _ *facts) []string { return strings.Split(op.Key, ",") },
 		begin: func(string, []*call, *facts) (*fsm.State, error) {
 			s := fsm.New()
 			// How long barriers are is for another check; here any may be asked for.
@@ -40,12 +41,12 @@ func viewPartitions(before string, s *fsm.State, _ *logv1.Command) string {
 	return fmt.Sprint(p.GetEpoch(), p.GetPhase(), p.GetPlacement(), m.GetTo(), m.GetVerificationRequired(), m.GetVerified(), m.GetServers())
 }
 
-func readPartition(op *history.Op) (*call, error) {
+func readPartition(op *history.Op, key string) (*call, error) {
 	switch op.Kind {
 	case "get", "resolve", "check_gate":
 		return readPartitionRead(op)
 	case "create":
-		return readCreate(op)
+		return readCreate(op, key)
 	}
 	command, request, expected, err := partitionCommand(op)
 	if err != nil || command == nil {
@@ -140,13 +141,13 @@ func partitionCommand(op *history.Op) (command *logv1.Command, request string, e
 }
 
 // readCreate is the creation of one partition; those that were created with it are judged by themselves.
-func readCreate(op *history.Op) (*call, error) {
+func readCreate(op *history.Op, key string) (*call, error) {
 	r, answer := &quoratev1.CreatePartitionsRequest{}, &quoratev1.CreatePartitionsResponse{}
 	if err := decode(op, r, answer); err != nil {
 		return nil, err
 	}
 	c := write(op, r.GetRequestId(), &logv1.Command{Body: &logv1.Command_CreatePartitions{CreatePartitions: &logv1.CreatePartitions{
-		Ids: []string{op.Key}, Placement: r.GetPlacement(), DrainBarrier: r.GetDrainBarrier(),
+		Ids: []string{key}, Placement: r.GetPlacement(), DrainBarrier: r.GetDrainBarrier(),
 	}}}, func(o *logv1.Outcome) bool { return o.GetPartitionsMade().GetEpoch() == answer.GetEpoch() })
 	c.number = answer.GetEpoch()
 	return c, nil

@@ -32,7 +32,7 @@ func topologies() noun {
 	}
 }
 
-func readTopology(op *history.Op) (*call, error) {
+func readTopology(op *history.Op, _ string) (*call, error) {
 	answer := &quoratev1.PublishTopologyResponse{} // A rollback's and a get's have the generation in the same field.
 	made := func(o *logv1.Outcome) bool {
 		g := o.GetGenerationPublished()
