@@ -1,0 +1,167 @@
+package model
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"quorate/jepsen/history"
+	quoratev1 "quorate/proto/quorate/v1"
+)
+
+// facts are what the whole history tells that the calls of one key don't.
+type facts struct {
+	// members are those that any topology names.
+	members []string
+	// requests are the request ids of the generations that somebody has seen.
+	requests map[uint64]string
+	// servers are those of each set, as far as any topology tells.
+	servers map[string][]string
+	// events are those of apply leases that roll-outs hold, in their order.
+	events []leaseEvent
+	// known has the places of the events in their list, by revision and sequence, until they are sorted.
+	known map[[2]uint64]int
+	// moments are the calls and returns of operations by the revision that they came to.
+	moments []moment
+}
+
+// leaseEvent is an event of a lease that the group itself began or ended.
+type leaseEvent struct {
+	event *quoratev1.Event
+	lease *quoratev1.ApplyLease
+	began bool
+	// seen is when the first watch showed it.
+	seen time.Duration
+}
+
+// moment is that an entry of a revision committed between these times.
+type moment struct {
+	revision uint64
+	from, to time.Duration
+}
+
+// gather reads the facts.
+func gather(h history.History) (*facts, error) {
+	f := &facts{requests: map[uint64]string{}, servers: map[string][]string{}, known: map[[2]uint64]int{}}
+	for i := range h.Ops {
+		if err := f.gatherOp(&h.Ops[i]); err != nil {
+			return nil, err
+		}
+	}
+	for _, m := range h.Marks {
+		if m.Kind == "event" {
+			if err := f.gatherEvent(m); err != nil {
+				return nil, err
+			}
+		}
+	}
+	slices.Sort(f.members)
+	f.order()
+	return f, nil
+}
+
+func (f *facts) gatherOp(op *history.Op) error {
+	var header struct {
+		Header struct {
+			Revision uint64 `json:"revision,string"`
+		} `json:"header"`
+	}
+	if op.Outcome == history.OK && json.Unmarshal(op.Output, &header) == nil && header.Header.Revision > 0 {
+		f.moments = append(f.moments, moment{header.Header.Revision, op.Call, op.Return})
+	}
+	if op.Noun != "topology" {
+		return nil
+	}
+	request, answer := &quoratev1.PublishTopologyRequest{}, &quoratev1.PublishTopologyResponse{}
+	switch op.Kind {
+	case "publish":
+		if err := decode(op, request, answer); err != nil {
+			return fmt.Errorf("operation %d: %w", op.ID, err)
+		}
+		f.gatherTopology(request.GetTopology())
+	case "rollback", "get":
+		if err := decode(op, &quoratev1.RollbackTopologyRequest{}, answer); err != nil {
+			return fmt.Errorf("operation %d: %w", op.ID, err)
+		}
+		f.gatherTopology(answer.GetGeneration().GetTopology())
+	}
+	if g := answer.GetGeneration(); g.GetPublishRequestId() != "" {
+		f.requests[g.GetNumber()] = g.GetPublishRequestId()
+	}
+	return nil
+}
+
+func (f *facts) gatherTopology(t *quoratev1.Topology) {
+	for _, set := range t.GetSets() {
+		for _, server := range set.GetServers() {
+			if !slices.Contains(f.members, server.GetMember()) {
+				f.members = append(f.members, server.GetMember())
+			}
+			if !slices.Contains(f.servers[set.GetId()], server.GetMember()) {
+				f.servers[set.GetId()] = append(f.servers[set.GetId()], server.GetMember())
+			}
+		}
+	}
+}
+
+// gatherEvent keeps the first sight of each event of a lease that a roll-out holds. An event says so while the lease is open; its end is known by its key.
+func (f *facts) gatherEvent(m history.Mark) error {
+	var data struct {
+		Event json.RawMessage `json:"event"`
+	}
+	e := &quoratev1.Event{}
+	if err := errors.Join(json.Unmarshal(m.Data, &data), unmarshal(data.Event, e)); err != nil {
+		return fmt.Errorf("event at %v: %w", m.At, err)
+	}
+	if g := e.GetTopologyPublished(); g != nil {
+		f.requests[g.GetNumber()] = g.GetPublishRequestId()
+		f.gatherTopology(g.GetTopology())
+	}
+	began := e.GetLeaseBegun() != nil
+	lease := cmp.Or(e.GetLeaseBegun(), e.GetLeaseEnded(), e.GetLeaseAbandoned())
+	if lease == nil {
+		return nil
+	}
+	place := [2]uint64{e.GetRevision(), uint64(e.GetSequence())}
+	if i, ok := f.known[place]; ok {
+		f.events[i].seen = min(f.events[i].seen, m.At)
+		return nil
+	}
+	f.known[place] = len(f.events)
+	f.events = append(f.events, leaseEvent{event: e, lease: lease, began: began, seen: m.At})
+	return nil
+}
+
+// order sorts what has a revision, and makes of the moments bounds: what has a higher revision than an operation took effect after its call, what has a
+// lower one before its return.
+func (f *facts) order() {
+	slices.SortFunc(f.events, func(a, b leaseEvent) int {
+		return cmp.Or(cmp.Compare(a.event.GetRevision(), b.event.GetRevision()), cmp.Compare(a.event.GetSequence(), b.event.GetSequence()))
+	})
+	slices.SortFunc(f.moments, func(a, b moment) int { return cmp.Compare(a.revision, b.revision) })
+	for i := 1; i < len(f.moments); i++ {
+		f.moments[i].from = max(f.moments[i].from, f.moments[i-1].from)
+	}
+	for i := len(f.moments) - 2; i >= 0; i-- {
+		f.moments[i].to = min(f.moments[i].to, f.moments[i+1].to)
+	}
+}
+
+// when bounds the moment at which an entry committed.
+func (f *facts) when(revision uint64) (from, to time.Duration) {
+	i, _ := slices.BinarySearchFunc(f.moments, revision, func(m moment, r uint64) int { return cmp.Compare(m.revision, r) })
+	if i > 0 {
+		from = f.moments[i-1].from
+	}
+	for i < len(f.moments) && f.moments[i].revision == revision {
+		i++
+	}
+	to = forever
+	if i < len(f.moments) {
+		to = f.moments[i].to
+	}
+	return from, to
+}
