@@ -97,6 +97,7 @@ var arrows = []struct {
 	{"jepsen/validate", []string{"jepsen/history", "jepsen/model", "proto"}, "it judges what was recorded, and nothing else"},
 	{"jepsen/report", []string{"jepsen/history", "jepsen/validate"}, "it shows what was recorded and judged"},
 	{"jepsen/nemesis", []string{"jepsen/wire", "jepsen/lab"}, "it breaks what is around members, and asks the group by an interface"},
+	{"jepsen/traffic", []string{"jepsen/history", "jepsen/lab", "jepsen/nemesis", "client", "proto"}, "clients know members by their public APIs only"},
 	{"jepsen/lab", []string{"jepsen/wire", "jepsen/badfs"}, "it knows members as an operator does: a binary, a configuration, addresses"},
 	{"bench", []string{"proto", "devgroup"}, "benchmarks know members by their public APIs only"},
 	{"bench/failover", []string{"proto", "devgroup", "opcua/failover"}, "it knows members by their public APIs only, and measures the failover client against them"},
