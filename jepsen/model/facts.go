@@ -22,10 +22,18 @@ type facts struct {
 	servers map[string][]string
 	// events are those of apply leases that roll-outs hold, in their order.
 	events []leaseEvent
+	// swaps are the generations that no client published.
+	swaps map[uint64]swap
 	// known has the places of the events in their list, by revision and sequence, until they are sorted.
 	known map[[2]uint64]int
 	// moments are the calls and returns of operations by the revision that they came to.
 	moments []moment
+}
+
+// swap is a generation by which the group itself swapped roles, and when it was seen first.
+type swap struct {
+	generation *quoratev1.Generation
+	seen       time.Duration
 }
 
 // leaseEvent is an event of a lease that the group itself began or ended.
@@ -45,7 +53,7 @@ type moment struct {
 
 // gather reads the facts.
 func gather(h history.History) (*facts, error) {
-	f := &facts{requests: map[uint64]string{}, servers: map[string][]string{}, known: map[[2]uint64]int{}}
+	f := &facts{requests: map[uint64]string{}, servers: map[string][]string{}, known: map[[2]uint64]int{}, swaps: map[uint64]swap{}}
 	for i := range h.Ops {
 		if err := f.gatherOp(&h.Ops[i]); err != nil {
 			return nil, err
@@ -86,12 +94,22 @@ func (f *facts) gatherOp(op *history.Op) error {
 		if err := decode(op, &quoratev1.RollbackTopologyRequest{}, answer); err != nil {
 			return fmt.Errorf("operation %d: %w", op.ID, err)
 		}
-		f.gatherTopology(answer.GetGeneration().GetTopology())
 	}
-	if g := answer.GetGeneration(); g.GetPublishRequestId() != "" {
+	f.gatherGeneration(answer.GetGeneration(), op.Return)
+	return nil
+}
+
+func (f *facts) gatherGeneration(g *quoratev1.Generation, seen time.Duration) {
+	if g == nil {
+		return
+	}
+	f.gatherTopology(g.GetTopology())
+	if g.GetPublishRequestId() != "" {
 		f.requests[g.GetNumber()] = g.GetPublishRequestId()
 	}
-	return nil
+	if s, ok := f.swaps[g.GetNumber()]; g.GetSwappedBy() != "" && g.GetTopology() != nil && (!ok || seen < s.seen) {
+		f.swaps[g.GetNumber()] = swap{g, seen}
+	}
 }
 
 func (f *facts) gatherTopology(t *quoratev1.Topology) {
@@ -117,8 +135,7 @@ func (f *facts) gatherEvent(m history.Mark) error {
 		return fmt.Errorf("event at %v: %w", m.At, err)
 	}
 	if g := e.GetTopologyPublished(); g != nil {
-		f.requests[g.GetNumber()] = g.GetPublishRequestId()
-		f.gatherTopology(g.GetTopology())
+		f.gatherGeneration(g, m.At)
 	}
 	began := e.GetLeaseBegun() != nil
 	lease := cmp.Or(e.GetLeaseBegun(), e.GetLeaseEnded(), e.GetLeaseAbandoned())

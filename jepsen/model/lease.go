@@ -104,6 +104,8 @@ func readLease(op *history.Op, set string) (*call, error) {
 		}
 		c := write(op, r.GetRequestId(), &logv1.Command{Body: &logv1.Command_BeginLease{BeginLease: command}}, same)
 		switch {
+		case reason(op) == fsm.ReasonUnknownServer:
+			c.anyway = true // Which servers there are is of another key.
 		case op.Outcome == history.OK:
 			c.prepare = inForce(key.GetGeneration())
 		case reason(op) == fsm.ReasonStaleGeneration:

@@ -75,8 +75,8 @@ type call struct {
 	timed bool
 	// fits says whether the state machine's answer is the one that the client got; nil where the client got none.
 	fits func(*logv1.Outcome) bool
-	// elsewhere says that it was refused for what another key holds.
-	elsewhere bool
+	// elsewhere says that it was refused for what another key holds, which is looked at last; anyway that this is looked at before all else.
+	elsewhere, anyway bool
 	// request is the request id of a write. Operations that share one are one call.
 	request string
 	// value is what a read saw, if no two moments apart can have shown the same.
@@ -222,6 +222,9 @@ func (n noun) step(a at, c *call) (bool, any) {
 	if c.look != nil {
 		return c.look(a.state), a
 	}
+	if c.anyway {
+		return true, a
+	}
 	next := a.state.Snapshot()
 	if c.prepare != nil {
 		for _, e := range c.prepare(next) {
@@ -310,7 +313,7 @@ func until(calls []*call, moment time.Duration) []*call {
 		case c.from > moment || c.to > moment && c.look != nil:
 		case c.to > moment:
 			open := *c
-			open.to, open.fits, open.elsewhere = forever, nil, false
+			open.to, open.fits, open.elsewhere, open.anyway = forever, nil, false, false
 			seen = append(seen, &open)
 		default:
 			seen = append(seen, c)
@@ -393,8 +396,8 @@ func bound(calls []*call) {
 	}
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
+	keys := make([]K, 0, len(m))
 	for key := range m {
 		keys = append(keys, key)
 	}

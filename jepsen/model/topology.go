@@ -16,7 +16,7 @@ import (
 // topologies are one key: the generations.
 func topologies() noun {
 	return noun{
-		name: "topology", read: readTopology,
+		name: "topology", read: readTopology, own: swaps,
 		begin: func(_ string, _ []*call, h *facts) (*fsm.State, error) {
 			s := fsm.New()
 			return s, must(s, members(h.members))
@@ -39,7 +39,7 @@ func readTopology(op *history.Op, _ string) (*call, error) {
 		return g.GetNumber() == answer.GetGeneration().GetNumber() && g.GetDigest() == answer.GetGeneration().GetDigest()
 	}
 	// What the state of leases and serving rights forbids is looked at last.
-	elsewhere := []string{fsm.ReasonApplyInProgress, fsm.ReasonServingHeld}
+	elsewhere := []string{fsm.ReasonApplyInProgress, fsm.ReasonServingHeld, fsm.ReasonUnknownMember}
 	switch op.Kind {
 	case "publish":
 		r := &quoratev1.PublishTopologyRequest{}
@@ -116,4 +116,26 @@ func readGenerations(op *history.Op) (*call, error) {
 		})
 	}
 	return c, nil
+}
+
+// swaps are the generations that the group itself published, to swap the roles of a set.
+func swaps(_ string, h *facts) []*call {
+	var calls []*call
+	for _, number := range sortedKeys(h.swaps) {
+		s := h.swaps[number]
+		from, to := h.when(s.generation.GetRevision())
+		c := &call{
+			from: from, to: max(from, min(to, s.seen)), number: number, expected: number - 1,
+			command: &logv1.Command{RequestId: fmt.Sprintf("swap to %d", number), Body: &logv1.Command_PublishTopology{PublishTopology: &logv1.PublishTopology{
+				ExpectedGeneration: number - 1, Topology: s.generation.GetTopology(),
+			}}},
+			fits: func(o *logv1.Outcome) bool {
+				g := o.GetGenerationPublished()
+				return g.GetNumber() == number && g.GetDigest() == s.generation.GetDigest()
+			},
+		}
+		c.op = &history.Op{ID: -1, Noun: "topology", Kind: "swap", Key: "topology", Outcome: history.OK, Call: c.from, Return: c.to}
+		calls = append(calls, c)
+	}
+	return calls
 }

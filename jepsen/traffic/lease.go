@@ -52,7 +52,10 @@ func leaseOp(client, kind, server string) history.Op {
 }
 
 func beginLease(ctx context.Context, e *Env, client, server string) error {
-	_, _, err := call(ctx, e, leaseOp(client, "begin", server), &quoratev1.BeginLeaseRequest{Server: server, Reason: leaseReason}, e.Group.Leases().BeginLease)
+	_, _, err := call(ctx, e, leaseOp(client, "begin", server), &quoratev1.BeginLeaseRequest{
+		// Under the generation's own key a roll-out may open a window, of which nobody is told.
+		Server: server, PublishRequestId: leaseReason + "-" + server, Reason: leaseReason,
+	}, e.Group.Leases().BeginLease)
 	return err
 }
 

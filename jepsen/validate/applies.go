@@ -16,7 +16,7 @@ const abandonSlack = 30 * time.Second
 func applies() check {
 	return check{
 		name: "applies", claim: "At most one server of a set is mid-apply, under at most one lease for each key; abandoned leases close at ApplyMaxDuration, and no earlier.",
-		needs: []string{"applies", "leases", "generations", "serving", "redundancy"},
+		needs: []string{"lease", "topology"},
 		judge: func(r *record, v *Verdict) {
 			r.judgeLeaseEvents(v)
 			r.judgeLeaseLists(v)

@@ -12,6 +12,7 @@ import (
 func durability() check {
 	return check{
 		name: "durability", claim: "Every acknowledged write is there after all faults, and members have equal digests at equal index.",
+		needs: []string{"member"},
 		judge: func(r *record, v *Verdict) {
 			judgeDigests(v, r)
 			judgeKeptGenerations(v, r)

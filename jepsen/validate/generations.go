@@ -19,7 +19,7 @@ type accepted struct {
 func generations() check {
 	return check{
 		name: "generations", claim: "Generations only grow, one by one; no accepted compare and swap is lost; each has one digest, wherever it is read.",
-		needs: []string{"generations", "serving", "redundancy"},
+		needs: []string{"topology"},
 		judge: func(r *record, v *Verdict) {
 			digests := &digestBook{v: v, seen: map[uint64]seenDigest{}}
 			published := r.accepted(v, digests)

@@ -27,7 +27,7 @@ type look struct {
 func levels() check {
 	return check{
 		name: "levels", claim: "No two servers of a set advertise 200 or more at one instant, as read over OPC UA from outside.",
-		needs: []string{"serving", "redundancy", "levels"},
+		needs: []string{"level"},
 		judge: func(r *record, v *Verdict) {
 			bySet := map[string]map[string][]look{}
 			for _, l := range r.looks(v) {

@@ -14,6 +14,7 @@ const KeyLimit = time.Minute
 func linearizability() check {
 	return check{
 		name: "linearizability", claim: "For every key there is an order of all operations, each between its call and its return, that explains every answer.",
+		needs: []string{"topology", "partition", "lease", "maintenance"},
 		judge: func(r *record, v *Verdict) {
 			verdicts, err := model.Check(r.History, KeyLimit)
 			if err != nil {

@@ -15,7 +15,7 @@ import (
 func partitions() check {
 	return check{
 		name: "partitions", claim: "INV-M1 to M4 hold: no write lands at the old placement after completion, no check passes late, an abort leaves the old owner, nobody is told another owner for an epoch; and no barrier is short.",
-		needs: []string{"partitions", "gates"},
+		needs: []string{"partition", "gate"},
 		judge: func(r *record, v *Verdict) {
 			l := &ledger{v: v, partitions: map[string]map[uint64]*stay{}, order: map[string][]uint64{}}
 			l.gather(r)

@@ -6,6 +6,7 @@
 package validate
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -121,6 +122,7 @@ type record struct {
 	// events are those that any watch was told, once each, in the order of the log; sightings are all of them, in the order in which they came.
 	events    []*sighting
 	sightings []*sighting
+	copies    map[[8]byte]*quoratev1.Event
 }
 
 // sighting is an event as a watch was told of it.
@@ -129,11 +131,11 @@ type sighting struct {
 	watch  string
 	member string
 	at     time.Duration
-	raw    string
+	sum    [8]byte
 }
 
 func newRecord(h history.History) (*record, error) {
-	r := &record{History: h, sets: map[string]string{}, exempt: map[string]bool{}}
+	r := &record{History: h, sets: map[string]string{}, exempt: map[string]bool{}, copies: map[[8]byte]*quoratev1.Event{}}
 	for _, m := range h.Marks {
 		switch m.Kind {
 		case "run":
@@ -184,7 +186,14 @@ func (r *record) sight(m history.Mark) error {
 		return err
 	}
 	canonical, err := proto.MarshalOptions{Deterministic: true}.Marshal(s.Event)
-	s.raw = string(canonical)
+	whole := sha256.Sum256(canonical)
+	s.sum = [8]byte(whole[:8])
+	// Many watches are told the same; one copy is enough.
+	if same := r.copies[s.sum]; same != nil {
+		s.Event = same
+	} else {
+		r.copies[s.sum] = s.Event
+	}
 	r.sightings = append(r.sightings, s)
 	return err
 }

@@ -13,7 +13,7 @@ import (
 func watches() check {
 	return check{
 		name: "watches", claim: "Every watch is told every event of its revisions once, in order, whatever it was interrupted by; and every accepted change is told.",
-		needs: []string{"watches"},
+		needs: []string{"watch"},
 		judge: func(r *record, v *Verdict) {
 			byName := r.byWatch(v)
 			judgeSame(v, r)
@@ -108,7 +108,7 @@ func judgeSame(v *Verdict, r *record) {
 			continue
 		}
 		v.Checked++
-		if known.raw != s.raw {
+		if known.sum != s.sum {
 			v.problem(known.at, s.at, nil, "event %d.%d is told to %s as %v, and was told to %s as %v", s.GetRevision(), s.GetSequence(), s.watch, s.Event, known.watch, known.Event)
 		}
 	}
