@@ -1,6 +1,7 @@
 package nemesis
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,8 @@ func disks() []Kind {
 	}
 }
 
-// canary is a file that is written and never synced: it must be gone after the loss of power, or nothing was lost.
+// canary is a file that is written and never synced: what is in it must be gone after the loss of power, or nothing was lost. Its name may be there: when the member
+// syncs a file of its own, the journal takes the names of others with it, and not what is in them.
 const canary = "canary"
 
 // powerLoss takes the power from members: their processes end, and what was not synced is gone.
@@ -44,11 +46,13 @@ func powerLoss(w *World, victims []*lab.Member) (*Fault, error) {
 		return nil, nil
 	}
 	err := each(victims, func(m *lab.Member) error {
-		return os.WriteFile(filepath.Join(m.Disk.Dir, canary), []byte("not synced"), 0o600)
+		name := filepath.Join(m.Disk.Dir, canary)
+		// One that is left of the last time would be synced by now.
+		if err := os.RemoveAll(name); err != nil {
+			return err
+		}
+		return errors.Join(os.WriteFile(name, []byte("not synced"), 0o600), m.LosePower())
 	})
-	if err == nil {
-		err = each(victims, (*lab.Member).LosePower)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -56,8 +60,12 @@ func powerLoss(w *World, victims []*lab.Member) (*Fault, error) {
 		Members: ids(victims), Text: "no power at " + strings.Join(ids(victims), " "), For: w.length(),
 		seen: func(context.Context) (string, error) {
 			for _, m := range victims {
-				if _, err := os.Stat(filepath.Join(m.Disk.Dir, canary)); !errors.Is(err, os.ErrNotExist) {
-					return "", errors.Join(fmt.Errorf("%s has kept what was not synced", m.ID), err)
+				b, err := os.ReadFile(filepath.Join(m.Disk.Dir, canary))
+				if err != nil && !errors.Is(err, os.ErrNotExist) {
+					return "", err
+				}
+				if len(bytes.Trim(b, "\x00")) > 0 {
+					return "", fmt.Errorf("%s has kept what was not synced", m.ID)
 				}
 			}
 			return "what was not synced is gone", nil

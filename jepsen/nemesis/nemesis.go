@@ -162,13 +162,21 @@ func ids(members []*lab.Member) []string {
 	return list
 }
 
-// each does something to every member.
+// each does something to every member, to all at one moment.
 func each(members []*lab.Member, do func(*lab.Member) error) error {
-	var errs []error
+	done := make(chan error, len(members))
 	for _, m := range members {
-		if err := do(m); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", m.ID, err))
-		}
+		go func() {
+			err := do(m)
+			if err != nil {
+				err = fmt.Errorf("%s: %w", m.ID, err)
+			}
+			done <- err
+		}()
+	}
+	var errs []error
+	for range members {
+		errs = append(errs, <-done)
 	}
 	return errors.Join(errs...)
 }
