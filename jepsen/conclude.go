@@ -10,33 +10,38 @@ import (
 
 	"quorate/jepsen/history"
 	"quorate/jepsen/nemesis"
+	"quorate/jepsen/validate"
 )
-
-// verdict is what a check found.
-type verdict struct {
-	Name, Claim string
-	Checked     int
-	Problems    []string
-}
 
 // conclude judges a run and says whether all claims hold.
 func (c *chaos) conclude(h history.History) (bool, error) {
-	verdicts := []verdict{c.effects(), c.coverage(h), c.processes(), c.harness()}
 	c.tell(h)
+	verdicts := append(validate.Judge(h), c.coverage(h), c.processes(), c.harness())
+	if len(c.nemeses) > 0 {
+		verdicts = append(verdicts, c.effects())
+	}
+	return report(c.out, h, verdicts)
+}
+
+// report prints what was found, and says whether all claims hold.
+func report(_ string, _ history.History, verdicts []validate.Verdict) (bool, error) {
 	holds := true
 	for _, v := range verdicts {
-		fmt.Printf("%-16s %6d checked  %d problems\n", v.Name, v.Checked, len(v.Problems))
+		fmt.Printf("%-16s %7d checked  %d problems  %d undecided  %s\n", v.Name, v.Checked, len(v.Problems)+v.More, len(v.Undecided), v.Claim)
 		for _, p := range v.Problems {
-			holds = false
-			fmt.Println("    ", p)
+			fmt.Println("    ", p.Text)
 		}
+		for _, text := range v.Undecided {
+			fmt.Println("     undecided:", text)
+		}
+		holds = holds && v.Holds()
 	}
 	return holds, nil
 }
 
 // effects says whether each kind of fault that was scheduled was seen to have its effect.
-func (c *chaos) effects() verdict {
-	v := verdict{Name: "effects", Claim: "Each kind of fault was injected, and an effect of it was seen from outside."}
+func (c *chaos) effects() validate.Verdict {
+	v := validate.Verdict{Name: "effects", Claim: "Each kind of fault was injected, and an effect of it was seen from outside."}
 	seen, errs := map[string]int{}, map[string]string{}
 	for _, r := range c.reports {
 		v.Checked++
@@ -48,32 +53,32 @@ func (c *chaos) effects() verdict {
 	}
 	for _, name := range nemesis.Names(c.nemeses) {
 		if seen[name] == 0 {
-			v.Problems = append(v.Problems, fmt.Sprintf("%s: no effect was seen: %s", name, errs[name]))
+			v.Problems = append(v.Problems, validate.Problem{Text: fmt.Sprintf("%s: no effect was seen: %s", name, errs[name])})
 		}
 	}
 	return v
 }
 
 // coverage says whether there was enough to judge.
-func (c *chaos) coverage(h history.History) verdict {
-	v := verdict{Name: "coverage", Claim: "Enough operations ended with an answer."}
+func (c *chaos) coverage(h history.History) validate.Verdict {
+	v := validate.Verdict{Name: "coverage", Claim: "Enough operations ended with an answer."}
 	for _, op := range h.Ops {
 		if op.Outcome == history.OK || op.Outcome == history.Refused {
 			v.Checked++
 		}
 	}
 	if v.Checked < c.enough {
-		v.Problems = append(v.Problems, fmt.Sprintf("%d operations are fewer than %d", v.Checked, c.enough))
+		v.Problems = append(v.Problems, validate.Problem{Text: fmt.Sprintf("%d operations are fewer than %d", v.Checked, c.enough)})
 	}
 	return v
 }
 
-func (c *chaos) processes() verdict {
-	return verdict{Name: "processes", Claim: "No member ended but by a fault.", Checked: c.members, Problems: c.crashes}
+func (c *chaos) processes() validate.Verdict {
+	return validate.Verdict{Name: "processes", Claim: "No member ended but by a fault.", Checked: c.members, Problems: c.crashes}
 }
 
-func (c *chaos) harness() verdict {
-	return verdict{Name: "harness", Claim: "What breaks, drives and heals the group worked.", Checked: 1, Problems: c.troubles}
+func (c *chaos) harness() validate.Verdict {
+	return validate.Verdict{Name: "harness", Claim: "What breaks, drives and heals the group worked.", Checked: 1, Problems: c.troubles}
 }
 
 // tell prints what there was: operations by noun, kind and outcome, and faults by kind.
@@ -127,5 +132,5 @@ func rejudge(o *options) (holds bool, err error) {
 		return false, err
 	}
 	(&chaos{options: o}).tell(h)
-	return true, nil
+	return report(o.out, h, validate.Judge(h))
 }

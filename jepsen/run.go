@@ -15,6 +15,7 @@ import (
 	"quorate/jepsen/lab"
 	"quorate/jepsen/nemesis"
 	"quorate/jepsen/traffic"
+	"quorate/jepsen/validate"
 )
 
 const (
@@ -35,6 +36,8 @@ const (
 	guardEvery = 200 * time.Millisecond
 	// recoverDwell is shorter than what operators have, so that servers come back between two faults.
 	recoverDwell = 2 * time.Second
+	// snapshotEntries makes snapshots come soon.
+	snapshotEntries = 256
 	// applyMax is ApplyMaxDuration, which can't be set.
 	applyMax = 10 * time.Minute
 )
@@ -52,17 +55,18 @@ type chaos struct {
 
 	mu sync.Mutex
 	// troubles are those of the harness itself, and crashes members that ended though no fault had ended them.
-	troubles, crashes []string
+	troubles, crashes []validate.Problem
 	reports           []nemesis.Report
 }
 
 // trouble notes what went wrong with the harness.
 func (c *chaos) trouble(format string, args ...any) {
-	text := fmt.Sprintf("%v: ", c.log.Since().Round(time.Millisecond)) + fmt.Sprintf(format, args...)
+	at := c.log.Since()
+	text := fmt.Sprintf("%v: ", at.Round(time.Millisecond)) + fmt.Sprintf(format, args...)
 	fmt.Println("trouble at", text)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.troubles = append(c.troubles, text)
+	c.troubles = append(c.troubles, validate.Problem{Text: text, From: at, Until: at})
 }
 
 // run sets everything up, runs, and judges. It says whether all claims hold.
@@ -113,7 +117,8 @@ func mark(log *history.Log, m history.Mark, data any) {
 func (c *chaos) live(ctx context.Context) (err error) {
 	c.lab, err = lab.Open(ctx, lab.Options{
 		Binary: c.binary, Out: c.out, Members: c.members, LogStore: c.logStore, Seed: c.seed,
-		Settings: []string{fmt.Sprintf("redundancy: {recoverDwell: %v}", recoverDwell)},
+		SnapshotEntries: snapshotEntries,
+		Settings:        []string{fmt.Sprintf("redundancy: {recoverDwell: %v}", recoverDwell)},
 	})
 	if err != nil {
 		return fmt.Errorf("set up the laboratory: %w", err)
@@ -207,10 +212,11 @@ func (c *chaos) guard(ctx context.Context) {
 			// Whoever ends a member has it taken, and gives it back only when it runs again.
 			if suspects[m.ID]++; suspects[m.ID] > 1 && !m.Running() {
 				mark(c.log, history.Mark{Kind: "note", Member: m.ID, Text: "crashed"}, struct{}{})
-				text := fmt.Sprintf("%v: %s ended by itself: see %s", c.log.Since().Round(time.Millisecond), m.ID, m.LogFile())
+				at := c.log.Since()
+				text := fmt.Sprintf("%v: %s ended by itself: see %s", at.Round(time.Millisecond), m.ID, m.LogFile())
 				fmt.Println("CRASH", text)
 				c.mu.Lock()
-				c.crashes = append(c.crashes, text)
+				c.crashes = append(c.crashes, validate.Problem{Text: text, From: at, Until: at})
 				c.mu.Unlock()
 				if err := m.Start(); err != nil {
 					c.trouble("start %s: %v", m.ID, err)

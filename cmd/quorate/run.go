@@ -285,6 +285,7 @@ func (p *parts) openNode(logger *slog.Logger, metrics *telemetry.Metrics, status
 	}
 	opened, err := node.Open(node.Config{
 		ID: s.Member, DataDir: filepath.Join(s.DataDir, "raft"), LogStore: s.Storage.LogStore, Bootstrap: bootstrap,
+		Limits: node.Limits{SnapshotEntries: uint64(s.Storage.SnapshotEntries)},
 		Timing: timing, Transport: p.raft, Logger: logger, Metrics: metrics, SelfStatus: status,
 		Clock: memberClock(s.Clock.WallOffsetFile),
 		Announce: &logv1.AnnounceMember{

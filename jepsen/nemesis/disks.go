@@ -25,12 +25,12 @@ func disks() []Kind {
 		{"disk-full", diskFull},
 		{"disk-stall", diskStall},
 		{"fsync-error", fsyncError},
-		{"flip-log", func(ctx context.Context, w *World) (*Fault, error) { return damage(ctx, w, "flip-log", flipLog) }},
+		{"flip-log", func(ctx context.Context, w *World) (*Fault, error) { return damage(ctx, w, "flip-log", flip, logs...) }},
 		{"truncate-log", func(ctx context.Context, w *World) (*Fault, error) {
-			return damage(ctx, w, "truncate-log", truncateLog)
+			return damage(ctx, w, "truncate-log", truncate, logs...)
 		}},
 		{"flip-snapshot", func(ctx context.Context, w *World) (*Fault, error) {
-			return damage(ctx, w, "flip-snapshot", flipSnapshot)
+			return damage(ctx, w, "flip-snapshot", flip, snapshots...)
 		}},
 	}
 }
@@ -168,23 +168,37 @@ func fsyncError(ctx context.Context, w *World) (*Fault, error) {
 	}, nil
 }
 
+// logs and snapshots are the files of a member that have what must not be lost.
+var (
+	logs      = []string{"raft/log.db", "raft/wal/*.wal"}
+	snapshots = []string{"raft/snapshots/*/state.bin"}
+)
+
 // damage stops a member, damages its files, and starts it: it must notice, or be right nevertheless. One that can't go on is replaced by itself with an empty disk, as an
 // operator would: removed, and joined anew.
-func damage(ctx context.Context, w *World, name string, do func(*World, *lab.Member) (string, error)) (*Fault, error) {
+func damage(ctx context.Context, w *World, name string, do func(*World, []string) (string, error), patterns ...string) (*Fault, error) {
 	m := w.victim(ctx, name)
 	if m == nil {
 		return nil, nil
 	}
+	if files, err := matching(m, patterns); err != nil || len(files) == 0 {
+		w.Give(m.ID)
+		return nil, err // There is nothing to damage yet.
+	}
 	if err := m.Kill(); err != nil {
 		return nil, err
 	}
-	text, err := do(w, m)
-	if err != nil {
-		return nil, errors.Join(err, m.Start())
+	files, err := matching(m, patterns)
+	if err == nil && len(files) == 0 {
+		err = errors.New("the files have gone")
 	}
-	if text == "" {
+	text := ""
+	if err == nil {
+		text, err = do(w, files)
+	}
+	if err != nil {
 		w.Give(m.ID)
-		return nil, m.Start() // There is nothing to damage.
+		return nil, errors.Join(err, m.Start())
 	}
 	if err := m.Start(); err != nil {
 		return nil, err
@@ -245,22 +259,8 @@ func retry(ctx context.Context, try func() error) error {
 	}
 }
 
-// flipLog changes one bit of the log, somewhere in what is written.
-func flipLog(w *World, m *lab.Member) (string, error) {
-	return flip(w, m, "raft/log.db", "raft/wal/*.wal")
-}
-
-// flipSnapshot changes one bit of a snapshot.
-func flipSnapshot(w *World, m *lab.Member) (string, error) {
-	return flip(w, m, "raft/snapshots/*/state.bin")
-}
-
-// flip changes one bit of one of the files that match.
-func flip(w *World, m *lab.Member, patterns ...string) (string, error) {
-	files, err := matching(m, patterns...)
-	if err != nil || len(files) == 0 {
-		return "", err
-	}
+// flip changes one bit of one of some files.
+func flip(w *World, files []string) (string, error) {
 	name := files[w.Random.IntN(len(files))]
 	b, err := os.ReadFile(name)
 	if err != nil {
@@ -274,19 +274,15 @@ func flip(w *World, m *lab.Member, patterns ...string) (string, error) {
 		}
 	}
 	if len(used) == 0 {
-		return "", nil
+		return "", fmt.Errorf("%s is empty", name)
 	}
 	at := used[w.Random.IntN(len(used))]
 	b[at] ^= 1 << w.Random.IntN(8)
 	return fmt.Sprintf("bit flipped in byte %d of %s", at, filepath.Base(name)), os.WriteFile(name, b, 0o600)
 }
 
-// truncateLog cuts the log short, as a file system that lost the end of it.
-func truncateLog(w *World, m *lab.Member) (string, error) {
-	files, err := matching(m, "raft/log.db", "raft/wal/*.wal")
-	if err != nil || len(files) == 0 {
-		return "", err
-	}
+// truncate cuts the last of some files short, as a file system that lost the end of it.
+func truncate(_ *World, files []string) (string, error) {
 	name := files[len(files)-1]
 	info, err := os.Stat(name)
 	if err != nil {
@@ -296,7 +292,7 @@ func truncateLog(w *World, m *lab.Member) (string, error) {
 	return fmt.Sprintf("%s cut to %d of %d bytes", filepath.Base(name), to, info.Size()), os.Truncate(name, to)
 }
 
-func matching(m *lab.Member, patterns ...string) (files []string, err error) {
+func matching(m *lab.Member, patterns []string) (files []string, err error) {
 	for _, pattern := range patterns {
 		found, err := filepath.Glob(filepath.Join(m.DataDir(), pattern))
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"syscall"
 	"time"
@@ -49,6 +50,8 @@ func follow(ctx context.Context, e *Env, member, url, mode string) error {
 	cmd := exec.CommandContext(ctx, e.Binary, "ua", "failover", "--endpoint", url, "--mode", mode, "-o", "json", "CurrentTime")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
+	// It remembers the certificates of servers, and those of a run are nobody else's.
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + e.Lab.Home()}
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	out, err := cmd.StdoutPipe()

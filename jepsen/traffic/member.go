@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,12 +29,14 @@ const (
 	askLimit = 400 * time.Millisecond
 	// listLimit is that for a list of members, for which a member asks all others.
 	listLimit = 3 * time.Second
+	// comparedLimit is how long it may take until the states of all members are compared: that is done every 30 s.
+	comparedLimit = 70 * time.Second
 	// maxMetrics bounds what is read of the metrics of a member, in bytes.
 	maxMetrics = 8 << 20
 )
 
 func members() Workload {
-	return Workload{Name: "member", Setup: nothing, Run: runMembers, Quiet: readDigests, Final: readDigests}
+	return Workload{Name: "member", Setup: nothing, Run: runMembers, Quiet: readDigests, Final: finalDigests}
 }
 
 // runMembers looks at members: who leads, what they use, and whether their states are the same. Who is in the group is changed by faults.
@@ -130,6 +133,30 @@ func readDigests(ctx context.Context, e *Env, as string) error {
 	return errors.Join(errs...)
 }
 
+// finalDigests waits until all members have compared their states once more, and reads what they found.
+func finalDigests(ctx context.Context, e *Env, as string) error {
+	ctx, cancel := context.WithTimeout(ctx, comparedLimit)
+	defer cancel()
+	now, err := firstRevision(ctx, e)
+	if err != nil {
+		return err
+	}
+	for {
+		compared := 0
+		for _, m := range e.shape.members {
+			if found, err := self(ctx, e.At[m.ID], m.ID); err == nil && found.GetDigestRevision() >= now {
+				compared++
+			}
+		}
+		if compared == len(e.shape.members) {
+			return readDigests(context.WithoutCancel(ctx), e, as)
+		}
+		if !rest(ctx, 200*time.Millisecond) {
+			return fmt.Errorf("%d of %d members have compared their states within %v", compared, len(e.shape.members), comparedLimit)
+		}
+	}
+}
+
 // sample is what a member uses.
 type sample struct {
 	RSS        float64 `json:"rss"`
@@ -154,7 +181,10 @@ func newWeb(l *lab.Lab) *http.Client {
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: l.TLS.Clone(), MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}, Timeout: 2 * time.Second}
 }
 
-// scrape reads the metrics of a member, by their names with labels.
+// ownLabels are those that all series of one member have.
+var ownLabels = regexp.MustCompile(`(cluster|node)="[^"]*",?|\{cluster="[^"]*",node="[^"]*"\}|,node="[^"]*"`)
+
+// scrape reads the metrics of a member, by their names with those labels that not all of them have.
 func scrape(ctx context.Context, web *http.Client, m *lab.Member) (map[string]float64, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+m.HTTP+"/metrics", nil)
 	if err != nil {
@@ -179,7 +209,7 @@ func scrape(ctx context.Context, web *http.Client, m *lab.Member) (map[string]fl
 			continue
 		}
 		if value, err := strconv.ParseFloat(strings.TrimSpace(line[at:]), 64); err == nil {
-			found[line[:at]] = value
+			found[ownLabels.ReplaceAllString(line[:at], "")] = value
 		}
 	}
 	return found, nil
