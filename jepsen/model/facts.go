@@ -77,8 +77,18 @@ func (f *facts) gatherOp(op *history.Op) error {
 			Revision uint64 `json:"revision,string"`
 		} `json:"header"`
 	}
+	var asked struct {
+		Read struct {
+			Consistency string `json:"consistency"`
+		} `json:"read"`
+	}
+	_ = json.Unmarshal(op.Input, &asked) // None is none.
 	if op.Outcome == history.OK && json.Unmarshal(op.Output, &header) == nil && header.Header.Revision > 0 {
-		f.moments = append(f.moments, moment{header.Header.Revision, op.Call, op.Return})
+		m := moment{header.Header.Revision, op.Call, op.Return}
+		if c := quoratev1.Consistency_value[asked.Read.Consistency]; c > int32(quoratev1.Consistency_CONSISTENCY_LINEARIZABLE) {
+			m.from = 0 // What was committed before such a read was called, it may not show.
+		}
+		f.moments = append(f.moments, m)
 	}
 	if op.Noun != "topology" {
 		return nil
