@@ -65,7 +65,7 @@ func write(t *testing.T, h history.History, verdicts []validate.Verdict) (string
 func TestReportTells(t *testing.T) {
 	html, s := write(t, madeUp(1000), []validate.Verdict{
 		{Name: "levels", Claim: "One.", Checked: 5},
-		{Name: "partitions", Claim: "Two.", Checked: 5, Problems: []validate.Problem{{Text: "p was lost", From: 3 * time.Second, Until: 3100 * time.Millisecond, Ops: []int{301}}}},
+		{Name: "partitions", Claim: "Two.", Checked: 5, Problems: []validate.Problem{{Text: "p was lost", From: 3 * time.Second, Until: 3100 * time.Millisecond, Ops: []int{302}}}},
 	})
 	for _, want := range []string{
 		"Not all claims hold", "--seed 7", "p was lost", "m1 &lt;was&gt; killed", "leads the group", `class="involved"`, "class=\"problem\"", "1.0 → 2.0", "&lt;script&gt;",
@@ -102,7 +102,7 @@ func TestReportOfSuccess(t *testing.T) {
 func TestReportStaysLight(t *testing.T) {
 	v := validate.Verdict{Name: "partitions", Checked: 1}
 	for i := range MaxWindows + 5 {
-		v.Problems = append(v.Problems, validate.Problem{Text: fmt.Sprint("problem ", i), From: time.Duration(i) * 100 * time.Millisecond, Until: 30 * time.Second})
+		v.Problems = append(v.Problems, validate.Problem{Text: fmt.Sprint("problem ", i), From: time.Duration(i) * 100 * time.Millisecond, Until: 5 * time.Second})
 	}
 	html, s := write(t, madeUp(200_000), []validate.Verdict{v})
 	if len(html) > 8<<20 {
