@@ -193,6 +193,9 @@ func (c *chaos) faulted(r nemesis.Report) {
 	if r.Error != "" {
 		text += " ERROR: " + r.Error
 	}
+	if r.Unhealed != "" {
+		c.trouble("%s: heal: %s", r.Kind, r.Unhealed)
+	}
 	fmt.Printf("%8v–%v %s: %s [%s]\n", r.Begun.Round(10*time.Millisecond), r.Healed.Round(10*time.Millisecond), r.Kind, text, r.Effect)
 	mark(c.log, history.Mark{At: r.Begun, Until: r.Healed, Kind: "fault", Text: r.Kind + ": " + text}, r)
 	c.mu.Lock()

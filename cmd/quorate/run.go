@@ -134,7 +134,10 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 	if m.page, err = p.openPage(m); err != nil {
 		return nil, err
 	}
-	m.rpc, err = rpc.New(rpc.Config{Node: m.node, Credentials: credentials, Page: m.page, Logger: p.logger, Metrics: m.metrics, Version: buildVersion()})
+	m.rpc, err = rpc.New(rpc.Config{
+		Node: m.node, Credentials: credentials, Page: m.page, Logger: p.logger, Metrics: m.metrics, Version: buildVersion(),
+		Now: memberClock(s.Clock.WallOffsetFile).Wall,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package nemesis
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,8 @@ func disks() []Kind {
 	}
 }
 
-// canary is a file that is written and never synced: it must be gone after the loss of power, or nothing was lost.
+// canary is a file that is written and never synced: what is in it must be gone after the loss of power, or nothing was lost. Its name may be there: when the member
+// syncs a file of its own, the journal takes the names of others with it, and not what is in them.
 const canary = "canary"
 
 // powerLoss takes the power from members: their processes end, and what was not synced is gone.
@@ -44,11 +46,13 @@ func powerLoss(w *World, victims []*lab.Member) (*Fault, error) {
 		return nil, nil
 	}
 	err := each(victims, func(m *lab.Member) error {
-		return os.WriteFile(filepath.Join(m.Disk.Dir, canary), []byte("not synced"), 0o600)
+		name := filepath.Join(m.Disk.Dir, canary)
+		// One that is left of the last time would be synced by now.
+		if err := os.RemoveAll(name); err != nil {
+			return err
+		}
+		return errors.Join(os.WriteFile(name, []byte("not synced"), 0o600), m.LosePower())
 	})
-	if err == nil {
-		err = each(victims, (*lab.Member).LosePower)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -56,8 +60,12 @@ func powerLoss(w *World, victims []*lab.Member) (*Fault, error) {
 		Members: ids(victims), Text: "no power at " + strings.Join(ids(victims), " "), For: w.length(),
 		seen: func(context.Context) (string, error) {
 			for _, m := range victims {
-				if _, err := os.Stat(filepath.Join(m.Disk.Dir, canary)); !errors.Is(err, os.ErrNotExist) {
-					return "", errors.Join(fmt.Errorf("%s has kept what was not synced", m.ID), err)
+				b, err := os.ReadFile(filepath.Join(m.Disk.Dir, canary))
+				if err != nil && !errors.Is(err, os.ErrNotExist) {
+					return "", err
+				}
+				if len(bytes.Trim(b, "\x00")) > 0 {
+					return "", fmt.Errorf("%s has kept what was not synced", m.ID)
 				}
 			}
 			return "what was not synced is gone", nil
@@ -177,34 +185,21 @@ var (
 // damage stops a member, damages its files, and starts it: it must notice, or be right nevertheless. One that can't go on is replaced by itself with an empty disk, as an
 // operator would: removed, and joined anew.
 func damage(ctx context.Context, w *World, name string, do func(*World, []string) (string, error), patterns ...string) (*Fault, error) {
-	m := w.victim(ctx, name)
+	m := w.wipeable(ctx, name)
 	if m == nil {
 		return nil, nil
 	}
 	if files, err := matching(m, patterns); err != nil || len(files) == 0 {
-		w.Give(m.ID)
+		w.Give(m.ID, wiped)
 		return nil, err // There is nothing to damage yet.
 	}
-	if err := m.Kill(); err != nil {
-		return nil, err
-	}
-	files, err := matching(m, patterns)
-	if err == nil && len(files) == 0 {
-		err = errors.New("the files have gone")
-	}
-	text := ""
-	if err == nil {
-		text, err = do(w, files)
-	}
+	text, err := damageFiles(w, m, do, patterns)
 	if err != nil {
-		w.Give(m.ID)
+		w.Give(m.ID, wiped)
 		return nil, errors.Join(err, m.Start())
 	}
-	if err := m.Start(); err != nil {
-		return nil, err
-	}
 	return &Fault{
-		Members: []string{m.ID}, Text: m.ID + ": " + text, For: 5 * time.Second,
+		Members: []string{m.ID}, Text: m.ID + ": " + text, For: 5 * time.Second, wipes: true,
 		seen: func(ctx context.Context) (string, error) {
 			if !m.Running() {
 				return "it refused to run", nil
@@ -225,13 +220,33 @@ func damage(ctx context.Context, w *World, name string, do func(*World, []string
 	}, nil
 }
 
+// damageFiles damages files of a member between two of its lives.
+func damageFiles(w *World, m *lab.Member, do func(*World, []string) (string, error), patterns []string) (string, error) {
+	if err := m.Kill(); err != nil {
+		return "", err
+	}
+	files, err := matching(m, patterns)
+	if err != nil {
+		return "", err
+	}
+	if len(files) == 0 {
+		return "", errors.New("the files have gone")
+	}
+	text, err := do(w, files)
+	if err != nil {
+		return "", err
+	}
+	return text, m.Start()
+}
+
 // rejoin gives a member an empty disk and joins it anew: as a learner, and with a vote once it has caught up.
 func rejoin(ctx context.Context, w *World, m *lab.Member) error {
-	if err := m.Forget(); err != nil {
-		return err
-	}
+	// Nobody may forget before the group knows that he has: a voter without a memory votes twice.
 	if err := retry(ctx, func() error { return w.Group.Remove(ctx, m.ID) }); err != nil {
 		return fmt.Errorf("remove %s: %w", m.ID, err)
+	}
+	if err := m.Forget(); err != nil {
+		return err
 	}
 	if err := retry(ctx, func() error { return w.Group.AddLearner(ctx, m.ID, m.Raft) }); err != nil {
 		return fmt.Errorf("add %s: %w", m.ID, err)

@@ -122,7 +122,7 @@ func joinAndLeave(ctx context.Context, w *World) (*Fault, error) {
 
 // replace takes a member out of the group and joins it anew with an empty disk.
 func replace(ctx context.Context, w *World) (*Fault, error) {
-	m := w.victim(ctx, "replace")
+	m := w.wipeable(ctx, "replace")
 	if m == nil {
 		return nil, nil
 	}
@@ -130,7 +130,7 @@ func replace(ctx context.Context, w *World) (*Fault, error) {
 		return nil, err
 	}
 	return &Fault{
-		Members: []string{m.ID}, Text: m.ID + " is replaced with an empty disk", For: w.length(),
+		Members: []string{m.ID}, Text: m.ID + " is replaced with an empty disk", For: w.length(), wipes: true,
 		seen: func(context.Context) (string, error) {
 			if m.Running() {
 				return "", fmt.Errorf("%s runs", m.ID)
@@ -141,33 +141,48 @@ func replace(ctx context.Context, w *World) (*Fault, error) {
 	}, nil
 }
 
+// joinLimit is how long a member may take to begin anew while other things break, before that is tried once more.
+const joinLimit = 40 * time.Second
+
 // restored is the series that counts the snapshots which a member took over.
 const restored = `quorate_snapshots_total{result="restored"}`
 
-// snapshotInstall starts a member with an empty disk under load: by then its log is shorter than the group's, so it gets a snapshot.
+// snapshotInstall starts a member with an empty disk under load, once the logs of all others are shorter than the group's: so it gets a snapshot.
 func snapshotInstall(ctx context.Context, w *World) (*Fault, error) {
-	m := w.victim(ctx, "snapshot-install")
+	m := w.wipeable(ctx, "snapshot-install")
 	if m == nil {
 		return nil, nil
+	}
+	for _, other := range w.Lab.Members[:w.Lab.Options.Members] {
+		if files, err := matching(other, snapshots); other != m && (err != nil || len(files) == 0) {
+			w.Give(m.ID, wiped)
+			return nil, err // The others have all that ever happened.
+		}
 	}
 	if err := m.Kill(); err != nil {
 		return nil, err
 	}
-	join, cancel := context.WithTimeout(ctx, 40*time.Second)
+	join, cancel := context.WithTimeout(ctx, joinLimit)
 	defer cancel()
-	if err := rejoin(join, w, m); err != nil {
-		return nil, err
-	}
+	joined := rejoin(join, w, m)
 	return &Fault{
-		Members: []string{m.ID}, Text: m.ID + " begins anew and gets a snapshot",
+		Members: []string{m.ID}, Text: m.ID + " begins anew and gets a snapshot", wipes: true,
 		seen: func(ctx context.Context) (string, error) {
+			if joined != nil {
+				return "", joined
+			}
 			n, err := w.Group.Metric(ctx, m.ID, restored)
 			if err == nil && n < 1 {
 				err = errors.New("it took over no snapshot")
 			}
 			return fmt.Sprintf("%v snapshots taken over", n), err
 		},
-		heal: func(context.Context) error { return nil },
+		heal: func(ctx context.Context) error {
+			if joined == nil {
+				return nil
+			}
+			return rejoin(ctx, w, m)
+		},
 	}, nil
 }
 
