@@ -22,6 +22,7 @@ func (c *chaos) conclude(h history.History) (bool, error) {
 	if len(c.nemeses) > 0 {
 		verdicts = append(verdicts, c.effects())
 	}
+	c.verdicts = verdicts
 	return tellVerdicts(c.out, h, verdicts)
 }
 

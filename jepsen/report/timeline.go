@@ -185,7 +185,7 @@ func (d *drawing) levels(h history.History) {
 	if len(found) == 0 {
 		return
 	}
-	d.title("ServiceLevel of each server, as read over OPC UA: 200 and more is Healthy, and only one server of a set may be")
+	d.title("ServiceLevel of each server, as read over OPC UA: 200 and more is Healthy, which one server of a set may be at a time. Each part shows the best of its time")
 	for _, server := range sorted(found) {
 		d.next(server)
 		d.runs(found[server][:], func(level int) (string, string) {
