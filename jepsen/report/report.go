@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	// MaxWindows bounds the problems that are shown in detail, and MaxWindowOps the operations of each.
-	MaxWindows   = 20
+	// MaxWindows bounds the problems that are shown in detail.
+	MaxWindows = 20
+	// MaxWindowOps bounds the operations that are shown of each.
 	MaxWindowOps = 80
 	// MaxClients bounds the clients that have a line of their own.
 	MaxClients = 100

@@ -36,13 +36,13 @@ func (d *drawing) x(at time.Duration) float64 {
 // title begins a new block of lanes.
 func (d *drawing) title(text string) {
 	d.y += 24
-	fmt.Fprintf(d, `<text class="title" x="0" y="%d">%s</text>`, d.y, html.EscapeString(text))
+	fmt.Fprintf(&d.Builder, `<text class="title" x="0" y="%d">%s</text>`, d.y, html.EscapeString(text))
 	d.y += 6
 }
 
 // next begins a new lane.
 func (d *drawing) next(label string) {
-	fmt.Fprintf(d, `<text class="label" x="%d" y="%d">%s</text><rect class="lane" x="%d" y="%d" width="%d" height="%d"/>`,
+	fmt.Fprintf(&d.Builder, `<text class="label" x="%d" y="%d">%s</text><rect class="lane" x="%d" y="%d" width="%d" height="%d"/>`,
 		labels-6, d.y+bar-1, html.EscapeString(label), labels, d.y, width-labels-10, bar)
 }
 
@@ -51,7 +51,7 @@ func (d *drawing) box(class string, from, until time.Duration, title string) {
 	if until < d.from || from > d.from+d.length {
 		return
 	}
-	fmt.Fprintf(d, `<rect class="%s" x="%.1f" y="%d" width="%.1f" height="%d"><title>%s</title></rect>`,
+	fmt.Fprintf(&d.Builder, `<rect class="%s" x="%.1f" y="%d" width="%.1f" height="%d"><title>%s</title></rect>`,
 		class, d.x(from), d.y, max(d.x(until)-d.x(from), 1.5), bar, html.EscapeString(title))
 }
 
@@ -59,7 +59,7 @@ func (d *drawing) axis() {
 	d.y += 4
 	for i := range 11 {
 		at := d.from + d.length*time.Duration(i)/10
-		fmt.Fprintf(d, `<text class="axis" x="%.1f" y="%d">%.1f s</text>`, d.x(at), d.y+10, at.Seconds())
+		fmt.Fprintf(&d.Builder, `<text class="axis" x="%.1f" y="%d">%.1f s</text>`, d.x(at), d.y+10, at.Seconds())
 	}
 	d.y += 16
 }
@@ -246,7 +246,7 @@ func (d *drawing) rate(h history.History) {
 			}
 			tall := max(float64(n)*height/float64(most), 1)
 			base -= tall
-			fmt.Fprintf(d, `<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f"><title>%d %s from %s</title></rect>`,
+			fmt.Fprintf(&d.Builder, `<rect class="%s" x="%.1f" y="%.1f" width="%.1f" height="%.1f"><title>%d %s from %s</title></rect>`,
 				class, d.x(from), base, float64(width-labels-10)/bins, tall, n, class, seconds(from))
 		}
 	}
@@ -278,7 +278,7 @@ func (d *drawing) clients(h history.History) {
 	d.title("Clients: the worst outcome of each moment")
 	for i, name := range names {
 		if i == MaxClients {
-			fmt.Fprintf(d, `<text class="label" x="%d" y="%d">%d more are not drawn</text>`, labels-6, d.y+bar, len(names)-MaxClients)
+			fmt.Fprintf(&d.Builder, `<text class="label" x="%d" y="%d">%d more are not drawn</text>`, labels-6, d.y+bar, len(names)-MaxClients)
 			d.y += lane
 			break
 		}
