@@ -84,6 +84,24 @@ func TestSwaps(t *testing.T) {
 	}
 }
 
+// TestWithdrawals: a member that leaves takes the maintenance of its server with it.
+func TestWithdrawals(t *testing.T) {
+	past := h(t, `c0 1 2 topology publish topology ok {"requestId":"g1","expectedGeneration":"0","topology":`+document+`} {"header":{"revision":"10"},"generation":{"number":"1","digest":"`+digest(t)+`"}}
+		c1 3 4 maintenance set m1 ok {"requestId":"x1","server":"m1","active":true,"reason":"r"} {"maintenance":{"server":"m1","active":true,"reason":"r"}}
+		c2 50 51 maintenance list all ok {} {}`)
+	if v := judged(t, "maintenance", past); v.Result != Broken {
+		t.Errorf("lost without a reason: %s", v.Result)
+	}
+	past.Marks = []history.Mark{event(45, `{"revision":"30","maintenanceChanged":{"server":"m1"}}`)}
+	if v := judged(t, "maintenance", past); v.Result != Holds {
+		t.Errorf("withdrawn: %s: %s", v.Result, v.Text)
+	}
+	past = h(t, `c1 3 4 maintenance set m9 refused {"requestId":"x1","server":"m9","active":true} UNKNOWN_SERVER`)
+	if v := judged(t, "maintenance", past); v.Result != Holds {
+		t.Errorf("of no server: %s: %s", v.Result, v.Text)
+	}
+}
+
 // TestUndecidedIsSaid reaches both limits: the time for a key, and the calls of one.
 func TestUndecidedIsSaid(t *testing.T) {
 	var lines strings.Builder
