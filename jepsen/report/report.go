@@ -35,7 +35,7 @@ const (
 //go:embed page.html
 var pageText string
 
-var page = template.Must(template.New("page").Funcs(template.FuncMap{"seconds": seconds}).Parse(pageText))
+var page = template.Must(template.New("page").Funcs(template.FuncMap{"seconds": seconds, "dated": dated}).Parse(pageText))
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }
 

@@ -66,6 +66,7 @@ func TestReportTells(t *testing.T) {
 	html, s := write(t, madeUp(1000), []validate.Verdict{
 		{Name: "levels", Claim: "One.", Checked: 5},
 		{Name: "partitions", Claim: "Two.", Checked: 5, Problems: []validate.Problem{{Text: "p was lost", From: 3 * time.Second, Until: 3100 * time.Millisecond, Ops: []int{302}}}},
+		{Name: "effects", Checked: 1, Problems: []validate.Problem{{Text: "kill-all: no effect was seen"}}},
 	})
 	for _, want := range []string{
 		"Not all claims hold", "--seed 7", "p was lost", "m1 &lt;was&gt; killed", "leads the group", `class="involved"`, "class=\"problem\"", "1.0 → 2.0", "&lt;script&gt;",
@@ -73,6 +74,9 @@ func TestReportTells(t *testing.T) {
 		if !strings.Contains(html, want) {
 			t.Errorf("the page lacks %q", want)
 		}
+	}
+	if strings.Count(html, "<h3>") != 1 || strings.Contains(html, "no effect was seen (") {
+		t.Error("a problem of no time has a window")
 	}
 	for _, never := range []string{"<script", "http://", "src=", "url("} {
 		if strings.Contains(html, never) {

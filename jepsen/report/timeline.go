@@ -68,7 +68,7 @@ func (d *drawing) axis() {
 func (d *drawing) finish(problems []validate.Problem) template.HTML {
 	var over strings.Builder
 	for _, p := range problems {
-		if p.Until < d.from || p.From > d.from+d.length {
+		if !dated(p) || p.Until < d.from || p.From > d.from+d.length {
 			continue
 		}
 		fmt.Fprintf(&over, `<rect class="problem" x="%.1f" y="0" width="%.1f" height="%d"><title>%s</title></rect>`,

@@ -60,6 +60,9 @@ func windows(h history.History, verdicts []validate.Verdict) []window {
 	var found []window
 	for _, v := range verdicts {
 		for _, p := range v.Problems {
+			if !dated(p) {
+				continue
+			}
 			if len(found) == MaxWindows {
 				return found
 			}
@@ -68,6 +71,9 @@ func windows(h history.History, verdicts []validate.Verdict) []window {
 	}
 	return found
 }
+
+// dated says whether a problem is of some time of the run, and not of all of it.
+func dated(p validate.Problem) bool { return p.Until > 0 || len(p.Ops) > 0 }
 
 func newWindow(h history.History, check string, p validate.Problem) window {
 	w := window{Check: check, Text: p.Text, From: max(p.From-around, 0), Until: p.Until + around}
