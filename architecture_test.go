@@ -99,6 +99,7 @@ var arrows = []struct {
 	{"jepsen/nemesis", []string{"jepsen/wire", "jepsen/lab"}, "it breaks what is around members, and asks the group by an interface"},
 	{"jepsen/traffic", []string{"jepsen/history", "jepsen/lab", "jepsen/nemesis", "client", "proto"}, "clients know members by their public APIs only"},
 	{"jepsen/lab", []string{"jepsen/wire", "jepsen/badfs"}, "it knows members as an operator does: a binary, a configuration, addresses"},
+	{"jepsen", []string{"proto", "client"}, "the runner puts together what is under it, and knows Quorate by its public API only"},
 	{"bench", []string{"proto", "devgroup"}, "benchmarks know members by their public APIs only"},
 	{"bench/failover", []string{"proto", "devgroup", "opcua/failover"}, "it knows members by their public APIs only, and measures the failover client against them"},
 	{"bench/client", []string{"opcua/wire", "pki"}, "it knows servers by what they say on the wire, which it codes with the same codec, as that is the cheapest"},

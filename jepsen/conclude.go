@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"quorate/jepsen/history"
 	"quorate/jepsen/nemesis"
+	"quorate/jepsen/report"
 	"quorate/jepsen/validate"
 )
 
@@ -20,11 +22,12 @@ func (c *chaos) conclude(h history.History) (bool, error) {
 	if len(c.nemeses) > 0 {
 		verdicts = append(verdicts, c.effects())
 	}
-	return report(c.out, h, verdicts)
+	c.verdicts = verdicts
+	return tellVerdicts(c.out, h, verdicts)
 }
 
-// report prints what was found, and says whether all claims hold.
-func report(_ string, _ history.History, verdicts []validate.Verdict) (bool, error) {
+// tellVerdicts prints what was found, writes the page and the summary, and says whether all claims hold.
+func tellVerdicts(out string, h history.History, verdicts []validate.Verdict) (bool, error) {
 	holds := true
 	for _, v := range verdicts {
 		fmt.Printf("%-16s %7d checked  %d problems  %d undecided  %s\n", v.Name, v.Checked, len(v.Problems)+v.More, len(v.Undecided), v.Claim)
@@ -36,7 +39,8 @@ func report(_ string, _ history.History, verdicts []validate.Verdict) (bool, err
 		}
 		holds = holds && v.Holds()
 	}
-	return holds, nil
+	fmt.Println("report:", filepath.Join(out, "report.html"))
+	return holds, report.Write(out, h, verdicts)
 }
 
 // effects says whether each kind of fault that was scheduled was seen to have its effect.
@@ -132,5 +136,8 @@ func rejudge(o *options) (holds bool, err error) {
 		return false, err
 	}
 	(&chaos{options: o}).tell(h)
-	return report(o.out, h, validate.Judge(h))
+	if err := os.MkdirAll(o.out, 0o755); err != nil {
+		return false, err
+	}
+	return tellVerdicts(o.out, h, validate.Judge(h))
 }

@@ -8,6 +8,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -22,6 +23,7 @@ import (
 	"quorate/jepsen/lab"
 	"quorate/jepsen/nemesis"
 	"quorate/jepsen/traffic"
+	"quorate/jepsen/validate"
 )
 
 const (
@@ -44,6 +46,10 @@ type options struct {
 	keep      bool
 	binary    string
 	enough    int
+	mutant    string
+	trial     trial
+	// verdicts are what a run found.
+	verdicts []validate.Verdict
 }
 
 func main() {
@@ -79,8 +85,18 @@ func parse(args []string) (*options, error) {
 	flags.BoolVar(&o.keep, "keep", false, "keep the history of a run in which all claims hold, too")
 	flags.StringVar(&o.binary, "quorate", "bin/quorate", "the quorate command")
 	flags.IntVar(&o.enough, "enough", 0, "least operations to judge (default: half of what rate and duration promise)")
+	flags.StringVar(&o.mutant, "mutant", "", "prove that a broken rule is noticed, with a command built with the tag mutant: "+strings.Join(mutantNames(), " "))
 	if err := flags.Parse(args); err != nil {
 		return nil, err
+	}
+	if o.mutant != "" {
+		given := map[string]bool{}
+		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		w, n, err := o.try(given)
+		if err != nil {
+			return nil, err
+		}
+		*workloads, *nemeses = cmp.Or(*workloads, w), cmp.Or(*nemeses, n)
 	}
 	return o, o.complete(flags.Args(), *workloads, *nemeses)
 }
@@ -146,6 +162,9 @@ func (o *options) command() string {
 	case len(o.nemeses) < len(nemesis.Kinds()):
 		args += " --nemeses " + strings.Join(nemesis.Names(o.nemeses), ",")
 	}
+	if o.mutant != "" {
+		return "bin/chaos-run --quorate bin/quorate-mutant --mutant " + o.mutant + " " + args
+	}
 	return "make chaos CHAOS_ARGS='" + args + "'"
 }
 
@@ -162,5 +181,8 @@ func start(o *options) (bool, error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if o.mutant != "" {
+		return runMutant(ctx, o)
+	}
 	return run(ctx, o)
 }

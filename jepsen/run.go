@@ -119,8 +119,13 @@ func mark(log *history.Log, m history.Mark, data any) {
 
 // live is the run itself.
 func (c *chaos) live(ctx context.Context) (err error) {
+	var environment []string
+	if c.mutant != "" {
+		environment = []string{"MUTANT=" + c.mutant}
+	}
 	c.lab, err = lab.Open(ctx, lab.Options{
-		Binary: c.binary, Out: c.out, Members: c.members, LogStore: c.logStore, Seed: c.seed,
+		Environment: environment,
+		Binary:      c.binary, Out: c.out, Members: c.members, LogStore: c.logStore, Seed: c.seed,
 		SnapshotEntries: snapshotEntries,
 		Settings:        []string{fmt.Sprintf("redundancy: {recoverDwell: %v}", recoverDwell)},
 	})

@@ -21,11 +21,15 @@ type facts struct {
 	// servers are those of each set, as far as any topology tells.
 	servers map[string][]string
 	// events are those of apply leases that roll-outs hold, in their order.
-	events []leaseEvent
+	events []*leaseEvent
 	// swaps are the generations that no client published.
 	swaps map[uint64]swap
-	// known has the places of the events in their list, by revision and sequence, until they are sorted.
-	known map[[2]uint64]int
+	// withdrawn are the ends of maintenance that came with a member's leaving, by request id of what took it away.
+	withdrawn []*withdrawal
+	// asked are the request ids of maintenance that clients set.
+	asked map[string]bool
+	// known is when each event was seen first, by revision and sequence.
+	known map[[2]uint64]*time.Duration
 	// moments are the calls and returns of operations by the revision that they came to.
 	moments []moment
 }
@@ -34,6 +38,12 @@ type facts struct {
 type swap struct {
 	generation *quoratev1.Generation
 	seen       time.Duration
+}
+
+// withdrawal is an event of a server's maintenance that ends, and when it was seen first.
+type withdrawal struct {
+	event *quoratev1.Event
+	seen  time.Duration
 }
 
 // leaseEvent is an event of a lease that the group itself began or ended.
@@ -53,7 +63,7 @@ type moment struct {
 
 // gather reads the facts.
 func gather(h history.History) (*facts, error) {
-	f := &facts{requests: map[uint64]string{}, servers: map[string][]string{}, known: map[[2]uint64]int{}, swaps: map[uint64]swap{}}
+	f := &facts{requests: map[uint64]string{}, servers: map[string][]string{}, known: map[[2]uint64]*time.Duration{}, swaps: map[uint64]swap{}, asked: map[string]bool{}}
 	for i := range h.Ops {
 		if err := f.gatherOp(&h.Ops[i]); err != nil {
 			return nil, err
@@ -77,8 +87,25 @@ func (f *facts) gatherOp(op *history.Op) error {
 			Revision uint64 `json:"revision,string"`
 		} `json:"header"`
 	}
+	var asked struct {
+		Read struct {
+			Consistency string `json:"consistency"`
+		} `json:"read"`
+	}
+	_ = json.Unmarshal(op.Input, &asked) // None is none.
 	if op.Outcome == history.OK && json.Unmarshal(op.Output, &header) == nil && header.Header.Revision > 0 {
-		f.moments = append(f.moments, moment{header.Header.Revision, op.Call, op.Return})
+		m := moment{header.Header.Revision, op.Call, op.Return}
+		if c := quoratev1.Consistency_value[asked.Read.Consistency]; c > int32(quoratev1.Consistency_CONSISTENCY_LINEARIZABLE) {
+			m.from = 0 // What was committed before such a read was called, it may not show.
+		}
+		f.moments = append(f.moments, m)
+	}
+	if op.Noun == "maintenance" && op.Kind == "set" {
+		r := &quoratev1.SetMaintenanceRequest{}
+		if err := unmarshal(op.Input, r); err != nil {
+			return fmt.Errorf("operation %d: %w", op.ID, err)
+		}
+		f.asked[r.GetRequestId()] = true
 	}
 	if op.Noun != "topology" {
 		return nil
@@ -125,7 +152,7 @@ func (f *facts) gatherTopology(t *quoratev1.Topology) {
 	}
 }
 
-// gatherEvent keeps the first sight of each event of a lease that a roll-out holds. An event says so while the lease is open; its end is known by its key.
+// gatherEvent keeps the first sight of each event that tells what the group itself did. Of a lease, an event says whose it is while it is open; its end is known by its key.
 func (f *facts) gatherEvent(m history.Mark) error {
 	var data struct {
 		Event json.RawMessage `json:"event"`
@@ -137,25 +164,30 @@ func (f *facts) gatherEvent(m history.Mark) error {
 	if g := e.GetTopologyPublished(); g != nil {
 		f.gatherGeneration(g, m.At)
 	}
-	began := e.GetLeaseBegun() != nil
+	ended := e.GetMaintenanceChanged() != nil && !e.GetMaintenanceChanged().GetActive()
 	lease := cmp.Or(e.GetLeaseBegun(), e.GetLeaseEnded(), e.GetLeaseAbandoned())
-	if lease == nil {
+	if lease == nil && !ended {
 		return nil
 	}
 	place := [2]uint64{e.GetRevision(), uint64(e.GetSequence())}
-	if i, ok := f.known[place]; ok {
-		f.events[i].seen = min(f.events[i].seen, m.At)
+	if seen := f.known[place]; seen != nil {
+		*seen = min(*seen, m.At)
 		return nil
 	}
-	f.known[place] = len(f.events)
-	f.events = append(f.events, leaseEvent{event: e, lease: lease, began: began, seen: m.At})
+	if ended {
+		w := &withdrawal{e, m.At}
+		f.withdrawn, f.known[place] = append(f.withdrawn, w), &w.seen
+		return nil
+	}
+	l := &leaseEvent{event: e, lease: lease, began: e.GetLeaseBegun() != nil, seen: m.At}
+	f.events, f.known[place] = append(f.events, l), &l.seen
 	return nil
 }
 
 // order sorts what has a revision, and makes of the moments bounds: what has a higher revision than an operation took effect after its call, what has a
 // lower one before its return.
 func (f *facts) order() {
-	slices.SortFunc(f.events, func(a, b leaseEvent) int {
+	slices.SortFunc(f.events, func(a, b *leaseEvent) int {
 		return cmp.Or(cmp.Compare(a.event.GetRevision(), b.event.GetRevision()), cmp.Compare(a.event.GetSequence(), b.event.GetSequence()))
 	})
 	slices.SortFunc(f.moments, func(a, b moment) int { return cmp.Compare(a.revision, b.revision) })

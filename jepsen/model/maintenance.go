@@ -14,7 +14,7 @@ import (
 // maintenances are judged by server: each is a register.
 func maintenances() noun {
 	return noun{
-		name: "maintenance", read: readMaintenance,
+		name: "maintenance", read: readMaintenance, own: withdrawals,
 		keys: func(op *history.Op, h *facts) []string {
 			if op.Kind == "list" {
 				return h.members
@@ -63,6 +63,12 @@ func readMaintenance(op *history.Op, key string) (*call, error) {
 		if err := decode(op, r, answer); err != nil {
 			return nil, err
 		}
+		if reason(op) == fsm.ReasonUnknownServer {
+			// Which servers there are is of another key; what is declared can be withdrawn from any.
+			c := newCall(op, true)
+			c.look = func(s *fsm.State) bool { return len(s.AllMaintenance()) == 0 }
+			return c, nil
+		}
 		return write(op, r.GetRequestId(), &logv1.Command{Body: &logv1.Command_SetMaintenance{SetMaintenance: &logv1.SetMaintenance{
 			Server: op.Key, Active: r.GetActive(), Reason: r.GetReason(), EstimatedReturn: r.GetEstimatedReturn(),
 		}}}, func(o *logv1.Outcome) bool { return sameMaintenance(o.GetMaintenance(), answer.GetMaintenance()) }), nil
@@ -89,4 +95,24 @@ func readMaintenance(op *history.Op, key string) (*call, error) {
 
 func sameMaintenance(a, b *quoratev1.Maintenance) bool {
 	return a.GetActive() == b.GetActive() && a.GetReason() == b.GetReason() && proto.Equal(a.GetEstimatedReturn(), b.GetEstimatedReturn())
+}
+
+// withdrawals are the ends of maintenance that nobody asked for: a member that leaves the group takes what was declared of its server with it.
+func withdrawals(server string, h *facts) []*call {
+	var calls []*call
+	for _, w := range h.withdrawn {
+		if w.event.GetMaintenanceChanged().GetServer() != server || h.asked[w.event.GetRequestId()] {
+			continue
+		}
+		from, to := h.when(w.event.GetRevision())
+		c := &call{
+			from: from, to: max(from, min(to, w.seen)), fits: func(*logv1.Outcome) bool { return true },
+			command: &logv1.Command{RequestId: fmt.Sprintf("event %d.%d", w.event.GetRevision(), w.event.GetSequence()), Body: &logv1.Command_SetMaintenance{
+				SetMaintenance: &logv1.SetMaintenance{Server: server},
+			}},
+		}
+		c.op = &history.Op{ID: -1, Noun: "maintenance", Kind: "leave", Key: server, Outcome: history.OK, Call: c.from, Return: c.to}
+		calls = append(calls, c)
+	}
+	return calls
 }

@@ -65,6 +65,7 @@ func readPartition(op *history.Op, key string) (*call, error) {
 			got.GetEpoch() == want.GetEpoch() && got.GetPhase() == want.GetPhase() && got.GetPlacement() == want.GetPlacement()
 	}, fsm.ReasonApplyInProgress)
 	c.number, c.expected = want.GetEpoch(), expected
+	c.anyway = reason(op) == fsm.ReasonUnknownServer // Which servers there are is of another key.
 	if op.Kind == "complete" && reason(op) != fsm.ReasonBarrierPending {
 		c.prepare, c.timed = pastBarrier(op.Key), true
 	}

@@ -42,16 +42,22 @@ func partitionOp(client, member, kind, partition string) history.Op {
 	return history.Op{Client: client, Member: member, Noun: "partition", Kind: kind, Key: partition}
 }
 
+// setUpPartitions makes the partitions. Until every member has announced itself, partitions are not yet supported, so that may have to be tried again.
 func setUpPartitions(ctx context.Context, e *Env) error {
 	settings := &quoratev1.PartitionSettings{
 		DrainBarrier: durationpb.New(Barrier), MinDrainBarrier: durationpb.New(MinBarrier), EarlyFloor: durationpb.New(earlyFloor), GateTtl: durationpb.New(GateTTL),
 	}
-	_, _, err := call(ctx, e, history.Op{Client: "setup", Noun: "settings", Kind: "set", Key: "settings"},
-		&quoratev1.SetPartitionSettingsRequest{Settings: settings}, e.Group.Partitions().SetPartitionSettings)
-	if err != nil {
-		return err
+	for {
+		_, _, err := call(ctx, e, history.Op{Client: "setup", Noun: "settings", Kind: "set", Key: "settings"},
+			&quoratev1.SetPartitionSettingsRequest{Settings: settings}, e.Group.Partitions().SetPartitionSettings)
+		if err == nil {
+			break
+		}
+		if !rest(ctx, 200*time.Millisecond) {
+			return errors.Join(err, ctx.Err())
+		}
 	}
-	_, _, err = call(ctx, e, partitionOp("setup", "", "create", strings.Join(e.partitions, ",")),
+	_, _, err := call(ctx, e, partitionOp("setup", "", "create", strings.Join(e.partitions, ",")),
 		&quoratev1.CreatePartitionsRequest{Ids: e.partitions, Placement: placements[0]}, e.Group.Partitions().CreatePartitions)
 	return err
 }

@@ -23,9 +23,19 @@ func TestPartitions(t *testing.T) {
 	begun := run + `op c1 1 2 partition create p ok {"placement":"a"} {"epoch":"1"}` + "\n" + moved("begin", 10, 11, 2, "DRAINING", "a", "")
 	barrier := `,"migration":{"drainBarrier":"1s"}`
 	cut := begun + moved("cutover", 20, 21, 3, "CUTOVER", "a", barrier)
+	// Both have the number 3: the lines before are operations 0 to 2.
+	instance := checked(12, 13, 2, "a")
+	stranger := `op c2 12 13 partition check_gate p ok {"partition":"p","epoch":"2"} {"placement":"a","epoch":"2"}` + "\n"
+	early := `op c1 200 201 partition complete p ok {"requestId":"r4"} {"early":true,"partition":{"epoch":"4","phase":"PARTITION_PHASE_ACTIVE","placement":"b"}}` + "\n"
+	late := `op s1 300 300 partition land p ok {"gate":3,"epoch":2,"called":12000000} {"placement":"a"}` + "\n"
 	run1(t, partitions(), []past1{
 		{"all is well", cut + checked(12, 13, 2, "a") + landed(12, 300, 2, "a") + moved("complete", 1100, 1101, 4, "ACTIVE", "b", "") + checked(1102, 1103, 4, "b") + landed(1102, 1200, 4, "b"), ""},
 		{"a write lands late (M1)", cut + landed(1000, 1400, 2, "a") + moved("complete", 1100, 1101, 4, "ACTIVE", "b", ""), "INV-M1"},
+		{"a write lands after a placement was set", begun + moved("abort", 12, 13, 3, "ACTIVE", "a", "") + moved("set_placement", 14, 15, 4, "ACTIVE", "b", "") + landed(12, 300, 3, "a"), ""},
+		{"an instance's write lands after an early completion (M1)", cut + instance + early + late, "INV-M1"},
+		{"a stranger's write lands after an early completion", cut + stranger + early + late, ""},
+		{"a write lands after a completion that a watch told of (M1)", cut + `mark 200 event - m1 {"watch":"w","event":{"revision":"40","partitionChanged":{"transition":"PARTITION_TRANSITION_COMPLETE","partition":{"id":"p","epoch":"4","placement":"b"}}}}
+			` + landed(12, 300, 2, "a"), "INV-M1"},
 		{"a write that takes longer than it may", cut + landed(12, 700, 2, "a"), "the traffic is wrong"},
 		{"a check passes in cutover (M2)", cut + checked(22, 23, 2, "a"), "by a check that began"},
 		{"a check passes under the epoch of a cutover (M2)", cut + checked(22, 23, 3, "a"), "in cutover (INV-M2)"},
