@@ -10,7 +10,7 @@ PEERS   := bench/opcua
 BROWSER := admin/browser
 ETCD    := bench/etcd/server
 
-.PHONY: build dev test race lint generate check-generate baseline fuzz bench-commit bench-etcd bench-opcua bench-failover bench-siege test-interop chromium vendor-page clean help
+.PHONY: build dev test race lint generate check-generate baseline fuzz bench-commit bench-etcd bench-opcua bench-failover bench-siege chaos chaos-short chaos-mutants test-interop chromium vendor-page clean help
 
 help: ## Show this list.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -92,6 +92,23 @@ bench-siege: build ## Attack a group in every way, and measure what others feel 
 
 bench-failover: build ## From a publish or a kill to what clients notice: levels, swaps and fail-overs of three processes.
 	$(GO) run ./bench/failover -quorate $(BIN)/quorate $(ARGS)
+
+# As root, on a machine with loop devices, FUSE and TUN. Everything that it makes is inside namespaces of its own, and goes with it.
+chaos: build ## Break a group in every way for 10 minutes, and judge what its clients saw. CHAOS_ARGS is passed through: --duration 2m --seed 7.
+	$(GO) build -o $(BIN)/chaos-run ./jepsen
+	$(BIN)/chaos-run --quorate $(BIN)/quorate $(CHAOS_ARGS)
+
+# What can be shown in two minutes: at least one fault of each kind of thing that breaks.
+CHAOS_SHORT := kill,kill-majority,pause,isolate-from-all,one-way,lossy,reset,power-loss,power-loss-all,disk-stall,fsync-error,truncate-log,wall-clock,transfer-storm,replace
+chaos-short: ## The two minutes of chaos that belong to every change.
+	$(MAKE) chaos CHAOS_ARGS="--duration 2m --seed 7 --nemeses $(CHAOS_SHORT) $(CHAOS_ARGS)"
+
+# Each in a run of its own, in which one rule is broken that the product keeps (package mutant).
+chaos-mutants: ## Prove that the checks of chaos notice broken rules, each within 5 minutes.
+	$(GO) build -tags mutant -o $(BIN)/quorate-mutant ./cmd/quorate
+	$(GO) build -o $(BIN)/chaos-run ./jepsen
+	for m in no-sync unconfirmed no-barrier wall-clock serving-for-ever open-gates; do \
+	  $(BIN)/chaos-run --quorate $(BIN)/quorate-mutant --mutant $$m --out $(BIN)/chaos-mutants $(CHAOS_ARGS) || exit 1; done
 
 clean: ## Remove what was built.
 	rm -rf $(BIN) $(INTEROP)/node_modules $(PEERS)/node_modules $(BROWSER)/node_modules

@@ -67,13 +67,14 @@ var arrows = []struct {
 	because string
 }{
 	{"proto", nil, "generated code is the bottom of everything"},
-	{"fsm", []string{"proto"}, "the state machine is pure: not even raft may be known to it"},
+	{"mutant", nil, "it names rules that only builds for chaos tests may break"},
+	{"fsm", []string{"proto", "mutant"}, "the state machine is pure: not even raft may be known to it"},
 	{"telemetry", nil, "it is a leaf that everyone may use"},
 	{"pki", nil, "it is a leaf that everyone may use"},
-	{"node", []string{"proto", "fsm", "telemetry", "pki"}, "raft wiring stands on the state machine alone"},
+	{"node", []string{"proto", "fsm", "mutant", "telemetry", "pki"}, "raft wiring stands on the state machine alone"},
 	{"client", []string{"proto"}, "programs of others use it: it knows the public API alone"},
 	{"sim", []string{"proto", "fsm", "node", "telemetry", "redundancy", "client"}, "it simulates a group of nodes, the levels of their servers, and instances that hold gate leases"},
-	{"redundancy", []string{"proto", "fsm", "node", "telemetry", "opcua/session"}, "it probes peers with a light client session, which knows nothing of Quorate, so that no arrow runs back up to opcua"},
+	{"redundancy", []string{"proto", "fsm", "mutant", "node", "telemetry", "opcua/session"}, "it probes peers with a light client session, which knows nothing of Quorate, so that no arrow runs back up to opcua"},
 	{"opcua/wire", nil, "the OPC UA runtime knows nothing of Quorate"},
 	{"opcua/channel", []string{"opcua/wire"}, "the OPC UA runtime knows nothing of Quorate"},
 	{"opcua/space", []string{"opcua/wire"}, "the OPC UA runtime knows nothing of Quorate"},
@@ -92,8 +93,13 @@ var arrows = []struct {
 	{"jepsen/wire", nil, "it knows packets"},
 	{"jepsen/history", nil, "it knows what was done and when"},
 	{"jepsen/badfs", nil, "it knows files"},
+	{"jepsen/model", []string{"jepsen/history", "proto", "fsm"}, "it judges what was recorded by the state machine itself"},
+	{"jepsen/validate", []string{"jepsen/history", "jepsen/model", "proto"}, "it judges what was recorded, and nothing else"},
+	{"jepsen/report", []string{"jepsen/history", "jepsen/validate"}, "it shows what was recorded and judged"},
 	{"jepsen/nemesis", []string{"jepsen/wire", "jepsen/lab"}, "it breaks what is around members, and asks the group by an interface"},
+	{"jepsen/traffic", []string{"jepsen/history", "jepsen/lab", "jepsen/nemesis", "client", "proto"}, "clients know members by their public APIs only"},
 	{"jepsen/lab", []string{"jepsen/wire", "jepsen/badfs"}, "it knows members as an operator does: a binary, a configuration, addresses"},
+	{"jepsen", []string{"proto", "client"}, "the runner puts together what is under it, and knows Quorate by its public API only"},
 	{"bench", []string{"proto", "devgroup"}, "benchmarks know members by their public APIs only"},
 	{"bench/failover", []string{"proto", "devgroup", "opcua/failover"}, "it knows members by their public APIs only, and measures the failover client against them"},
 	{"bench/client", []string{"opcua/wire", "pki"}, "it knows servers by what they say on the wire, which it codes with the same codec, as that is the cheapest"},
@@ -102,7 +108,7 @@ var arrows = []struct {
 	{"bench/opcua", []string{"devgroup", "bench/client", "bench/process", "opcua/wire"}, "it knows members by what they say on the wire"},
 	{"bench/siege", []string{"proto", "devgroup", "bench/client", "bench/process", "opcua/wire"}, "it knows members by what they say on the wire, and by their public APIs"},
 	{"cmd/quorate/migration", []string{"proto"}, "it drives migrations through the partition service alone, and knows no terminal, connection or process"},
-	{"cmd", []string{"proto", "fsm", "node", "redundancy", "opcua", "rpc", "admin", "telemetry", "pki"}, "the command wires everything together"},
+	{"cmd", []string{"proto", "fsm", "mutant", "node", "redundancy", "opcua", "rpc", "admin", "telemetry", "pki"}, "the command wires everything together"},
 }
 
 func TestImportsPointOneWay(t *testing.T) {

@@ -26,6 +26,7 @@ var allowedImports = []string{
 	"google.golang.org/protobuf/types/known/durationpb",
 	"google.golang.org/protobuf/types/known/timestamppb",
 	"quorate/fsm/tree",
+	"quorate/mutant", // Constants, but in the builds that chaos tests break on purpose.
 	"quorate/proto/quorate/log/v1",
 	"quorate/proto/quorate/v1",
 }

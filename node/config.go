@@ -97,6 +97,14 @@ type Limits struct {
 	SnapshotEntries uint64
 }
 
+// DefaultSnapshotEntries is Limits.SnapshotEntries where it is not given; MinSnapshotEntries and MaxSnapshotEntries bound what operators can set. Fewer make a
+// member busy with snapshots, more make its restart long.
+const (
+	DefaultSnapshotEntries = 8192
+	MinSnapshotEntries     = 128
+	MaxSnapshotEntries     = 1 << 20
+)
+
 func (l Limits) withDefaults() Limits {
 	setDefault(&l.EntryCommands, 1024)
 	setDefault(&l.EntryBytes, 1<<20)
@@ -112,7 +120,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.WatchProgress, 5*time.Second)
 	setDefault(&l.DigestInterval, 30*time.Second)
 	setDefault(&l.FreeBytes, 64<<20)
-	setDefault(&l.SnapshotEntries, 8192)
+	setDefault(&l.SnapshotEntries, DefaultSnapshotEntries)
 	return l
 }
 

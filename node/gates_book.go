@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"quorate/fsm"
+	"quorate/mutant"
 	quoratev1 "quorate/proto/quorate/v1"
 )
 
@@ -181,7 +182,7 @@ func (b *gates) close(ctx context.Context, s *session, m *machine, clock Clock, 
 	waiting := b.shut(partition, clock.Elapsed())
 	for {
 		left, cleared := b.left(waiting, m, clock.Elapsed())
-		if left <= 0 {
+		if left <= 0 || mutant.OpenGates {
 			return nil
 		}
 		timer := time.NewTimer(left)

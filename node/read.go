@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"quorate/mutant"
 	peerv1 "quorate/proto/quorate/peer/v1"
 	quoratev1 "quorate/proto/quorate/v1"
 )
@@ -214,6 +215,9 @@ func (n *Node) confirmRevision(ctx context.Context) (uint64, error) {
 // confirmTerm asks the voters for their current term, with questions sent now. A majority that still is in the leader's term means that, when the
 // first of them was sent, no later leader could have been elected (Raft thesis §6.4, with the term asked for instead of heartbeats).
 func (n *Node) confirmTerm(ctx context.Context, term uint64) error {
+	if mutant.Unconfirmed {
+		return nil
+	}
 	asked := time.Now()
 	servers := n.raft.GetConfiguration().Configuration().Servers
 	terms := make(chan uint64, len(servers))

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"quorate/fsm"
+	"quorate/mutant"
 	"quorate/node"
 	logv1 "quorate/proto/quorate/log/v1"
 	peerv1 "quorate/proto/quorate/peer/v1"
@@ -191,7 +192,7 @@ type judgement struct {
 // at returns the level at a moment of the manager's monotonic clock.
 func (j *judgement) at(now time.Duration) Level {
 	switch {
-	case now < j.lease.healthy:
+	case now < j.lease.healthy || mutant.ServingForEver && j.lease.healthy > 0:
 		return j.healthy
 	case now < j.lease.confirmed:
 		return j.confirmed

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"quorate/mutant"
 	"quorate/node"
 )
 
@@ -20,6 +21,14 @@ func memberClock(file string) node.Clock {
 		return node.NewSystemClock()
 	}
 	return shiftedClock{Clock: node.NewSystemClock(), file: file}
+}
+
+// Elapsed implements node.Clock.
+func (c shiftedClock) Elapsed() time.Duration {
+	if mutant.WallClock {
+		return c.Wall().Sub(time.Unix(0, 0))
+	}
+	return c.Clock.Elapsed()
 }
 
 // Wall implements node.Clock.

@@ -1,10 +1,17 @@
 package main
 
 import (
+	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	quoratev1 "quorate/proto/quorate/v1"
 )
 
 // TestWallTimeIsShifted moves the wall time of a member's clock to and fro; its monotonic reading takes no notice.
@@ -24,5 +31,49 @@ func TestWallTimeIsShifted(t *testing.T) {
 		if c.Elapsed() > time.Minute {
 			t.Errorf("with %q the monotonic reading is %v", text, c.Elapsed())
 		}
+	}
+}
+
+// TestShiftedWallTimeIsRecorded runs a member whose wall clock is hours ahead: what people ask it to change is recorded with that time, as what it changes by
+// itself is.
+func TestShiftedWallTimeIsRecorded(t *testing.T) {
+	base, err := freePorts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := planDev(&devFlags{members: 1, basePort: base, data: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := plan.members[0].settings
+	s.Clock.WallOffsetFile = filepath.Join(t.TempDir(), "offset")
+	if err := os.WriteFile(s.Clock.WallOffsetFile, []byte("3h"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, err := openMember(s, newLogger(s, io.Discard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ended := make(chan error, 1)
+	go func() { ended <- m.runUntil(ctx) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	conn, err := grpc.NewClient(s.GRPC.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	resp, err := quoratev1.NewGateServiceClient(conn).RegisterInstance(ctx,
+		&quoratev1.RegisterInstanceRequest{RequestId: "r1", Id: "i1", Session: "0123456789abcdef"}, grpc.WaitForReady(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if off := time.Until(resp.GetInstance().GetRegisteredAt().AsTime()) - 3*time.Hour; off.Abs() > time.Minute {
+		t.Errorf("the recorded time is off by %v", off+3*time.Hour)
 	}
 }

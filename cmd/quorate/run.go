@@ -134,7 +134,10 @@ func (p *parts) assemble(nodeLogger *slog.Logger) (*member, error) {
 	if m.page, err = p.openPage(m); err != nil {
 		return nil, err
 	}
-	m.rpc, err = rpc.New(rpc.Config{Node: m.node, Credentials: credentials, Page: m.page, Logger: p.logger, Metrics: m.metrics, Version: buildVersion()})
+	m.rpc, err = rpc.New(rpc.Config{
+		Node: m.node, Credentials: credentials, Page: m.page, Logger: p.logger, Metrics: m.metrics, Version: buildVersion(),
+		Now: memberClock(s.Clock.WallOffsetFile).Wall,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -285,6 +288,7 @@ func (p *parts) openNode(logger *slog.Logger, metrics *telemetry.Metrics, status
 	}
 	opened, err := node.Open(node.Config{
 		ID: s.Member, DataDir: filepath.Join(s.DataDir, "raft"), LogStore: s.Storage.LogStore, Bootstrap: bootstrap,
+		Limits: node.Limits{SnapshotEntries: uint64(s.Storage.SnapshotEntries)},
 		Timing: timing, Transport: p.raft, Logger: logger, Metrics: metrics, SelfStatus: status,
 		Clock: memberClock(s.Clock.WallOffsetFile),
 		Announce: &logv1.AnnounceMember{

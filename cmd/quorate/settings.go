@@ -14,6 +14,7 @@ import (
 	"github.com/knadh/koanf/maps"
 	"github.com/knadh/koanf/v2"
 
+	"quorate/node"
 	"quorate/redundancy"
 )
 
@@ -59,6 +60,8 @@ type raftSettings struct {
 type storageSettings struct {
 	// LogStore is bolt or wal.
 	LogStore string `koanf:"logStore"`
+	// SnapshotEntries is how many log entries are written before the next snapshot, and how many are kept behind it.
+	SnapshotEntries int `koanf:"snapshotEntries"`
 }
 
 type opcuaSettings struct {
@@ -128,7 +131,7 @@ func defaultSettings(dev bool) settings {
 	return settings{
 		Dev:     dev,
 		Raft:    raftSettings{Timing: "lan"},
-		Storage: storageSettings{LogStore: "bolt"},
+		Storage: storageSettings{LogStore: "bolt", SnapshotEntries: node.DefaultSnapshotEntries},
 		OPCUA:   opcuaSettings{AllowNone: dev, AllowAnonymous: dev, TrustAll: dev, Limits: defaultOPCUALimits()},
 		Redundancy: redundancySettings{
 			ProbeInterval: 2 * time.Second, ProbeTimeout: time.Second, FailedSamples: 3, GoodSamples: 1,

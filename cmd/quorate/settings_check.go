@@ -71,6 +71,7 @@ func (s *settings) check() error {
 	s.checkRedundancy(&f)
 	oneOf(&f, "raft.timing", s.Raft.Timing, "lan", "wan")
 	oneOf(&f, "storage.logStore", s.Storage.LogStore, node.LogStoreBolt, node.LogStoreWAL)
+	between(&f, "storage.snapshotEntries", s.Storage.SnapshotEntries, node.MinSnapshotEntries, node.MaxSnapshotEntries)
 	oneOf(&f, "log.level", s.Log.Level, "debug", "info", "warn", "error")
 	oneOf(&f, "log.format", s.Log.Format, "text", "json")
 	if len(f) > 0 {

@@ -88,6 +88,7 @@ func TestSettingsErrorsNameTheKey(t *testing.T) {
 		{[]string{"raft.advertise=0.0.0.0:1"}, "raft.advertise: others can't connect to 0.0.0.0:1"},
 		{[]string{"raft.timing=moon"}, `raft.timing: must be one of lan, wan, got "moon"`},
 		{[]string{"storage.logStore=paper"}, "storage.logStore: must be one of bolt, wal"},
+		{[]string{"storage.snapshotEntries=127"}, "storage.snapshotEntries: must be from 128 to 1048576, got 127"},
 		{[]string{"grpc.address=10.0.0.1:99999"}, "grpc.address: must be HOST:PORT with a port from 0 to 65535"},
 		{[]string{"grpc.address=:7101"}, "grpc.advertise: is missing"},
 		{[]string{"http.address=10.0.0.1:7101"}, "http.address: is the same as grpc.address"},

@@ -47,6 +47,8 @@ type Options struct {
 	Members int
 	// LogStore is bolt or wal.
 	LogStore string
+	// SnapshotEntries is how many log entries there are between two snapshots; 0 means the members' own default.
+	SnapshotEntries int
 	// Seed decides which packets are unlucky.
 	Seed uint64
 	// Settings are more settings of all members, as KEY: VALUE lines of their configuration.
@@ -172,7 +174,7 @@ func (l *Lab) configure(m *Member, bootstrap []*Member) error {
 	pki := filepath.Join(l.dir, "pki")
 	lines := []string{
 		"member: " + m.ID, "site: " + site, "dataDir: " + m.DataDir(),
-		"storage: {logStore: " + l.Options.LogStore + "}",
+		"storage: {" + l.storage() + "}",
 		"raft: {address: '" + m.Raft + "'}", "grpc: {address: '" + m.GRPC + "'}", "http: {address: '" + m.HTTP + "'}",
 		"tls: {ca: " + pki + "/ca.pem, cert: " + pki + "/members/" + m.ID + ".pem, key: " + pki + "/members/" + m.ID + ".key}",
 		"opcua: {address: '" + m.Address.String() + ":4841', ca: " + pki + "/opcua-ca.pem, cert: " + pki + "/applications/" + m.ID + ".pem, key: " +
@@ -190,6 +192,13 @@ func (l *Lab) configure(m *Member, bootstrap []*Member) error {
 	return os.WriteFile(m.Config(), []byte(strings.Join(lines, "\n")+"\n"), 0o600)
 }
 
+func (l *Lab) storage() string {
+	if l.Options.SnapshotEntries == 0 {
+		return "logStore: " + l.Options.LogStore
+	}
+	return fmt.Sprintf("logStore: %s, snapshotEntries: %d", l.Options.LogStore, l.Options.SnapshotEntries)
+}
+
 // Member returns a member by its id, nil if there is none.
 func (l *Lab) Member(id string) *Member {
 	for _, m := range l.Members {
@@ -199,6 +208,9 @@ func (l *Lab) Member(id string) *Member {
 	}
 	return nil
 }
+
+// Home is a folder for what programs that run beside the members remember; it ends with the laboratory.
+func (l *Lab) Home() string { return l.dir }
 
 // Clients is the address of whoever is outside of all members: this process.
 func (l *Lab) Clients() netip.Addr { return clients }

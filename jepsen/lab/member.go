@@ -47,6 +47,9 @@ type Member struct {
 // Namespace is the path of the member's network namespace.
 func (m *Member) Namespace() string { return "/run/netns/" + m.ID }
 
+// ApplicationURI is the name of the member's OPC UA server, as its certificate has it.
+func (m *Member) ApplicationURI() string { return "urn:quorate:" + site + ":" + m.ID }
+
 // DataDir is where the member keeps its data.
 func (m *Member) DataDir() string { return filepath.Join(m.Disk.Dir, "data") }
 

@@ -1,6 +1,7 @@
 package nemesis
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,17 +26,18 @@ func disks() []Kind {
 		{"disk-full", diskFull},
 		{"disk-stall", diskStall},
 		{"fsync-error", fsyncError},
-		{"flip-log", func(ctx context.Context, w *World) (*Fault, error) { return damage(ctx, w, "flip-log", flipLog) }},
+		{"flip-log", func(ctx context.Context, w *World) (*Fault, error) { return damage(ctx, w, "flip-log", flip, logs...) }},
 		{"truncate-log", func(ctx context.Context, w *World) (*Fault, error) {
-			return damage(ctx, w, "truncate-log", truncateLog)
+			return damage(ctx, w, "truncate-log", truncate, logs...)
 		}},
 		{"flip-snapshot", func(ctx context.Context, w *World) (*Fault, error) {
-			return damage(ctx, w, "flip-snapshot", flipSnapshot)
+			return damage(ctx, w, "flip-snapshot", flip, snapshots...)
 		}},
 	}
 }
 
-// canary is a file that is written and never synced: it must be gone after the loss of power, or nothing was lost.
+// canary is a file that is written and never synced: what is in it must be gone after the loss of power, or nothing was lost. Its name may be there: when the member
+// syncs a file of its own, the journal takes the names of others with it, and not what is in them.
 const canary = "canary"
 
 // powerLoss takes the power from members: their processes end, and what was not synced is gone.
@@ -44,11 +46,13 @@ func powerLoss(w *World, victims []*lab.Member) (*Fault, error) {
 		return nil, nil
 	}
 	err := each(victims, func(m *lab.Member) error {
-		return os.WriteFile(filepath.Join(m.Disk.Dir, canary), []byte("not synced"), 0o600)
+		name := filepath.Join(m.Disk.Dir, canary)
+		// One that is left of the last time would be synced by now.
+		if err := os.RemoveAll(name); err != nil {
+			return err
+		}
+		return errors.Join(os.WriteFile(name, []byte("not synced"), 0o600), m.LosePower())
 	})
-	if err == nil {
-		err = each(victims, (*lab.Member).LosePower)
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -56,8 +60,12 @@ func powerLoss(w *World, victims []*lab.Member) (*Fault, error) {
 		Members: ids(victims), Text: "no power at " + strings.Join(ids(victims), " "), For: w.length(),
 		seen: func(context.Context) (string, error) {
 			for _, m := range victims {
-				if _, err := os.Stat(filepath.Join(m.Disk.Dir, canary)); !errors.Is(err, os.ErrNotExist) {
-					return "", errors.Join(fmt.Errorf("%s has kept what was not synced", m.ID), err)
+				b, err := os.ReadFile(filepath.Join(m.Disk.Dir, canary))
+				if err != nil && !errors.Is(err, os.ErrNotExist) {
+					return "", err
+				}
+				if len(bytes.Trim(b, "\x00")) > 0 {
+					return "", fmt.Errorf("%s has kept what was not synced", m.ID)
 				}
 			}
 			return "what was not synced is gone", nil
@@ -149,7 +157,7 @@ func fsyncError(ctx context.Context, w *World) (*Fault, error) {
 	}
 	bad, err := m.OnBadFS(ctx)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, m.OffBadFS(), m.Start())
 	}
 	bad.FailSync(true)
 	return &Fault{
@@ -168,27 +176,30 @@ func fsyncError(ctx context.Context, w *World) (*Fault, error) {
 	}, nil
 }
 
+// logs and snapshots are the files of a member that have what must not be lost.
+var (
+	logs      = []string{"raft/log.db", "raft/wal/*.wal"}
+	snapshots = []string{"raft/snapshots/*/state.bin"}
+)
+
+// noticeLimit is how long a member may take to notice that its files are damaged.
+const noticeLimit = 3 * time.Second
+
 // damage stops a member, damages its files, and starts it: it must notice, or be right nevertheless. One that can't go on is replaced by itself with an empty disk, as an
 // operator would: removed, and joined anew.
-func damage(ctx context.Context, w *World, name string, do func(*World, *lab.Member) (string, error)) (*Fault, error) {
-	m := w.victim(ctx, name)
+func damage(ctx context.Context, w *World, name string, do func(*World, []string) (string, error), patterns ...string) (*Fault, error) {
+	m := w.wipeable(ctx, name)
 	if m == nil {
 		return nil, nil
 	}
-	if err := m.Kill(); err != nil {
-		return nil, err
+	if files, err := matching(m, patterns); err != nil || len(files) == 0 {
+		return nil, err // There is nothing to damage yet.
 	}
-	text, err := do(w, m)
+	text, err := damageFiles(w, m, do, patterns)
 	if err != nil {
 		return nil, errors.Join(err, m.Start())
 	}
-	if text == "" {
-		w.Give(m.ID)
-		return nil, m.Start() // There is nothing to damage.
-	}
-	if err := m.Start(); err != nil {
-		return nil, err
-	}
+	began := time.Now()
 	return &Fault{
 		Members: []string{m.ID}, Text: m.ID + ": " + text, For: 5 * time.Second,
 		seen: func(ctx context.Context) (string, error) {
@@ -197,7 +208,8 @@ func damage(ctx context.Context, w *World, name string, do func(*World, *lab.Mem
 			}
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()
-			if err := m.AwaitReady(ctx); err != nil {
+			// Without a majority nobody is ready, whatever his files are like.
+			if err := m.AwaitReady(ctx); err != nil && time.Since(began) < noticeLimit {
 				return "", err
 			}
 			return "it runs: what was damaged was not in use, or was mended by the others", nil
@@ -211,13 +223,33 @@ func damage(ctx context.Context, w *World, name string, do func(*World, *lab.Mem
 	}, nil
 }
 
+// damageFiles damages files of a member between two of its lives.
+func damageFiles(w *World, m *lab.Member, do func(*World, []string) (string, error), patterns []string) (string, error) {
+	if err := m.Kill(); err != nil {
+		return "", err
+	}
+	files, err := matching(m, patterns)
+	if err != nil {
+		return "", err
+	}
+	if len(files) == 0 {
+		return "", errors.New("the files have gone")
+	}
+	text, err := do(w, files)
+	if err != nil {
+		return "", err
+	}
+	return text, m.Start()
+}
+
 // rejoin gives a member an empty disk and joins it anew: as a learner, and with a vote once it has caught up.
 func rejoin(ctx context.Context, w *World, m *lab.Member) error {
-	if err := m.Forget(); err != nil {
-		return err
-	}
+	// Nobody may forget before the group knows that he has: a voter without a memory votes twice.
 	if err := retry(ctx, func() error { return w.Group.Remove(ctx, m.ID) }); err != nil {
 		return fmt.Errorf("remove %s: %w", m.ID, err)
+	}
+	if err := m.Forget(); err != nil {
+		return err
 	}
 	if err := retry(ctx, func() error { return w.Group.AddLearner(ctx, m.ID, m.Raft) }); err != nil {
 		return fmt.Errorf("add %s: %w", m.ID, err)
@@ -245,22 +277,8 @@ func retry(ctx context.Context, try func() error) error {
 	}
 }
 
-// flipLog changes one bit of the log, somewhere in what is written.
-func flipLog(w *World, m *lab.Member) (string, error) {
-	return flip(w, m, "raft/log.db", "raft/wal/*.wal")
-}
-
-// flipSnapshot changes one bit of a snapshot.
-func flipSnapshot(w *World, m *lab.Member) (string, error) {
-	return flip(w, m, "raft/snapshots/*/state.bin")
-}
-
-// flip changes one bit of one of the files that match.
-func flip(w *World, m *lab.Member, patterns ...string) (string, error) {
-	files, err := matching(m, patterns...)
-	if err != nil || len(files) == 0 {
-		return "", err
-	}
+// flip changes one bit of one of some files.
+func flip(w *World, files []string) (string, error) {
 	name := files[w.Random.IntN(len(files))]
 	b, err := os.ReadFile(name)
 	if err != nil {
@@ -274,19 +292,15 @@ func flip(w *World, m *lab.Member, patterns ...string) (string, error) {
 		}
 	}
 	if len(used) == 0 {
-		return "", nil
+		return "", fmt.Errorf("%s is empty", name)
 	}
 	at := used[w.Random.IntN(len(used))]
 	b[at] ^= 1 << w.Random.IntN(8)
 	return fmt.Sprintf("bit flipped in byte %d of %s", at, filepath.Base(name)), os.WriteFile(name, b, 0o600)
 }
 
-// truncateLog cuts the log short, as a file system that lost the end of it.
-func truncateLog(w *World, m *lab.Member) (string, error) {
-	files, err := matching(m, "raft/log.db", "raft/wal/*.wal")
-	if err != nil || len(files) == 0 {
-		return "", err
-	}
+// truncate cuts the last of some files short, as a file system that lost the end of it.
+func truncate(_ *World, files []string) (string, error) {
 	name := files[len(files)-1]
 	info, err := os.Stat(name)
 	if err != nil {
@@ -296,7 +310,7 @@ func truncateLog(w *World, m *lab.Member) (string, error) {
 	return fmt.Sprintf("%s cut to %d of %d bytes", filepath.Base(name), to, info.Size()), os.Truncate(name, to)
 }
 
-func matching(m *lab.Member, patterns ...string) (files []string, err error) {
+func matching(m *lab.Member, patterns []string) (files []string, err error) {
 	for _, pattern := range patterns {
 		found, err := filepath.Glob(filepath.Join(m.DataDir(), pattern))
 		if err != nil {

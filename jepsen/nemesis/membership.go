@@ -100,7 +100,6 @@ func joinAndLeave(ctx context.Context, w *World) (*Fault, error) {
 	join, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	if err := retry(join, func() error { return w.Group.AddLearner(join, id, m.Raft) }); err != nil {
-		w.Give(id)
 		return nil, nil // There is no leader for so long.
 	}
 	if err := m.Start(); err != nil {
@@ -122,7 +121,7 @@ func joinAndLeave(ctx context.Context, w *World) (*Fault, error) {
 
 // replace takes a member out of the group and joins it anew with an empty disk.
 func replace(ctx context.Context, w *World) (*Fault, error) {
-	m := w.victim(ctx, "replace")
+	m := w.wipeable(ctx, "replace")
 	if m == nil {
 		return nil, nil
 	}
@@ -141,33 +140,47 @@ func replace(ctx context.Context, w *World) (*Fault, error) {
 	}, nil
 }
 
+// joinLimit is how long a member may take to begin anew while other things break, before that is tried once more.
+const joinLimit = 40 * time.Second
+
 // restored is the series that counts the snapshots which a member took over.
 const restored = `quorate_snapshots_total{result="restored"}`
 
-// snapshotInstall starts a member with an empty disk under load: by then its log is shorter than the group's, so it gets a snapshot.
+// snapshotInstall starts a member with an empty disk under load, once the logs of all others are shorter than the group's: so it gets a snapshot.
 func snapshotInstall(ctx context.Context, w *World) (*Fault, error) {
-	m := w.victim(ctx, "snapshot-install")
+	m := w.wipeable(ctx, "snapshot-install")
 	if m == nil {
 		return nil, nil
+	}
+	for _, other := range w.Lab.Members[:w.Lab.Options.Members] {
+		if files, err := matching(other, snapshots); other != m && (err != nil || len(files) == 0) {
+			return nil, err // The others have all that ever happened.
+		}
 	}
 	if err := m.Kill(); err != nil {
 		return nil, err
 	}
-	join, cancel := context.WithTimeout(ctx, 40*time.Second)
+	join, cancel := context.WithTimeout(ctx, joinLimit)
 	defer cancel()
-	if err := rejoin(join, w, m); err != nil {
-		return nil, err
-	}
+	joined := rejoin(join, w, m)
 	return &Fault{
 		Members: []string{m.ID}, Text: m.ID + " begins anew and gets a snapshot",
 		seen: func(ctx context.Context) (string, error) {
+			if joined != nil {
+				return "", joined
+			}
 			n, err := w.Group.Metric(ctx, m.ID, restored)
 			if err == nil && n < 1 {
 				err = errors.New("it took over no snapshot")
 			}
 			return fmt.Sprintf("%v snapshots taken over", n), err
 		},
-		heal: func(context.Context) error { return nil },
+		heal: func(ctx context.Context) error {
+			if joined == nil {
+				return nil
+			}
+			return rejoin(ctx, w, m)
+		},
 	}, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -104,6 +105,13 @@ func (w *World) Give(ids ...string) {
 	}
 }
 
+// release gives back whatever a kind has. Each is at work once at a time.
+func (w *World) release(by string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.taken, func(_, owner string) bool { return owner == by })
+}
+
 // length is how long a fault lasts: at least a tenth of the longest.
 func (w *World) length() time.Duration {
 	return w.Length/10 + time.Duration(w.Random.Int64N(int64(w.Length*9/10)))
@@ -122,6 +130,18 @@ func (w *World) victim(ctx context.Context, by string) *lab.Member {
 		}
 	}
 	return nil
+}
+
+// wiped is what is taken by faults that may take a member's data away. A group that loses a majority of its disks has lost what it acknowledged, and no group can
+// do anything about that.
+const wiped = "wiped"
+
+// wipeable takes one member whose data may go.
+func (w *World) wipeable(ctx context.Context, by string) *lab.Member {
+	if !w.Take(by, wiped) {
+		return nil
+	}
+	return w.victim(ctx, by)
 }
 
 // voters are the first members of the laboratory; those that joined later come and go by the faults of membership.
@@ -162,13 +182,21 @@ func ids(members []*lab.Member) []string {
 	return list
 }
 
-// each does something to every member.
+// each does something to every member, to all at one moment.
 func each(members []*lab.Member, do func(*lab.Member) error) error {
-	var errs []error
+	done := make(chan error, len(members))
 	for _, m := range members {
-		if err := do(m); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", m.ID, err))
-		}
+		go func() {
+			err := do(m)
+			if err != nil {
+				err = fmt.Errorf("%s: %w", m.ID, err)
+			}
+			done <- err
+		}()
+	}
+	var errs []error
+	for range members {
+		errs = append(errs, <-done)
 	}
 	return errors.Join(errs...)
 }
@@ -181,13 +209,16 @@ type Report struct {
 	Healed time.Duration `json:"healed"`
 	// Effect is what was seen of it; empty if nothing was.
 	Effect string `json:"effect"`
-	// Error is why it could not be made or healed.
-	Error string `json:"error,omitempty"`
+	// Error is why it could not be made, or why nothing was seen of it; Unhealed is why it could not be healed.
+	Error    string `json:"error,omitempty"`
+	Unhealed string `json:"unhealed,omitempty"`
 }
 
 // Once injects one fault of a kind, waits, and heals it. A report without a text means that there was nothing to break.
 func Once(ctx context.Context, w *World, k Kind, since func() time.Duration) Report {
 	r := Report{Begun: since()}
+	// Whatever became of it, the kind keeps nothing.
+	defer w.release(k.Name)
 	f, err := k.Inject(ctx, w)
 	if err != nil || f == nil {
 		r.Kind = k.Name
@@ -198,10 +229,11 @@ func Once(ctx context.Context, w *World, k Kind, since func() time.Duration) Rep
 	}
 	r.Fault = *f
 	r.Kind = k.Name
-	defer w.Give(f.Members...)
 	ended := time.NewTimer(f.For)
 	defer ended.Stop()
-	r.Effect, err = see(ctx, f)
+	if r.Effect, err = see(ctx, f); err != nil {
+		r.Error = err.Error()
+	}
 	select {
 	case <-ended.C:
 	case <-ctx.Done():
@@ -209,8 +241,8 @@ func Once(ctx context.Context, w *World, k Kind, since func() time.Duration) Rep
 	// What is healed is healed even if the run is over.
 	healing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	if err = errors.Join(err, f.heal(healing)); err != nil {
-		r.Error = err.Error()
+	if err := f.heal(healing); err != nil {
+		r.Unhealed = err.Error()
 	}
 	r.Healed = since()
 	return r
@@ -222,15 +254,19 @@ func see(ctx context.Context, f *Fault) (string, error) {
 	defer cancel()
 	every := time.NewTicker(50 * time.Millisecond)
 	defer every.Stop()
+	var last error
 	for {
 		effect, err := f.seen(ctx)
 		if err == nil {
 			return effect, nil
 		}
+		if ctx.Err() == nil || last == nil {
+			last = err // That time ran out is no reason.
+		}
 		select {
 		case <-every.C:
 		case <-ctx.Done():
-			return "", fmt.Errorf("no effect was seen: %w", err)
+			return "", fmt.Errorf("no effect was seen: %w", last)
 		}
 	}
 }

@@ -1,0 +1,208 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"quorate/fsm"
+	"quorate/jepsen/history"
+	logv1 "quorate/proto/quorate/log/v1"
+	quoratev1 "quorate/proto/quorate/v1"
+)
+
+// leases are judged by set, since at most one server of a set may be mid-apply. Which generation is in force is not of this key: the model publishes one when an
+// answer shows that it was. What roll-outs begin and end is known by its events.
+func leases() noun {
+	return noun{name: "lease", keys: setsOf, read: readLease, begin: beginLeases, own: rollouts, view: viewLeases}
+}
+
+// setsOf is the set of a server, or all of them.
+func setsOf(op *history.Op, h *facts) []string {
+	var sets []string
+	for _, set := range sortedKeys(h.servers) {
+		if op.Kind == "list" || slices.Contains(h.servers[set], op.Key) {
+			sets = append(sets, set)
+		}
+	}
+	return sets
+}
+
+func beginLeases(set string, calls []*call, h *facts) (*fsm.State, error) {
+	servers := slices.Clone(h.servers[set])
+	for _, c := range calls {
+		server := c.command.GetBeginLease().GetServer() + c.command.GetEndLease().GetServer()
+		if server != "" && !slices.Contains(servers, server) {
+			servers = append(servers, server)
+		}
+	}
+	slices.Sort(servers)
+	s := fsm.New()
+	if err := must(s, members(servers)); err != nil {
+		return nil, err
+	}
+	return s, must(s, publishServers(h.request(1), 0, set, servers...))
+}
+
+// request is the request id under which a generation was published.
+func (f *facts) request(generation uint64) string {
+	if id := f.requests[generation]; id != "" {
+		return id
+	}
+	return fmt.Sprintf("generation %d", generation)
+}
+
+func viewLeases(_ string, s *fsm.State, _ *logv1.Command) string {
+	var b strings.Builder
+	fmt.Fprint(&b, s.CurrentGeneration().GetNumber())
+	for _, l := range s.Leases("", false) {
+		fmt.Fprint(&b, " ", describe(l))
+	}
+	return b.String()
+}
+
+// describe has what makes a lease another one.
+func describe(l *quoratev1.ApplyLease) string {
+	return fmt.Sprint(l.GetKey().GetServer(), "/", l.GetKey().GetGeneration(), "/", l.GetKey().GetPublishRequestId(), "/", l.GetWindows())
+}
+
+// inForce publishes generations until a given one is in force.
+func inForce(generation uint64) func(*fsm.State) []*logv1.Entry {
+	return func(s *fsm.State) []*logv1.Entry {
+		var entries []*logv1.Entry
+		current := s.CurrentGeneration()
+		for number := current.GetNumber(); number < generation; number++ {
+			entries = append(entries, &logv1.Entry{Clock: uint64(s.Now()), LeaderApplied: s.Revision(), Commands: []*logv1.Command{{
+				RequestId: fmt.Sprintf("generation %d", number+1),
+				Body: &logv1.Command_PublishTopology{PublishTopology: &logv1.PublishTopology{
+					ExpectedGeneration: number, Topology: current.GetTopology(),
+				}},
+			}}})
+		}
+		return entries
+	}
+}
+
+func readLease(op *history.Op, set string) (*call, error) {
+	answer := &quoratev1.BeginLeaseResponse{}
+	same := func(o *logv1.Outcome) bool {
+		return o.GetLease().GetState() == answer.GetLease().GetState() && describe(o.GetLease()) == describe(answer.GetLease())
+	}
+	switch op.Kind {
+	case "begin":
+		r := &quoratev1.BeginLeaseRequest{}
+		if err := decode(op, r, answer); err != nil {
+			return nil, err
+		}
+		key := answer.GetLease().GetKey()
+		command := &logv1.BeginLease{Server: r.GetServer(), Generation: r.GetGeneration(), PublishRequestId: r.GetPublishRequestId(), Reason: r.GetReason()}
+		if op.Outcome == history.OK {
+			// Without a publish request id it is that of the generation, which the model's generations don't have.
+			command.PublishRequestId = key.GetPublishRequestId()
+		}
+		c := write(op, r.GetRequestId(), &logv1.Command{Body: &logv1.Command_BeginLease{BeginLease: command}}, same)
+		switch {
+		case reason(op) == fsm.ReasonUnknownServer:
+			c.anyway = true // Which servers there are is of another key.
+		case op.Outcome == history.OK:
+			c.prepare = inForce(key.GetGeneration())
+		case reason(op) == fsm.ReasonStaleGeneration:
+			c.prepare = inForce(r.GetGeneration() + 1)
+		default:
+			c.prepare = inForce(r.GetGeneration())
+		}
+		return c, nil
+	case "end":
+		r := &quoratev1.EndLeaseRequest{}
+		if err := decode(op, r, answer); err != nil {
+			return nil, err
+		}
+		return write(op, r.GetRequestId(), &logv1.Command{Body: &logv1.Command_EndLease{EndLease: &logv1.EndLease{
+			Server: r.GetServer(), Generation: r.GetGeneration(), PublishRequestId: r.GetPublishRequestId(), Outcome: r.GetOutcome(),
+		}}}, same), nil
+	case "list":
+		return readLeases(op, set)
+	}
+	return nil, nil
+}
+
+// readLeases is a look at the open leases of a set.
+func readLeases(op *history.Op, set string) (*call, error) {
+	r, answer := &quoratev1.ListLeasesRequest{}, &quoratev1.ListLeasesResponse{}
+	c := newCall(op, false)
+	if err := decode(op, r, answer); err != nil || c == nil || !linearizable(r.GetRead()) || op.Outcome != history.OK {
+		return nil, err
+	}
+	var want []string
+	for _, l := range answer.GetLeases() {
+		if l.GetState() == quoratev1.LeaseState_LEASE_STATE_OPEN && l.GetSet() == set {
+			want = append(want, describe(l))
+		}
+	}
+	c.look = func(s *fsm.State) bool {
+		var got []string
+		for _, l := range s.Leases(r.GetServer(), false) {
+			got = append(got, describe(l))
+		}
+		return slices.Equal(got, want)
+	}
+	return c, nil
+}
+
+// rollouts are the leases that the group itself began and ended: those of applies, and what the watchdog closed. Clients' own are known by their calls.
+func rollouts(set string, h *facts) []*call {
+	var calls []*call
+	held := map[string]bool{}
+	for _, e := range h.events {
+		key := e.lease.GetKey()
+		name := fmt.Sprint(key.GetServer(), "/", key.GetGeneration(), "/", key.GetPublishRequestId())
+		abandoned := e.event.GetLeaseAbandoned() != nil
+		if e.lease.GetSet() != set || e.began && !e.lease.GetRollout() || !e.began && !abandoned && !held[name] {
+			continue
+		}
+		held[name] = e.began
+		from, to := h.when(e.event.GetRevision())
+		c := &call{from: from, to: max(from, min(to, e.seen)), fits: func(o *logv1.Outcome) bool { return fsm.RefusalOf(o) == nil }}
+		c.op = &history.Op{ID: -1, Noun: "lease", Kind: "rollout", Key: set, Outcome: history.OK, Call: c.from, Return: c.to}
+		id := fmt.Sprintf("event %d.%d", e.event.GetRevision(), e.event.GetSequence())
+		switch {
+		case e.began:
+			c.prepare = inForce(key.GetGeneration())
+			c.command = &logv1.Command{RequestId: id, Body: &logv1.Command_BeginLease{BeginLease: &logv1.BeginLease{
+				Server: key.GetServer(), Generation: key.GetGeneration(), PublishRequestId: key.GetPublishRequestId(),
+			}}}
+		case abandoned:
+			c.prepare, c.command = allButOne(key, id), endOf(key, id)
+		default:
+			c.command = endOf(key, id)
+		}
+		calls = append(calls, c)
+	}
+	return calls
+}
+
+func endOf(key *quoratev1.LeaseKey, request string) *logv1.Command {
+	return &logv1.Command{RequestId: request, Body: &logv1.Command_EndLease{EndLease: &logv1.EndLease{
+		Server: key.GetServer(), Generation: key.GetGeneration(), PublishRequestId: key.GetPublishRequestId(),
+	}}}
+}
+
+// allButOne closes the windows of a lease but one, as the watchdog closes all at once.
+func allButOne(key *quoratev1.LeaseKey, request string) func(*fsm.State) []*logv1.Entry {
+	return func(s *fsm.State) []*logv1.Entry {
+		var entries []*logv1.Entry
+		for _, l := range s.Leases(key.GetServer(), false) {
+			if !proto.Equal(l.GetKey(), key) {
+				continue
+			}
+			for window := uint32(1); window < l.GetWindows(); window++ {
+				entries = append(entries, &logv1.Entry{
+					Clock: uint64(s.Now()), LeaderApplied: s.Revision(), Commands: []*logv1.Command{endOf(key, fmt.Sprint(request, " window ", window))},
+				})
+			}
+		}
+		return entries
+	}
+}
