@@ -28,8 +28,9 @@ import (
 	logv1 "quorate/proto/quorate/log/v1"
 )
 
-// MaxCallsPerKey bounds the calls of one key that are searched, after those reads are gone that say nothing new. The search keeps a bit for each of them at each step.
-const MaxCallsPerKey = 20_000
+// MaxCallsPerKey bounds the calls of one key that are searched, after those reads are gone that say nothing new. The search keeps a bit for each of them at each step:
+// half a gigabyte at most, where it never has to go back.
+const MaxCallsPerKey = 60_000
 
 // forever is when a call returns of which nobody knows the fate.
 const forever = time.Duration(math.MaxInt64)
