@@ -32,8 +32,12 @@ const (
 	stopLimit = 20 * time.Second
 	// readyLimit is how long all members may take to be ready after the last heal.
 	readyLimit = 60 * time.Second
+	// askLimit is how long the questions of the quiet period may take, all of them.
+	askLimit = 30 * time.Second
 	// guardEvery is how often it is looked at whether members live.
 	guardEvery = 200 * time.Millisecond
+	// guardLooks is how often a member is found ended before it is started again.
+	guardLooks = 5
 	// recoverDwell is shorter than what operators have, so that servers come back between two faults.
 	recoverDwell = 2 * time.Second
 	// snapshotEntries makes snapshots come soon.
@@ -218,7 +222,7 @@ func (c *chaos) guard(ctx context.Context) {
 				continue
 			}
 			// Whoever ends a member has it taken, and gives it back only when it runs again.
-			if suspects[m.ID]++; suspects[m.ID] > 1 && !m.Running() {
+			if suspects[m.ID]++; suspects[m.ID] > guardLooks && !m.Running() {
 				mark(c.log, history.Mark{Kind: "note", Member: m.ID, Text: "crashed"}, struct{}{})
 				at := c.log.Since()
 				text := fmt.Sprintf("%v: %s ended by itself: see %s", at.Round(time.Millisecond), m.ID, m.LogFile())
@@ -252,6 +256,8 @@ func (c *chaos) quiet(ctx context.Context) {
 	}
 	fmt.Printf("quiet: all members are ready %v after the last heal\n", time.Since(healed).Round(time.Millisecond))
 	pause(ctx, time.Until(healed.Add(recoverLimit)))
+	ctx, cancel = context.WithTimeout(ctx, askLimit)
+	defer cancel()
 	var asking sync.WaitGroup
 	for _, w := range c.workloads {
 		asking.Go(func() {

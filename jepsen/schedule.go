@@ -30,6 +30,8 @@ type schedule struct {
 	random *rand.Rand
 	kinds  []nemesis.Kind
 	queue  []nemesis.Kind
+	// working are the kinds that are at work: each is once at a time.
+	working map[string]bool
 }
 
 // run returns when all faults are healed.
@@ -41,9 +43,13 @@ func (s *schedule) run(ctx context.Context) {
 	for range min(together, len(s.kinds)) {
 		working.Go(func() {
 			for ctx.Err() == nil {
-				kind := s.next()
-				report := nemesis.Once(ctx, s.world, kind, s.since)
+				kind, free := s.next()
 				pause := busyPause
+				var report nemesis.Report
+				if free {
+					report = nemesis.Once(ctx, s.world, kind, s.since)
+					s.ended(kind)
+				}
 				if report.Text == "" && report.Error == "" {
 					s.again(kind)
 				} else {
@@ -60,7 +66,8 @@ func (s *schedule) run(ctx context.Context) {
 	working.Wait()
 }
 
-func (s *schedule) next() nemesis.Kind {
+// next is the kind whose turn it is; false means that it is at work still.
+func (s *schedule) next() (nemesis.Kind, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.queue) == 0 {
@@ -69,7 +76,20 @@ func (s *schedule) next() nemesis.Kind {
 	}
 	kind := s.queue[0]
 	s.queue = s.queue[1:]
-	return kind
+	if s.working[kind.Name] {
+		return kind, false
+	}
+	if s.working == nil {
+		s.working = map[string]bool{}
+	}
+	s.working[kind.Name] = true
+	return kind, true
+}
+
+func (s *schedule) ended(kind nemesis.Kind) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.working, kind.Name)
 }
 
 // again puts a kind behind the one that comes next.

@@ -2,6 +2,8 @@ package node
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -209,5 +211,43 @@ func TestReadOptions(t *testing.T) {
 	})
 	if _, err := read(follower, &quoratev1.ReadOptions{Consistency: quoratev1.Consistency_CONSISTENCY_LOCAL}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLogsShortenedAtTheirEndAreRead writes a log, takes back its end as a follower does that had entries of a deposed leader, and opens it again: what
+// was kept is there, and the log goes on.
+func TestLogsShortenedAtTheirEndAreRead(t *testing.T) {
+	for _, kind := range []string{LogStoreBolt, LogStoreWAL} {
+		t.Run(kind, func(t *testing.T) {
+			dir := t.TempDir()
+			entries := func(from, to uint64) (list []*raft.Log) {
+				for i := from; i <= to; i++ {
+					list = append(list, &raft.Log{Index: i, Term: 1, Data: fmt.Appendf(nil, "entry %d", i)})
+				}
+				return list
+			}
+			first, err := openStorage(dir, kind, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(first.Log.StoreLogs(entries(1, 20)), first.Log.DeleteRange(11, 20), first.Log.StoreLogs(entries(11, 12)), first.Close()); err != nil {
+				t.Fatal(err)
+			}
+			second, err := openStorage(dir, kind, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := second.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			for i := uint64(1); i <= 12; i++ {
+				var entry raft.Log
+				if err := second.Log.GetLog(i, &entry); err != nil || string(entry.Data) != fmt.Sprintf("entry %d", i) {
+					t.Fatalf("entry %d is %q, %v", i, entry.Data, err)
+				}
+			}
+		})
 	}
 }

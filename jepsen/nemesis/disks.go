@@ -157,7 +157,7 @@ func fsyncError(ctx context.Context, w *World) (*Fault, error) {
 	}
 	bad, err := m.OnBadFS(ctx)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, m.OffBadFS(), m.Start())
 	}
 	bad.FailSync(true)
 	return &Fault{
@@ -182,6 +182,9 @@ var (
 	snapshots = []string{"raft/snapshots/*/state.bin"}
 )
 
+// noticeLimit is how long a member may take to notice that its files are damaged.
+const noticeLimit = 3 * time.Second
+
 // damage stops a member, damages its files, and starts it: it must notice, or be right nevertheless. One that can't go on is replaced by itself with an empty disk, as an
 // operator would: removed, and joined anew.
 func damage(ctx context.Context, w *World, name string, do func(*World, []string) (string, error), patterns ...string) (*Fault, error) {
@@ -190,23 +193,23 @@ func damage(ctx context.Context, w *World, name string, do func(*World, []string
 		return nil, nil
 	}
 	if files, err := matching(m, patterns); err != nil || len(files) == 0 {
-		w.Give(m.ID, wiped)
 		return nil, err // There is nothing to damage yet.
 	}
 	text, err := damageFiles(w, m, do, patterns)
 	if err != nil {
-		w.Give(m.ID, wiped)
 		return nil, errors.Join(err, m.Start())
 	}
+	began := time.Now()
 	return &Fault{
-		Members: []string{m.ID}, Text: m.ID + ": " + text, For: 5 * time.Second, wipes: true,
+		Members: []string{m.ID}, Text: m.ID + ": " + text, For: 5 * time.Second,
 		seen: func(ctx context.Context) (string, error) {
 			if !m.Running() {
 				return "it refused to run", nil
 			}
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()
-			if err := m.AwaitReady(ctx); err != nil {
+			// Without a majority nobody is ready, whatever his files are like.
+			if err := m.AwaitReady(ctx); err != nil && time.Since(began) < noticeLimit {
 				return "", err
 			}
 			return "it runs: what was damaged was not in use, or was mended by the others", nil

@@ -100,7 +100,6 @@ func joinAndLeave(ctx context.Context, w *World) (*Fault, error) {
 	join, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	if err := retry(join, func() error { return w.Group.AddLearner(join, id, m.Raft) }); err != nil {
-		w.Give(id)
 		return nil, nil // There is no leader for so long.
 	}
 	if err := m.Start(); err != nil {
@@ -130,7 +129,7 @@ func replace(ctx context.Context, w *World) (*Fault, error) {
 		return nil, err
 	}
 	return &Fault{
-		Members: []string{m.ID}, Text: m.ID + " is replaced with an empty disk", For: w.length(), wipes: true,
+		Members: []string{m.ID}, Text: m.ID + " is replaced with an empty disk", For: w.length(),
 		seen: func(context.Context) (string, error) {
 			if m.Running() {
 				return "", fmt.Errorf("%s runs", m.ID)
@@ -155,7 +154,6 @@ func snapshotInstall(ctx context.Context, w *World) (*Fault, error) {
 	}
 	for _, other := range w.Lab.Members[:w.Lab.Options.Members] {
 		if files, err := matching(other, snapshots); other != m && (err != nil || len(files) == 0) {
-			w.Give(m.ID, wiped)
 			return nil, err // The others have all that ever happened.
 		}
 	}
@@ -166,7 +164,7 @@ func snapshotInstall(ctx context.Context, w *World) (*Fault, error) {
 	defer cancel()
 	joined := rejoin(join, w, m)
 	return &Fault{
-		Members: []string{m.ID}, Text: m.ID + " begins anew and gets a snapshot", wipes: true,
+		Members: []string{m.ID}, Text: m.ID + " begins anew and gets a snapshot",
 		seen: func(ctx context.Context) (string, error) {
 			if joined != nil {
 				return "", joined

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -59,8 +60,6 @@ type Fault struct {
 	Text    string   `json:"text"`
 	// For is how long it is to last.
 	For time.Duration `json:"for"`
-	// wipes says that it may take a member's data away.
-	wipes bool
 	// seen says what of it can be seen from outside; an error means nothing yet.
 	seen func(ctx context.Context) (string, error)
 	// heal makes it whole again.
@@ -106,6 +105,13 @@ func (w *World) Give(ids ...string) {
 	}
 }
 
+// release gives back whatever a kind has. Each is at work once at a time.
+func (w *World) release(by string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.taken, func(_, owner string) bool { return owner == by })
+}
+
 // length is how long a fault lasts: at least a tenth of the longest.
 func (w *World) length() time.Duration {
 	return w.Length/10 + time.Duration(w.Random.Int64N(int64(w.Length*9/10)))
@@ -135,11 +141,7 @@ func (w *World) wipeable(ctx context.Context, by string) *lab.Member {
 	if !w.Take(by, wiped) {
 		return nil
 	}
-	m := w.victim(ctx, by)
-	if m == nil {
-		w.Give(wiped)
-	}
-	return m
+	return w.victim(ctx, by)
 }
 
 // voters are the first members of the laboratory; those that joined later come and go by the faults of membership.
@@ -215,6 +217,8 @@ type Report struct {
 // Once injects one fault of a kind, waits, and heals it. A report without a text means that there was nothing to break.
 func Once(ctx context.Context, w *World, k Kind, since func() time.Duration) Report {
 	r := Report{Begun: since()}
+	// Whatever became of it, the kind keeps nothing.
+	defer w.release(k.Name)
 	f, err := k.Inject(ctx, w)
 	if err != nil || f == nil {
 		r.Kind = k.Name
@@ -225,10 +229,6 @@ func Once(ctx context.Context, w *World, k Kind, since func() time.Duration) Rep
 	}
 	r.Fault = *f
 	r.Kind = k.Name
-	defer w.Give(f.Members...)
-	if f.wipes {
-		defer w.Give(wiped)
-	}
 	ended := time.NewTimer(f.For)
 	defer ended.Stop()
 	if r.Effect, err = see(ctx, f); err != nil {

@@ -100,6 +100,9 @@ func keepListingLeases(ctx context.Context, e *Env, client, member string) error
 func quietLeases(ctx context.Context, e *Env, as string) error {
 	var errs []error
 	for _, m := range e.shape.present() {
+		if ctx.Err() != nil {
+			return errors.Join(append(errs, ctx.Err())...)
+		}
 		errs = append(errs, succeeded("begin an apply lease of "+m.ID, beginLease(ctx, e, as, m.ID)))
 		endLeases(ctx, e, as, m.ID)
 	}

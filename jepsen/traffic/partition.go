@@ -280,6 +280,9 @@ func quietPartitions(ctx context.Context, e *Env, as string) error {
 	m := &mover{env: e, client: as, random: r}
 	var errs []error
 	for i, id := range e.partitions {
+		if ctx.Err() != nil {
+			return errors.Join(append(errs, ctx.Err())...)
+		}
 		member := e.shape.members[i%len(e.shape.members)].ID
 		resp, _, err := call(ctx, e, partitionOp(as, member, "resolve", id), &quoratev1.ResolveRequest{Partitions: []string{id}}, e.At[member].Partitions().Resolve)
 		errs = append(errs, succeeded("resolve at "+member, err))
