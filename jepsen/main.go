@@ -47,6 +47,7 @@ type options struct {
 	binary    string
 	enough    int
 	mutant    string
+	once      bool
 	trial     trial
 	// verdicts are what a run found.
 	verdicts []validate.Verdict
@@ -86,6 +87,7 @@ func parse(args []string) (*options, error) {
 	flags.StringVar(&o.binary, "quorate", "bin/quorate", "the quorate command")
 	flags.IntVar(&o.enough, "enough", 0, "least operations to judge (default: half of what rate and duration promise)")
 	flags.StringVar(&o.mutant, "mutant", "", "prove that a broken rule is noticed, with a command built with the tag mutant: "+strings.Join(mutantNames(), " "))
+	flags.BoolVar(&o.once, "once", false, "with --mutant: one attempt, of which there are as many as it takes in 5 minutes; exits with 3 if nothing is noticed")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
@@ -176,13 +178,22 @@ func start(o *options) (bool, error) {
 	if _, err := os.Stat(o.binary); err != nil {
 		return false, fmt.Errorf("--quorate: %w; make build makes it", err)
 	}
+	if o.mutant != "" && !o.once {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		return runMutant(ctx, o)
+	}
 	if err := lab.Enter(); err != nil {
 		return false, err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if o.mutant != "" {
-		return runMutant(ctx, o)
+	if o.once {
+		caught, err := tryOnce(ctx, o)
+		if err == nil && !caught {
+			os.Exit(notCaught)
+		}
+		return caught, err
 	}
 	return run(ctx, o)
 }

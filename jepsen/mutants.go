@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"quorate/jepsen/nemesis"
@@ -31,7 +33,7 @@ type trial struct {
 // trials are those of all mutants. Watches tell the checks what nobody was told at the return of his call.
 var trials = []trial{
 	{"no-sync", "member,topology,partition,lease,watch", "power-loss-all,power-loss-majority", 70 * time.Second, []string{"durability", "linearizability", "generations", "watches"}},
-	{"unconfirmed", "member,topology,partition,gate,watch", "isolate,halves,pause", 70 * time.Second, []string{"linearizability", "partitions"}},
+	{"unconfirmed", "member,topology,partition,gate,lease,maintenance,watch", "pause,pause-majority", 70 * time.Second, []string{"linearizability", "partitions"}},
 	{"no-barrier", "member,partition,gate,watch", "none", 45 * time.Second, []string{"partitions"}},
 	{"wall-clock", "member,partition,gate,watch", "wall-clock,transfer", 70 * time.Second, []string{"partitions"}},
 	{"serving-for-ever", "member,topology,serving,level,watch", "isolate,halves,pause", 70 * time.Second, []string{"levels"}},
@@ -74,30 +76,49 @@ func breaks(ctx context.Context, binary string) error {
 	return fmt.Errorf("--quorate: %s was not built with the tag mutant", binary)
 }
 
-// runMutant runs until a claim of the trial is found broken, with another seed each time. It says whether that was so in time.
+// notCaught is the exit code of one attempt in which no claim of the trial was found broken.
+const notCaught = 3
+
+// runMutant runs until a claim of the trial is found broken, with another seed each time. It says whether that was so in time. Each attempt is a process of its
+// own: namespaces and what is mounted in them go with it.
 func runMutant(ctx context.Context, o *options) (caught bool, err error) {
 	if err := breaks(ctx, o.binary); err != nil {
 		return false, err
 	}
 	began := time.Now()
 	for attempt := uint64(0); ; attempt++ {
-		one := *o
-		one.seed, one.out = o.seed+attempt, filepath.Join(o.out, o.mutant)
-		if _, err := run(ctx, &one); err != nil {
-			return false, err
-		}
+		cmd := exec.CommandContext(ctx, "/proc/self/exe", append(slices.Clone(os.Args[1:]), "--once", "--seed", fmt.Sprint(o.seed+attempt))...)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+		err := cmd.Run()
 		took := time.Since(began).Round(time.Second)
-		for _, v := range one.verdicts {
-			if slices.Contains(o.trial.claims, v.Name) && len(v.Problems) > 0 {
-				fmt.Printf("mutant %s: caught by %s after %v: %s\n", o.mutant, v.Name, took, v.Problems[0].Text)
-				return took <= mutantLimit, nil
-			}
-		}
-		if took+o.duration > mutantLimit {
+		var failed *exec.ExitError
+		switch {
+		case err == nil:
+			fmt.Printf("mutant %s: caught after %v\n", o.mutant, took)
+			return took <= mutantLimit, nil
+		case !errors.As(err, &failed) || failed.ExitCode() != notCaught:
+			return false, fmt.Errorf("mutant %s: %w", o.mutant, err)
+		case took+o.duration > mutantLimit:
 			fmt.Printf("mutant %s: NOT CAUGHT within %v\n", o.mutant, took)
 			return false, nil
 		}
 	}
+}
+
+// tryOnce is one attempt. It says whether a claim of the trial was found broken.
+func tryOnce(ctx context.Context, o *options) (caught bool, err error) {
+	o.out = filepath.Join(o.out, o.mutant)
+	if _, err := run(ctx, o); err != nil {
+		return false, err
+	}
+	for _, v := range o.verdicts {
+		if slices.Contains(o.trial.claims, v.Name) && len(v.Problems) > 0 {
+			fmt.Printf("mutant %s: noticed by %s: %s\n", o.mutant, v.Name, v.Problems[0].Text)
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // known says whether names are those of claims, workloads and faults that there are.

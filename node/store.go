@@ -91,8 +91,8 @@ func checkKind(dir, kind string) error {
 
 func openBolt(path string) (*raftboltdb.BoltStore, error) {
 	// The free list as a map, and not written with each commit, is what keeps bolt's commits short as the file grows; it is rebuilt at start.
-	store, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{
-		FreelistType: bbolt.FreelistMapType, NoFreelistSync: true, Timeout: lockTimeout, NoSync: mutant.NoSync,
+	store, err := raftboltdb.New(raftboltdb.Options{Path: path, NoSync: mutant.NoSync, BoltOptions: &bbolt.Options{
+		FreelistType: bbolt.FreelistMapType, NoFreelistSync: true, Timeout: lockTimeout,
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)

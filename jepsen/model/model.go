@@ -28,8 +28,12 @@ import (
 	logv1 "quorate/proto/quorate/log/v1"
 )
 
-// MaxCallsPerKey bounds the calls of one key that are searched, after those reads are gone that say nothing new. The search keeps a bit for each of them at each step.
-const MaxCallsPerKey = 20_000
+// MaxCallsPerKey bounds the calls of one key that are searched, after those reads are gone that say nothing new. The search keeps a bit for each of them at each step:
+// half a gigabyte at most, where it never has to go back.
+const MaxCallsPerKey = 60_000
+
+// explainLimit is how long each step of the search for the moment of a failure may take; a step that is undecided makes the moment less exact.
+const explainLimit = 5 * time.Second
 
 // forever is when a call returns of which nobody knows the fate.
 const forever = time.Duration(math.MaxInt64)
@@ -196,7 +200,7 @@ func (n noun) check(key string, calls []*call, known *facts, limit time.Duration
 	v.Result = search(m, calls, limit)
 	switch v.Result {
 	case Broken:
-		n.explain(m, calls, limit, &v)
+		n.explain(m, calls, min(limit, explainLimit), &v)
 	case Undecided:
 		v.Text = fmt.Sprintf("no order of %d calls, %d of them of unknown fate, was found in %v, nor that there is none", len(calls), v.Unknown, limit)
 	}

@@ -98,8 +98,9 @@ func judgeSet(v *Verdict, set string, servers map[string][]look) {
 				break
 			}
 			if a.server != b.server {
+				ms := func(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 				v.problem(b.from, min(a.until, b.until), []int{a.ops[0], a.ops[1], b.ops[0], b.ops[1]},
-					"set %s: %s (Healthy from %v to %v) and %s (from %v to %v) were Healthy at once, for %v at least", set, a.server, a.from, a.until, b.server, b.from, b.until,
+					"set %s: %s (Healthy from %v to %v) and %s (from %v to %v) were Healthy at once, for %v at least", set, a.server, ms(a.from), ms(a.until), b.server, ms(b.from), ms(b.until),
 					min(a.until, b.until)-b.from)
 			}
 		}
