@@ -95,7 +95,7 @@ func (o *observer) read(ctx context.Context) error {
 	}
 	value, ok := resp.Results[0].Value.Value().(byte)
 	if !ok || resp.Results[0].Status != ua.StatusOK {
-		err = fmt.Errorf("the level is %v, status %v", resp.Results[0].Value.Value(), resp.Results[0].Status)
+		err = fmt.Errorf("the level is %v: %w", resp.Results[0].Value.Value(), resp.Results[0].Status)
 		o.env.Log.End(op, history.Failed, nil, err)
 		return err
 	}

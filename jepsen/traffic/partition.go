@@ -25,11 +25,14 @@ const (
 	meddleEvery = 700 * time.Millisecond
 	meddlers    = 2
 
-	// Barrier, MinBarrier and GateTTL are the settings of a run: as short as they may be with writes of WriteLimit.
+	earlyFloor = 200 * time.Millisecond
+)
+
+// Barrier, MinBarrier and GateTTL are the settings that a run begins with: as short as they may be with writes of WriteLimit.
+const (
 	Barrier    = 2500 * time.Millisecond
 	MinBarrier = 2 * time.Second
 	GateTTL    = time.Second
-	earlyFloor = 200 * time.Millisecond
 )
 
 var placements = []string{"b1", "b2", "b3", "b4"}
