@@ -88,7 +88,8 @@ func (e *Env) tell(text []byte, last time.Duration) time.Duration {
 	}
 	now := e.Log.Since()
 	if err := json.Unmarshal(text, &line); err != nil {
-		line.Type = "unreadable"
+		mark(e.Log, history.Mark{At: now, Kind: "failover", Text: "unreadable"}, string(text))
+		return last
 	}
 	if line.Type != "value" {
 		e.Log.Mark(history.Mark{At: now, Kind: "failover", Text: line.Type, Data: json.RawMessage(bytes.Clone(text))})

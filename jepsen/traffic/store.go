@@ -12,6 +12,9 @@ import (
 // WriteLimit is how long a write may last, counted from when its gate check was called: no drain barrier is shorter (partitions.md §2).
 const WriteLimit = 1800 * time.Millisecond
 
+// landMargin is what a store leaves of that, so that writing it down late makes no write late.
+const landMargin = 100 * time.Millisecond
+
 // maxWrites bounds the writes under way; what would be more is not written.
 const maxWrites = 512
 
@@ -48,7 +51,7 @@ func (s *stores) write(r *rand.Rand, check *history.Op, partition, placement str
 	// Most writes are quick; those that matter are the slow ones.
 	after := between(r, 0, 20*time.Millisecond)
 	if r.IntN(4) == 0 {
-		after = between(r, WriteLimit/2, WriteLimit)
+		after = between(r, WriteLimit/2, WriteLimit-landMargin)
 	}
 	due := check.Call + after
 	s.pending.Go(func() {
@@ -57,7 +60,7 @@ func (s *stores) write(r *rand.Rand, check *history.Op, partition, placement str
 			<-s.slots
 		}()
 		rest(context.Background(), due-s.log.Since())
-		if s.log.Since() > check.Call+WriteLimit {
+		if s.log.Since() > check.Call+WriteLimit-landMargin/2 {
 			return // The store gave up waiting for it.
 		}
 		op := s.log.Begin(history.Op{Client: "store-" + placement, Noun: "partition", Kind: "land", Key: partition}, landing{check.ID, epoch, check.Call})

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"quorate/jepsen/history"
+	"quorate/jepsen/nemesis"
+)
+
+// TestFlags gives wrong flags, each of which is named.
+func TestFlags(t *testing.T) {
+	for args, want := range map[string]string{
+		"--duration 10s":        "--duration",
+		"--rate 0":              "--rate",
+		"--members 4":           "--members",
+		"--log-store paper":     "--log-store",
+		"--workloads lunch":     "--workloads",
+		"--nemeses earthquake":  "--nemeses",
+		"once more":             `"once"`,
+		"--nemeses kill,kill,x": "--nemeses",
+	} {
+		if _, err := parse(strings.Fields(args)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+	o, err := parse(strings.Fields("--seed 8 --nemeses kill,pause --workloads lease,gate --duration 1m --rate 10"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.logStore != "wal" || len(o.nemeses) != 2 || len(o.workloads) != 2 || o.enough != 300 {
+		t.Errorf("%+v", o)
+	}
+	if want := "--seed 8 --rate 10 --members 3 --log-store wal --workloads lease,gate --nemeses kill,pause'"; !strings.Contains(o.command(), want) {
+		t.Errorf("%s", o.command())
+	}
+}
+
+// TestScheduleShowsEveryKind lets some kinds have nothing to break for a while: all come to their turn, and no kind is at work twice at a time.
+func TestScheduleShowsEveryKind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		working := make(chan map[string]bool, 1)
+		working <- map[string]bool{}
+		kind := func(name string, from time.Duration) nemesis.Kind {
+			return nemesis.Kind{Name: name, Inject: func(context.Context, *nemesis.World) (*nemesis.Fault, error) {
+				now := <-working
+				if now[name] {
+					t.Errorf("%s is at work twice", name)
+				}
+				now[name] = true
+				working <- now
+				time.Sleep(time.Second)
+				now = <-working
+				delete(now, name)
+				working <- now
+				if time.Since(began) < from {
+					return nil, nil
+				}
+				return nil, context.DeadlineExceeded // It could not be made, which is told as well.
+			}}
+		}
+		seen := map[string]int{}
+		reports := make(chan nemesis.Report, 1000)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		s := &schedule{
+			world: &nemesis.World{}, since: func() time.Duration { return time.Since(began) }, random: rand.New(rand.NewPCG(1, 1)),
+			kinds: []nemesis.Kind{kind("a", 0), kind("b", 20*time.Second), kind("c", 0), kind("d", 40*time.Second)},
+			done:  func(r nemesis.Report) { reports <- r },
+		}
+		s.run(ctx)
+		close(reports)
+		for r := range reports {
+			seen[r.Kind]++
+		}
+		for _, k := range s.kinds {
+			if seen[k.Name] == 0 {
+				t.Errorf("%s never came to its turn: %v", k.Name, seen)
+			}
+		}
+	})
+}
+
+// TestARunThatShowsNothingFails has a fault without an effect, too few operations, and a crash.
+func TestARunThatShowsNothingFails(t *testing.T) {
+	kinds, err := nemesis.Only(nemesis.Kinds(), []string{"kill", "pause"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &chaos{options: &options{enough: 2, members: 3, nemeses: kinds}}
+	c.reports = []nemesis.Report{{Fault: nemesis.Fault{Kind: "kill"}, Effect: "ended"}, {Fault: nemesis.Fault{Kind: "pause"}, Error: "nothing seen"}}
+	if v := c.effects(); v.Holds() || len(v.Problems) != 1 || !strings.Contains(v.Problems[0].Text, "pause") {
+		t.Errorf("%+v", v)
+	}
+	h := history.History{Ops: []history.Op{{Outcome: history.OK}, {Outcome: history.Unknown}}}
+	if v := c.coverage(h); v.Holds() || v.Checked != 1 {
+		t.Errorf("%+v", v)
+	}
+	h.Ops = append(h.Ops, history.Op{Outcome: history.Refused})
+	if v := c.coverage(h); !v.Holds() {
+		t.Errorf("%+v", v)
+	}
+	if v := c.processes(); !v.Holds() {
+		t.Errorf("%+v", v)
+	}
+}
