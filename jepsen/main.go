@@ -43,7 +43,6 @@ type options struct {
 	nemeses   []nemesis.Kind
 	out       string
 	judge     string
-	keep      bool
 	binary    string
 	enough    int
 	mutant    string
@@ -83,7 +82,6 @@ func parse(args []string) (*options, error) {
 	nemeses := flags.String("nemeses", "", "kinds of faults, separated by commas, or none: "+strings.Join(nemesis.Names(nemesis.Kinds()), " ")+" (default: all)")
 	flags.StringVar(&o.out, "out", "bin/chaos", "folder of the results; what is in it from a run before is removed")
 	flags.StringVar(&o.judge, "judge", "", "judge the history in this file once more, and run nothing")
-	flags.BoolVar(&o.keep, "keep", false, "keep the history of a run in which all claims hold, too")
 	flags.StringVar(&o.binary, "quorate", "bin/quorate", "the quorate command")
 	flags.IntVar(&o.enough, "enough", 0, "least operations to judge (default: half of what rate and duration promise)")
 	flags.StringVar(&o.mutant, "mutant", "", "prove that a broken rule is noticed, with a command built with the tag mutant: "+strings.Join(mutantNames(), " "))
@@ -114,6 +112,8 @@ func (o *options) complete(rest []string, workloads, nemeses string) error {
 		return fmt.Errorf("--rate: must be 1 to 100000, got %v", o.rate)
 	case o.members != 3 && o.members != 5 && o.members != 7:
 		return fmt.Errorf("--members: must be 3, 5 or 7, got %d", o.members)
+	case o.enough < 0:
+		return fmt.Errorf("--enough: must be 0 or more, got %d", o.enough)
 	}
 	switch o.logStore {
 	case "bolt", "wal":

@@ -18,6 +18,7 @@ func TestFlags(t *testing.T) {
 		"--duration 10s":        "--duration",
 		"--rate 0":              "--rate",
 		"--members 4":           "--members",
+		"--enough -1":           "--enough",
 		"--log-store paper":     "--log-store",
 		"--workloads lunch":     "--workloads",
 		"--nemeses earthquake":  "--nemeses",

@@ -35,8 +35,6 @@ type Group interface {
 	Metric(ctx context.Context, member, series string) (float64, error)
 	// WallOffset returns by how much the wall time that a member records is off from this process's.
 	WallOffset(ctx context.Context, member string) (time.Duration, error)
-	// Members returns the members that the group has, with their versions.
-	Members(ctx context.Context) (map[string]string, error)
 }
 
 // World is what there is to break.

@@ -310,15 +310,3 @@ func (g *Group) WallOffset(ctx context.Context, member string) (time.Duration, e
 	}
 	return time.Until(resp.GetInstance().GetRegisteredAt().AsTime()), nil
 }
-
-// Members implements nemesis.Group.
-func (g *Group) Members(ctx context.Context) (map[string]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, listLimit)
-	defer cancel()
-	list, err := g.env.Group.Members().ListMembers(ctx, &quoratev1.ListMembersRequest{})
-	found := map[string]string{}
-	for _, m := range list.GetMembers() {
-		found[m.GetId()] = m.GetVersion()
-	}
-	return found, err
-}

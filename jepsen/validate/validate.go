@@ -106,7 +106,6 @@ type run struct {
 	Members        []string      `json:"members"`
 	Workloads      []string      `json:"workloads"`
 	WriteLimit     time.Duration `json:"writeLimit"`
-	Barrier        time.Duration `json:"barrier"`
 	MinBarrier     time.Duration `json:"minBarrier"`
 	ApplyMax       time.Duration `json:"applyMaxDuration"`
 	FailoverBudget time.Duration `json:"failoverBudget"`
