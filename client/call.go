@@ -211,6 +211,10 @@ func (a *attempts) judge(ctx context.Context, e *endpoint, err error) error {
 	failure := errorFrom(status.Convert(err), err)
 	failure.Endpoint = e.address
 	v := verdictOf(failure)
+	if v == final && a.unknown && failure.Reason == ReasonNotYetSupported {
+		// The group says so before it looks for the request id, as while a member that joins has not told its version yet: of the attempt before it says nothing.
+		v = notDone
+	}
 	if v == final {
 		a.unknown = false
 		a.last = failure

@@ -81,7 +81,7 @@ func TestReasonsAreThoseOfTheGroup(t *testing.T) {
 		ReasonAlreadyMigrating: fsm.ReasonAlreadyMigrating, ReasonNotMigrating: fsm.ReasonNotMigrating, ReasonNotDraining: fsm.ReasonNotDraining,
 		ReasonNotCutover: fsm.ReasonNotCutover, ReasonSamePlacement: fsm.ReasonSamePlacement, ReasonStaleEpoch: fsm.ReasonStaleEpoch,
 		ReasonBarrierPending: fsm.ReasonBarrierPending, ReasonVerificationRequired: fsm.ReasonVerificationRequired,
-		ReasonUnknownInstance: fsm.ReasonUnknownInstance, ReasonStaleSession: fsm.ReasonStaleSession, ReasonInstanceTaken: fsm.ReasonInstanceTaken,
+		ReasonNotYetSupported: fsm.ReasonNotYetSupported, ReasonUnknownInstance: fsm.ReasonUnknownInstance, ReasonStaleSession: fsm.ReasonStaleSession, ReasonInstanceTaken: fsm.ReasonInstanceTaken,
 	} {
 		if ours != theirs {
 			t.Errorf("%s is %s in the group", ours, theirs)
@@ -118,6 +118,34 @@ func TestChangeIsRepeatedUnderOneRequestID(t *testing.T) {
 				t.Error("another change has the same request id")
 			}
 		})
+	}
+}
+
+// TestRefusalByVersionSaysNothingOfAnEarlierAttempt lets an attempt's outcome be unknown, and the group then take no such command: it says so before it looks
+// for the request id.
+func TestRefusalByVersionSaysNothingOfAnEarlierAttempt(t *testing.T) {
+	unsupported := refusal(codes.FailedPrecondition, ReasonNotYetSupported, "some member has only 0", nil)
+	move := func(answers ...error) error {
+		group := fakeGroup(t, 1)
+		group[0].answer = func(_ context.Context, method string, call int) error {
+			if method != "SetPlacement" {
+				return nil
+			}
+			return answers[min(call, len(answers))-1]
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := openOn(t, group, nil).Partitions().SetPlacement(ctx, &quoratev1.SetPlacementRequest{Partition: "p", Placement: "b"})
+		return err
+	}
+	if err := move(ambiguity, unsupported, unsupported, nil); err != nil {
+		t.Errorf("it is not asked again until the group answers: %v", err)
+	}
+	if e := AsError(move(ambiguity, unsupported)); e == nil || !e.OutcomeUnknown || e.Reason != ReasonUnknownOutcome {
+		t.Errorf("an attempt whose outcome is unknown is given up as %v", e)
+	}
+	if e := AsError(move(unsupported, nil)); e == nil || e.OutcomeUnknown || e.Reason != ReasonNotYetSupported {
+		t.Errorf("a first attempt that is refused is told as %v", e)
 	}
 }
 

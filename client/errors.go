@@ -18,7 +18,9 @@ import (
 // Reasons that programs act on; ReasonOf returns them. There are more (docs of the API), all of them stable.
 const (
 	// ReasonUnknownOutcome: the change may have happened, may still happen, or never will. A call with the same request id finds out.
-	ReasonUnknownOutcome   = "UNKNOWN_OUTCOME"
+	ReasonUnknownOutcome = "UNKNOWN_OUTCOME"
+	// ReasonNotYetSupported: a member of an older version, or one that joins and has not told its version yet, might not know this change.
+	ReasonNotYetSupported  = "COMMAND_NOT_YET_SUPPORTED"
 	ReasonNoLeader         = "NO_LEADER"
 	ReasonInvalidArgument  = "INVALID_ARGUMENT"
 	ReasonPermissionDenied = "PERMISSION_DENIED"

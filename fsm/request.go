@@ -113,6 +113,20 @@ func (s *State) recall(r *request) *logv1.Outcome {
 	return stampedLike(published(g), r.outcome)
 }
 
+// Answered is the answer that a command with a request id was given before, nil if none is remembered. The node asks where it refuses a command without an
+// entry: a repeat of one that took effect must not be told that it did not.
+func (s *State) Answered(c *logv1.Command) *logv1.Outcome {
+	info, ok := describe(c)
+	if !ok || !info.public {
+		return nil
+	}
+	before, ok := s.requests.find(requestKey(c.GetActor().GetName(), c.GetRequestId()), s.clock.now)
+	if !ok || before.fingerprint != fingerprint(c) {
+		return nil
+	}
+	return s.recall(before)
+}
+
 // checkRequests is the invariant of the request memory.
 func (s *State) checkRequests() error {
 	q := &s.requests

@@ -107,8 +107,8 @@ func (n *Node) proposeGated(ctx context.Context, cmd *logv1.Command, partition s
 	if s == nil {
 		return nil, &Error{Op: "propose", Kind: NotLeader}
 	}
-	if state := n.machine.latest.Load().state; state.Accepts(cmd) != nil {
-		return refused(state, state.Accepts(cmd)), nil
+	if o := unaccepted(n.machine.latest.Load().state, cmd); o != nil {
+		return o, nil
 	}
 	began := n.cfg.Clock.Elapsed()
 	err := s.gates.close(ctx, s, n.machine, n.cfg.Clock, partition)

@@ -154,9 +154,8 @@ func encode(cmd *logv1.Command) ([]byte, error) {
 
 // commit queues a proposal and waits for its outcome.
 func (n *Node) commit(ctx context.Context, cmd *logv1.Command, p *proposal) (*logv1.Outcome, error) {
-	state := n.machine.latest.Load().state
-	if r := state.Accepts(cmd); r != nil {
-		return refused(state, r), nil
+	if o := unaccepted(n.machine.latest.Load().state, cmd); o != nil {
+		return o, nil
 	}
 	p.done = make(chan answer, 1)
 	if err := n.proposer.enqueue(p); err != nil {
@@ -173,8 +172,15 @@ func (n *Node) commit(ctx context.Context, cmd *logv1.Command, p *proposal) (*lo
 	return nil, &Error{Op: "propose", Kind: UnknownOutcome, Err: ctx.Err()}
 }
 
-// refused is the outcome of a command that isn't worth an entry.
-func refused(state *fsm.State, r *fsm.Refusal) *logv1.Outcome {
+// unaccepted is the outcome of a command for which there can be no entry now, nil if there can be one. One that was answered before keeps its answer.
+func unaccepted(state *fsm.State, cmd *logv1.Command) *logv1.Outcome {
+	r := state.Accepts(cmd)
+	if r == nil {
+		return nil
+	}
+	if before := state.Answered(cmd); before != nil {
+		return before
+	}
 	return &logv1.Outcome{
 		Revision: state.Revision(), Clock: uint64(state.Now()), Generation: state.CurrentGeneration().GetNumber(),
 		Result: &logv1.Outcome_Refusal{Refusal: r.Refusal},
