@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -17,7 +19,7 @@ import (
 
 // conclude judges a run and says whether all claims hold.
 func (c *chaos) conclude(h history.History) (bool, error) {
-	c.tell(h)
+	tell(h)
 	verdicts := append(validate.Judge(h), c.coverage(h), c.processes(), c.harness())
 	if len(c.nemeses) > 0 {
 		verdicts = append(verdicts, c.effects())
@@ -86,7 +88,7 @@ func (c *chaos) harness() validate.Verdict {
 }
 
 // tell prints what there was: operations by noun, kind and outcome, and faults by kind.
-func (c *chaos) tell(h history.History) {
+func tell(h history.History) {
 	counts := map[string]map[history.Outcome]int{}
 	longest := map[string]time.Duration{}
 	for _, op := range h.Ops {
@@ -108,20 +110,46 @@ func (c *chaos) tell(h history.History) {
 		fmt.Printf("  %-24s ok %6d  refused %6d  failed %5d  unknown %4d  longest %v\n", name, n[history.OK], n[history.Refused], n[history.Failed],
 			n[history.Unknown], longest[name].Round(time.Millisecond))
 	}
-	kinds := map[string][2]int{}
-	for _, r := range c.reports {
-		n := kinds[r.Kind]
-		n[0]++
-		if r.Effect != "" {
-			n[1]++
-		}
-		kinds[r.Kind] = n
-	}
 	var faults []string
-	for _, name := range nemesis.Names(c.nemeses) {
-		faults = append(faults, fmt.Sprintf("%s %d/%d", name, kinds[name][1], kinds[name][0]))
+	for _, n := range faultsOf(h) {
+		faults = append(faults, fmt.Sprintf("%s %d/%d", n.kind, n.seen, n.injected))
 	}
 	fmt.Println("faults seen/injected:", strings.Join(faults, ", "))
+}
+
+// faultCount is how often a kind of fault was injected, and seen to have its effect.
+type faultCount struct {
+	kind           string
+	injected, seen int
+}
+
+// faultsOf counts the faults of a history, by kind.
+func faultsOf(h history.History) []faultCount {
+	kinds := map[string]*faultCount{}
+	for _, m := range h.Marks {
+		if m.Kind != "fault" {
+			continue
+		}
+		var r nemesis.Report
+		if json.Unmarshal(m.Data, &r) != nil {
+			r = nemesis.Report{} // It is counted, as one that nobody saw.
+			r.Kind = m.Text
+		}
+		n := kinds[r.Kind]
+		if n == nil {
+			n = &faultCount{kind: r.Kind}
+			kinds[r.Kind] = n
+		}
+		if n.injected++; r.Effect != "" {
+			n.seen++
+		}
+	}
+	counts := make([]faultCount, 0, len(kinds))
+	for _, n := range kinds {
+		counts = append(counts, *n)
+	}
+	slices.SortFunc(counts, func(a, b faultCount) int { return cmp.Compare(a.kind, b.kind) })
+	return counts
 }
 
 // rejudge judges a history that was kept.
@@ -135,7 +163,7 @@ func rejudge(o *options) (holds bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	(&chaos{options: o}).tell(h)
+	tell(h)
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return false, err
 	}

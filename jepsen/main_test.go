@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -108,5 +109,17 @@ func TestARunThatShowsNothingFails(t *testing.T) {
 	}
 	if v := c.processes(); !v.Holds() {
 		t.Errorf("%+v", v)
+	}
+}
+
+// TestFaultsAreCountedFromTheHistory: a history that is judged again says the same of its faults as the run did.
+func TestFaultsAreCountedFromTheHistory(t *testing.T) {
+	mark := func(data string) history.Mark { return history.Mark{Kind: "fault", Text: "torn", Data: []byte(data)} }
+	h := history.History{Marks: []history.Mark{
+		mark(`{"kind":"pause","effect":"the processes are stopped"}`), mark(`{"kind":"kill"}`), mark(`{"kind":"pause"}`), mark(`{`), {Kind: "note", Text: "quiet"},
+	}}
+	want := []faultCount{{"kill", 1, 0}, {"pause", 2, 1}, {"torn", 1, 0}}
+	if got := faultsOf(h); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
