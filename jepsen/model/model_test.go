@@ -87,6 +87,9 @@ func TestModels(t *testing.T) {
 		"created twice":                     {created + `c1 3 4 partition create p ok {"requestId":"r9","placement":"a"} {"epoch":"1"}`, Broken},
 		"created with others":               {`c0 1 2 partition create p,q ok {"requestId":"r0","ids":["p","q"],"placement":"a"} {"epoch":"1"}`, Holds},
 		"deleted, and epochs go on":         {created + `c1 3 4 partition delete p ok {"requestId":"r9"} -` + "\n" + `c1 5 6 partition create p ok {"requestId":"r10","placement":"b"} {"epoch":"2"}`, Holds},
+		"created above what others had":     {`c0 1 2 partition create p ok {"requestId":"r0","placement":"a"} {"epoch":"7"}` + "\n" + `c1 5 6 partition begin p ok {"requestId":"r1","to":"b"} {"partition":{"epoch":"8","phase":"PARTITION_PHASE_DRAINING","placement":"a"}}`, Holds},
+		"deleted, and created far above":    {created + `c1 3 4 partition delete p ok {"requestId":"r9"} -` + "\n" + `c1 5 6 partition create p ok {"requestId":"r10","placement":"b"} {"epoch":"34"}`, Holds},
+		"created above, and read below":     {`c0 1 2 partition create p ok {"requestId":"r0","placement":"a"} {"epoch":"7"}` + "\n" + `c1 5 6 partition begin p ok {"requestId":"r1","to":"b"} {"partition":{"epoch":"7","phase":"PARTITION_PHASE_DRAINING","placement":"a"}}`, Broken},
 		"deleted, and an epoch comes again": {created + `c1 3 4 partition delete p ok {"requestId":"r9"} -` + "\n" + `c1 5 6 partition create p ok {"requestId":"r10","placement":"b"} {"epoch":"1"}`, Broken},
 
 		"a generation":            {published, Holds},

@@ -151,7 +151,37 @@ func readCreate(op *history.Op, key string) (*call, error) {
 		Ids: []string{key}, Placement: r.GetPlacement(), DrainBarrier: r.GetDrainBarrier(),
 	}}}, func(o *logv1.Outcome) bool { return o.GetPartitionsMade().GetEpoch() == answer.GetEpoch() })
 	c.number = answer.GetEpoch()
+	c.prepare = func(s *fsm.State) []*logv1.Entry { return deletedElsewhere(s, answer.GetEpoch()) }
 	return c, nil
+}
+
+// deletedElsewhere is the deletion of another partition, after which what is created gets that epoch: it is above those of all partitions that were ever deleted,
+// of which a key's own calls say nothing.
+func deletedElsewhere(s *fsm.State, epoch uint64) []*logv1.Entry {
+	const other = "deleted-elsewhere"
+	if epoch == 0 {
+		return nil
+	}
+	var commands []*logv1.Command
+	add := func(c *logv1.Command) {
+		c.RequestId = fmt.Sprintf("%s-%d-%d", other, epoch, len(commands))
+		fsm.GatesClosed(c, true)
+		commands = append(commands, c)
+	}
+	entry := func() *logv1.Entry {
+		return &logv1.Entry{Clock: uint64(s.Now() + 1), LeaderApplied: s.Revision(), Commands: commands}
+	}
+	add(&logv1.Command{Body: &logv1.Command_CreatePartitions{CreatePartitions: &logv1.CreatePartitions{Ids: []string{other}, Placement: "a"}}})
+	trial := s.Snapshot()
+	outcomes, _, err := trial.ApplyEntry(trial.Revision()+1, entry())
+	if err != nil || outcomes[0].GetPartitionsMade().GetEpoch() >= epoch {
+		return nil
+	}
+	for next := outcomes[0].GetPartitionsMade().GetEpoch() + 1; next < epoch; next++ {
+		add(&logv1.Command{Body: &logv1.Command_SetPlacement{SetPlacement: &logv1.SetPlacement{Partition: other, Placement: string('a' + rune(len(commands)%2))}}})
+	}
+	add(&logv1.Command{Body: &logv1.Command_DeletePartition{DeletePartition: &logv1.DeletePartition{Partition: other}}})
+	return []*logv1.Entry{entry()}
 }
 
 func readPartitionRead(op *history.Op) (*call, error) {
