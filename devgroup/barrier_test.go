@@ -37,17 +37,23 @@ func (m *mover) refusedFor() time.Duration {
 	return left
 }
 
+// cutOver takes a partition through a migration up to its cutover.
+func (o *ordeal) cutOver(barrier time.Duration) *mover {
+	m := o.create(1)[0]
+	m.to, m.barrier = "b2", barrier
+	for _, step := range []func(*mover) error{(*mover).begin, (*mover).verify, (*mover).cutover} {
+		o.must(step(m))
+	}
+	return m
+}
+
 // TestBarrierIsWholeAgainAfterAbort aborts in the middle of a barrier: what had passed of it counts for nothing.
 func TestBarrierIsWholeAgainAfterAbort(t *testing.T) {
 	const barrier = 2 * time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), testLimit)
 	defer cancel()
 	o := startOrdeal(ctx, t)
-	m := o.create(1)[0]
-	m.to, m.barrier = "b2", barrier
-	for _, step := range []func(*mover) error{(*mover).begin, (*mover).verify, (*mover).cutover} {
-		o.must(step(m))
-	}
+	m := o.cutOver(barrier)
 	o.must(waitUntil(ctx, "most of the barrier has passed", func() bool { return m.left() < barrier/4 }))
 	for _, step := range []func(*mover) error{(*mover).abort, (*mover).begin, (*mover).verify, (*mover).cutover} {
 		o.must(step(m))
@@ -75,11 +81,7 @@ func TestBarrierGoesOnAfterTheGroupWasLost(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), testLimit)
 			defer cancel()
 			o := startOrdeal(ctx, t)
-			m := o.create(1)[0]
-			m.to, m.barrier = "b2", barrier
-			for _, step := range []func(*mover) error{(*mover).begin, (*mover).verify, (*mover).cutover} {
-				o.must(step(m))
-			}
+			m := o.cutOver(barrier)
 			o.must(waitUntil(ctx, "half of the barrier has passed", func() bool { return m.left() < barrier/2 }))
 			before, killed := m.left(), time.Now()
 			o.killAll()

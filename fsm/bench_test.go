@@ -45,22 +45,7 @@ func BenchmarkState(b *testing.B) {
 			s.Digest()
 		}
 	})
-	b.Run("WriteTo", func(b *testing.B) {
-		b.SetBytes(int64(len(snapshot)))
-		for b.Loop() {
-			if _, err := s.WriteTo(io.Discard); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("Restore", func(b *testing.B) {
-		b.SetBytes(int64(len(snapshot)))
-		for b.Loop() {
-			if _, err := Restore(bytes.NewReader(snapshot)); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
+	benchmarkSnapshot(b, s, snapshot)
 }
 
 // crowded returns a state that remembers MaxRequests answers.
@@ -102,22 +87,7 @@ func BenchmarkMillionPartitions(b *testing.B) {
 		b.ReportMetric(float64(reread)/millionPartitions, "B/restored-partition")
 	})
 	runtime.KeepAlive(restored)
-	b.Run("WriteTo", func(b *testing.B) {
-		b.SetBytes(int64(len(snapshot)))
-		for b.Loop() {
-			if _, err := s.WriteTo(io.Discard); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("Restore", func(b *testing.B) {
-		b.SetBytes(int64(len(snapshot)))
-		for b.Loop() {
-			if _, err := Restore(bytes.NewReader(snapshot)); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
+	benchmarkSnapshot(b, s, snapshot)
 	b.Run("Digest", func(b *testing.B) {
 		for b.Loop() {
 			s.Digest()
@@ -187,4 +157,24 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// benchmarkSnapshot writes a state, and restores what it writes.
+func benchmarkSnapshot(b *testing.B, s *State, snapshot []byte) {
+	b.Run("WriteTo", func(b *testing.B) {
+		b.SetBytes(int64(len(snapshot)))
+		for b.Loop() {
+			if _, err := s.WriteTo(io.Discard); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("Restore", func(b *testing.B) {
+		b.SetBytes(int64(len(snapshot)))
+		for b.Loop() {
+			if _, err := Restore(bytes.NewReader(snapshot)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -82,7 +81,7 @@ func run(ctx context.Context, o *options) (holds bool, err error) {
 	if c.log, err = history.Create(filepath.Join(o.out, historyFile)); err != nil {
 		return false, err
 	}
-	mark(c.log, history.Mark{Kind: "run", Text: o.command()}, o.describe())
+	c.log.Mark(history.Mark{Kind: "run", Text: o.command()}, o.describe())
 	fmt.Printf("%s\nresults: %s\n", o.command(), o.out)
 	err = c.live(ctx)
 	h := c.log.History()
@@ -105,16 +104,6 @@ func (o *options) describe() any {
 		"writeLimit": traffic.WriteLimit, "gateTTL": traffic.GateTTL, "minBarrier": traffic.MinBarrier, "barrier": traffic.Barrier,
 		"applyMaxDuration": applyMax, "recoverDwell": recoverDwell, "failoverBudget": traffic.FailoverBudget,
 	}
-}
-
-// mark notes something with its data.
-func mark(log *history.Log, m history.Mark, data any) {
-	b, err := json.Marshal(data)
-	if err != nil {
-		panic("chaos: " + err.Error()) // Whoever marks gives what JSON can hold.
-	}
-	m.Data = b
-	log.Mark(m)
 }
 
 // live is the run itself.
@@ -166,7 +155,7 @@ func (c *chaos) work(ctx context.Context) error {
 	defer unguard()
 	var guarding sync.WaitGroup
 	guarding.Go(func() { c.guard(guard) })
-	pause(ctx, warmUp)
+	traffic.Rest(ctx, warmUp)
 	faults, heal := context.WithTimeout(ctx, c.duration-warmUp-healReserve-recoverLimit-quietLasts)
 	(&schedule{
 		world: c.world, since: c.log.Since, done: c.faulted, kinds: c.nemeses, random: rand.New(rand.NewPCG(c.seed, 4)),
@@ -192,7 +181,7 @@ func (c *chaos) work(ctx context.Context) error {
 	if ctx.Err() == nil {
 		c.final(ctx)
 	}
-	mark(c.log, history.Mark{Kind: "note", Text: "end"}, struct{}{})
+	c.log.Mark(history.Mark{Kind: "note", Text: "end"}, struct{}{})
 	return ctx.Err()
 }
 
@@ -206,7 +195,7 @@ func (c *chaos) faulted(r nemesis.Report) {
 		c.trouble("%s: heal: %s", r.Kind, r.Unhealed)
 	}
 	fmt.Printf("%8v–%v %s: %s [%s]\n", r.Begun.Round(10*time.Millisecond), r.Healed.Round(10*time.Millisecond), r.Kind, text, r.Effect)
-	mark(c.log, history.Mark{At: r.Begun, Until: r.Healed, Kind: "fault", Text: r.Kind + ": " + text}, r)
+	c.log.Mark(history.Mark{At: r.Begun, Until: r.Healed, Kind: "fault", Text: r.Kind + ": " + text}, r)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reports = append(c.reports, r)
@@ -215,7 +204,7 @@ func (c *chaos) faulted(r nemesis.Report) {
 // guard starts members again that have ended by themselves, as whatever runs them in a plant would. That they do is a finding.
 func (c *chaos) guard(ctx context.Context) {
 	suspects := map[string]int{}
-	for pause(ctx, guardEvery) {
+	for traffic.Rest(ctx, guardEvery) {
 		for _, m := range c.lab.Members[:c.members] {
 			if m.Running() || !c.world.Take("guard", m.ID) {
 				suspects[m.ID] = 0
@@ -223,7 +212,7 @@ func (c *chaos) guard(ctx context.Context) {
 			}
 			// Whoever ends a member has it taken, and gives it back only when it runs again.
 			if suspects[m.ID]++; suspects[m.ID] > guardLooks && !m.Running() {
-				mark(c.log, history.Mark{Kind: "note", Member: m.ID, Text: "crashed"}, struct{}{})
+				c.log.Mark(history.Mark{Kind: "note", Member: m.ID, Text: "crashed"}, struct{}{})
 				at := c.log.Since()
 				text := fmt.Sprintf("%v: %s ended by itself: see %s", at.Round(time.Millisecond), m.ID, m.LogFile())
 				fmt.Println("CRASH", text)
@@ -245,7 +234,7 @@ func (c *chaos) quiet(ctx context.Context) {
 	if err := c.lab.Heal(); err != nil {
 		c.trouble("heal: %v", err)
 	}
-	mark(c.log, history.Mark{Kind: "note", Text: "quiet"}, struct{}{})
+	c.log.Mark(history.Mark{Kind: "note", Text: "quiet"}, struct{}{})
 	healed := time.Now()
 	ready, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
@@ -255,7 +244,7 @@ func (c *chaos) quiet(ctx context.Context) {
 		}
 	}
 	fmt.Printf("quiet: all members are ready %v after the last heal\n", time.Since(healed).Round(time.Millisecond))
-	pause(ctx, time.Until(healed.Add(recoverLimit)))
+	traffic.Rest(ctx, time.Until(healed.Add(recoverLimit)))
 	ctx, cancel = context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	var asking sync.WaitGroup
@@ -266,28 +255,16 @@ func (c *chaos) quiet(ctx context.Context) {
 			}
 		})
 	}
-	pause(ctx, quietLasts)
+	traffic.Rest(ctx, quietLasts)
 	asking.Wait()
 }
 
 // final reads everything.
 func (c *chaos) final(ctx context.Context) {
-	mark(c.log, history.Mark{Kind: "note", Text: "final"}, struct{}{})
+	c.log.Mark(history.Mark{Kind: "note", Text: "final"}, struct{}{})
 	for _, w := range c.workloads {
 		if err := w.Final(ctx, c.env, "final"); err != nil {
 			c.trouble("final reads: %s: %v", w.Name, err)
 		}
-	}
-}
-
-// pause waits; false means that the run is over.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(max(0, d))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

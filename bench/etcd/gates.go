@@ -17,20 +17,7 @@ const gateChunk = 1000
 // gates measures checks that a gate answers from memory under its lease, with as many goroutines as there are processors. Each checks all partitions by
 // turns, so that few of them are in the processor's caches already.
 func (b *bench) gates(ctx context.Context) error {
-	t := newTable()
-	for range b.rounds {
-		samples, err := b.turn(ctx, system{b.store(), startQuorate(b.store())}, b.keys, func(ctx context.Context, _ system, g group) ([]sample, error) {
-			return b.gateChecks(ctx, g)
-		})
-		if err != nil {
-			return err
-		}
-		for _, s := range samples {
-			t.add(alone, s)
-		}
-	}
-	t.print(b.result)
-	return nil
+	return b.measureAlone(ctx, b.rounds, b.keys, b.gateChecks)
 }
 
 func (b *bench) gateChecks(ctx context.Context, g group) (samples []sample, err error) {

@@ -28,18 +28,9 @@ const (
 
 // millions measures a group that holds very many partitions: to create and to list them, what they take of memory, snapshots, and a restart. It is Quorate's alone.
 func (b *bench) millions(ctx context.Context) error {
-	t := newTable()
-	samples, err := b.turn(ctx, system{b.store(), startQuorate(b.store())}, 0, func(ctx context.Context, _ system, g group) ([]sample, error) {
+	return b.measureAlone(ctx, 1, 0, func(ctx context.Context, g group) ([]sample, error) {
 		return newMillion(b, g.(*quorate)).measure(ctx)
 	})
-	if err != nil {
-		return err
-	}
-	for _, s := range samples {
-		t.add(alone, s)
-	}
-	t.print(b.result)
-	return nil
 }
 
 // million is one such measurement.

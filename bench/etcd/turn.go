@@ -120,6 +120,24 @@ func (b *bench) inTurns(ctx context.Context, measure func(ctx context.Context, s
 	return nil
 }
 
+// measureAlone measures what only Quorate has, and prints it.
+func (b *bench) measureAlone(ctx context.Context, rounds, keys int, measure func(context.Context, group) ([]sample, error)) error {
+	t := newTable()
+	for range rounds {
+		samples, err := b.turn(ctx, system{b.store(), startQuorate(b.store())}, keys, func(ctx context.Context, _ system, g group) ([]sample, error) {
+			return measure(ctx, g)
+		})
+		if err != nil {
+			return err
+		}
+		for _, s := range samples {
+			t.add(alone, s)
+		}
+	}
+	t.print(b.result)
+	return nil
+}
+
 // turn starts a group, makes keys for it, measures it and ends it.
 func (b *bench) turn(ctx context.Context, s system, keys int, measure func(context.Context, system, group) ([]sample, error)) (samples []sample, err error) {
 	b.started++

@@ -63,15 +63,24 @@ func (s *scripted) PublishTopology(ctx context.Context, r *quoratev1.PublishTopo
 
 func startScripted(t *testing.T, answer func(ctx context.Context, call int) error) *scripted {
 	t.Helper()
+	s := &scripted{answer: answer}
+	s.address = serveFor(t, func(server *grpc.Server) {
+		quoratev1.RegisterMaintenanceServiceServer(server, s)
+		quoratev1.RegisterMemberServiceServer(server, s)
+		quoratev1.RegisterTopologyServiceServer(server, s)
+	})
+	return s
+}
+
+// serveFor serves what register adds until the test ends, and returns where.
+func serveFor(t *testing.T, register func(*grpc.Server)) (address string) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &scripted{address: listener.Addr().String(), answer: answer}
 	server := grpc.NewServer()
-	quoratev1.RegisterMaintenanceServiceServer(server, s)
-	quoratev1.RegisterMemberServiceServer(server, s)
-	quoratev1.RegisterTopologyServiceServer(server, s)
+	register(server)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -81,7 +90,7 @@ func startScripted(t *testing.T, answer func(ctx context.Context, call int) erro
 		server.Stop()
 		<-done
 	})
-	return s
+	return listener.Addr().String()
 }
 
 func refusal(code codes.Code, reason, message string, facts map[string]string, field string) error {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -53,22 +52,9 @@ func (w *watched) WatchEvents(request *quoratev1.WatchEventsRequest, stream quor
 
 func startWatched(t *testing.T, w *watched) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.address = listener.Addr().String()
-	server := grpc.NewServer()
-	quoratev1.RegisterEventServiceServer(server, w)
-	quoratev1.RegisterPartitionServiceServer(server, w)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = server.Serve(listener)
-	}()
-	t.Cleanup(func() {
-		server.Stop()
-		<-done
+	w.address = serveFor(t, func(server *grpc.Server) {
+		quoratev1.RegisterEventServiceServer(server, w)
+		quoratev1.RegisterPartitionServiceServer(server, w)
 	})
 }
 

@@ -13,9 +13,6 @@ import (
 	"time"
 )
 
-// MaxOps bounds the operations that are kept; a run that makes more ends its traffic.
-const MaxOps = 4 << 20
-
 // maxLine bounds one line of the file.
 const maxLine = 1 << 20
 
@@ -96,13 +93,6 @@ func Create(name string) (*Log, error) {
 // Since is the time since the run began.
 func (l *Log) Since() time.Duration { return time.Since(l.began) }
 
-// Full says whether no more operations can be kept.
-func (l *Log) Full() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.ops) >= MaxOps
-}
-
 // Begin notes the call of an operation; input may be anything that JSON can hold.
 func (l *Log) Begin(op Op, input any) *Op {
 	op.Input = encode(input)
@@ -126,8 +116,9 @@ func (l *Log) End(op *Op, outcome Outcome, output any, err error) {
 	l.write(line{Op: op})
 }
 
-// Mark notes what isn't an operation. At 0 is now.
-func (l *Log) Mark(m Mark) {
+// Mark notes what isn't an operation; data may be anything that JSON can hold. At 0 is now.
+func (l *Log) Mark(m Mark, data any) {
+	m.Data = encode(data)
 	if m.At == 0 {
 		m.At = l.Since()
 	}

@@ -17,7 +17,7 @@ func TestHistoryIsKept(t *testing.T) {
 	done := l.Begin(Op{Client: "c1", Noun: "partition", Kind: "begin", Key: "p1"}, map[string]string{"to": "b2"})
 	l.Begin(Op{Client: "c2", Noun: "partition", Kind: "cutover", Key: "p2"}, nil)
 	l.End(done, Refused, nil, errors.New("ALREADY_MIGRATING"))
-	l.Mark(Mark{Kind: "fault", Member: "m1", Text: "SIGKILL"})
+	l.Mark(Mark{Kind: "fault", Member: "m1", Text: "SIGKILL"}, nil)
 	now := l.History()
 	if err := l.Close(); err != nil {
 		t.Fatal(err)

@@ -41,7 +41,7 @@ func runFailovers(ctx context.Context, e *Env) error {
 		if err != nil {
 			return err
 		}
-		rest(ctx, time.Second)
+		Rest(ctx, time.Second)
 	}
 	return nil
 }
@@ -72,7 +72,7 @@ func follow(ctx context.Context, e *Env, member, url, mode string) error {
 	if ctx.Err() != nil {
 		err = nil // That is how it ends.
 	}
-	mark(e.Log, history.Mark{Kind: "failover", Text: "end"}, struct{}{})
+	e.Log.Mark(history.Mark{Kind: "failover", Text: "end"}, struct{}{})
 	outcome := history.OK
 	if err != nil {
 		outcome, err = history.Failed, errors.Join(err, errors.New(said.String()))
@@ -88,11 +88,11 @@ func (e *Env) tell(text []byte, last time.Duration) time.Duration {
 	}
 	now := e.Log.Since()
 	if err := json.Unmarshal(text, &line); err != nil {
-		mark(e.Log, history.Mark{At: now, Kind: "failover", Text: "unreadable"}, string(text))
+		e.Log.Mark(history.Mark{At: now, Kind: "failover", Text: "unreadable"}, string(text))
 		return last
 	}
 	if line.Type != "value" {
-		e.Log.Mark(history.Mark{At: now, Kind: "failover", Text: line.Type, Data: json.RawMessage(bytes.Clone(text))})
+		e.Log.Mark(history.Mark{At: now, Kind: "failover", Text: line.Type}, json.RawMessage(text))
 		return last
 	}
 	if last == 0 || now-last > failoverGap {
@@ -100,7 +100,7 @@ func (e *Env) tell(text []byte, last time.Duration) time.Duration {
 		if last == 0 {
 			gap = 0
 		}
-		mark(e.Log, history.Mark{At: now, Kind: "failover", Text: "value"}, map[string]time.Duration{"gap": gap})
+		e.Log.Mark(history.Mark{At: now, Kind: "failover", Text: "value"}, map[string]time.Duration{"gap": gap})
 	}
 	return now
 }

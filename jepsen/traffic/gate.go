@@ -42,9 +42,9 @@ func keepInstance(ctx context.Context, e *Env, id string) error {
 		err := live(life, e, id, r.Uint64(), crash && ctx.Err() == nil)
 		cancel()
 		if err != nil {
-			mark(e.Log, history.Mark{Kind: "note", Text: "instance"}, map[string]string{"instance": id, "error": err.Error()})
+			e.Log.Mark(history.Mark{Kind: "note", Text: "instance"}, map[string]string{"instance": id, "error": err.Error()})
 		}
-		rest(ctx, between(r, 0, 500*time.Millisecond))
+		Rest(ctx, between(r, 0, 500*time.Millisecond))
 	}
 	return nil
 }

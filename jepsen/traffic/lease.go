@@ -36,11 +36,11 @@ func runLeases(ctx context.Context, e *Env) error {
 
 func keepHolding(ctx context.Context, e *Env, client, server string) error {
 	r := e.random(client)
-	for rest(ctx, between(r, time.Second, 4*time.Second)) {
+	for Rest(ctx, between(r, time.Second, 4*time.Second)) {
 		windows := 1 + r.IntN(2)
 		for range windows {
 			_ = beginLease(ctx, e, client, server)
-			rest(ctx, between(r, 0, holdMost/2))
+			Rest(ctx, between(r, 0, holdMost/2))
 		}
 		endLeases(context.WithoutCancel(ctx), e, client, server)
 	}

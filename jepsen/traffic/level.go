@@ -59,7 +59,7 @@ func (o *observer) run(ctx context.Context) error {
 	defer o.close()
 	for pace.wait(ctx) {
 		if o.read(ctx) != nil {
-			rest(ctx, levelAgain)
+			Rest(ctx, levelAgain)
 		}
 	}
 	return nil

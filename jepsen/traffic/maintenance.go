@@ -25,11 +25,11 @@ func runMaintenance(ctx context.Context, e *Env) error {
 
 func keepMaintaining(ctx context.Context, e *Env, client string) error {
 	r := e.random(client)
-	for rest(ctx, between(r, 2*time.Second, 6*time.Second)) {
+	for Rest(ctx, between(r, 2*time.Second, 6*time.Second)) {
 		server := e.shape.members[r.IntN(len(e.shape.members))].ID
 		_ = setMaintenance(ctx, e, client, server, true)
-		rest(ctx, between(r, 200*time.Millisecond, 1500*time.Millisecond))
-		for setMaintenance(context.WithoutCancel(ctx), e, client, server, false) != nil && rest(ctx, time.Second) {
+		Rest(ctx, between(r, 200*time.Millisecond, 1500*time.Millisecond))
+		for setMaintenance(context.WithoutCancel(ctx), e, client, server, false) != nil && Rest(ctx, time.Second) {
 			continue
 		}
 	}

@@ -47,7 +47,7 @@ func runMembers(ctx context.Context, e *Env) error {
 			func(ctx context.Context) error { return keepLookingForLeader(ctx, e, m.ID) },
 			func(ctx context.Context) error { return keepSampling(ctx, e, m) },
 			func(ctx context.Context) error {
-				for rest(ctx, digestEvery) {
+				for Rest(ctx, digestEvery) {
 					_ = readDigest(ctx, e, "digest-"+m.ID, m.ID)
 				}
 				return nil
@@ -69,10 +69,10 @@ func leads(ctx context.Context, c *client.Client) bool {
 
 func keepLookingForLeader(ctx context.Context, e *Env, id string) error {
 	was := false
-	for rest(ctx, leaderEvery) {
+	for Rest(ctx, leaderEvery) {
 		now := leads(ctx, e.At[id])
 		if now && !was {
-			mark(e.Log, history.Mark{Kind: "leader", Member: id, Text: id + " leads"}, map[string]uint64{"term": term(ctx, e.At[id], id)})
+			e.Log.Mark(history.Mark{Kind: "leader", Member: id, Text: id + " leads"}, map[string]uint64{"term": term(ctx, e.At[id], id)})
 		}
 		was = now
 	}
@@ -151,7 +151,7 @@ func finalDigests(ctx context.Context, e *Env, as string) error {
 		if compared == len(e.shape.members) {
 			return readDigests(context.WithoutCancel(ctx), e, as)
 		}
-		if !rest(ctx, 200*time.Millisecond) {
+		if !Rest(ctx, 200*time.Millisecond) {
 			return fmt.Errorf("%d of %d members have compared their states within %v", compared, len(e.shape.members), comparedLimit)
 		}
 	}
@@ -169,10 +169,10 @@ func keepSampling(ctx context.Context, e *Env, m *lab.Member) error {
 	defer web.CloseIdleConnections()
 	for ctx.Err() == nil {
 		if metrics, err := scrape(ctx, web, m); err == nil {
-			mark(e.Log, history.Mark{Kind: "sample", Member: m.ID},
+			e.Log.Mark(history.Mark{Kind: "sample", Member: m.ID},
 				sample{metrics["process_resident_memory_bytes"], metrics["go_goroutines"], metrics["process_open_fds"]})
 		}
-		rest(ctx, sampleEvery)
+		Rest(ctx, sampleEvery)
 	}
 	return nil
 }

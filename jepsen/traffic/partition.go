@@ -56,7 +56,7 @@ func setUpPartitions(ctx context.Context, e *Env) error {
 		if err == nil {
 			break
 		}
-		if !rest(ctx, 200*time.Millisecond) {
+		if !Rest(ctx, 200*time.Millisecond) {
 			return errors.Join(err, ctx.Err())
 		}
 	}
@@ -86,7 +86,7 @@ func runPartitions(ctx context.Context, e *Env) error {
 // keepSetting changes the settings a little, and reads them.
 func keepSetting(ctx context.Context, e *Env, name string) error {
 	r := e.random(name)
-	for rest(ctx, between(r, 2*time.Second, 8*time.Second)) {
+	for Rest(ctx, between(r, 2*time.Second, 8*time.Second)) {
 		c, member := e.where(r)
 		op := history.Op{Client: name, Member: member, Noun: "settings", Kind: "set", Key: "settings"}
 		_, _, _ = call(ctx, e, op, &quoratev1.SetPartitionSettingsRequest{Settings: &quoratev1.PartitionSettings{
@@ -107,7 +107,7 @@ type mover struct {
 
 // migrate takes a partition from placement to placement, whatever others do with it meanwhile.
 func (m *mover) migrate(ctx context.Context, id string) error {
-	for rest(ctx, between(m.random, 50*time.Millisecond, 900*time.Millisecond)) {
+	for Rest(ctx, between(m.random, 50*time.Millisecond, 900*time.Millisecond)) {
 		c, member := m.env.where(m.random)
 		resp, _, err := call(ctx, m.env, partitionOp(m.client, member, "get", id), &quoratev1.GetPartitionRequest{Partition: id}, c.Partitions().GetPartition)
 		switch {
@@ -139,7 +139,7 @@ func (m *mover) migrate(ctx context.Context, id string) error {
 // meddle makes any transition of any partition.
 func (m *mover) meddle(ctx context.Context) error {
 	r := m.random
-	for rest(ctx, between(r, meddleEvery/2, meddleEvery*3/2)) {
+	for Rest(ctx, between(r, meddleEvery/2, meddleEvery*3/2)) {
 		id := pick(r, m.env.partitions...)
 		epoch := uint64(0) // It takes whatever is.
 		if r.IntN(6) == 0 {

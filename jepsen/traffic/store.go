@@ -59,7 +59,7 @@ func (s *stores) write(r *rand.Rand, check *history.Op, partition, placement str
 			done()
 			<-s.slots
 		}()
-		rest(context.Background(), due-s.log.Since())
+		Rest(context.Background(), due-s.log.Since())
 		if s.log.Since() > check.Call+WriteLimit-landMargin/2 {
 			return // The store gave up waiting for it.
 		}

@@ -126,7 +126,7 @@ func setUpTopology(ctx context.Context, e *Env) error {
 		if err == nil {
 			return nil
 		}
-		if !rest(ctx, 200*time.Millisecond) {
+		if !Rest(ctx, 200*time.Millisecond) {
 			return errors.Join(err, ctx.Err())
 		}
 	}
@@ -187,7 +187,7 @@ func runTopology(ctx context.Context, e *Env) error {
 
 func keepPublishing(ctx context.Context, e *Env, client string) error {
 	r := e.random(client)
-	for rest(ctx, between(r, publishEvery/2, publishEvery*3/2)) {
+	for Rest(ctx, between(r, publishEvery/2, publishEvery*3/2)) {
 		_, member := e.where(r)
 		if current := e.shape.generation.Load(); r.IntN(8) == 0 && current > 1 {
 			rollback(ctx, e, client, member, 1+r.Uint64N(current))

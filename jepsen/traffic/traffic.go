@@ -159,11 +159,11 @@ func (p *pace) wait(ctx context.Context) bool {
 	if now := time.Now(); p.next.Before(now) {
 		p.next = now
 	}
-	return rest(ctx, time.Until(p.next))
+	return Rest(ctx, time.Until(p.next))
 }
 
-// rest waits; false means that the run is over.
-func rest(ctx context.Context, d time.Duration) bool {
+// Rest waits; false means that the run is over.
+func Rest(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil
 	}

@@ -54,7 +54,7 @@ func firstRevision(ctx context.Context, e *Env) (uint64, error) {
 		if err == nil {
 			return resp.GetHeader().GetRevision() + 1, nil
 		}
-		if !rest(ctx, 100*time.Millisecond) {
+		if !Rest(ctx, 100*time.Millisecond) {
 			return 0, errors.Join(err, ctx.Err())
 		}
 	}
@@ -80,18 +80,18 @@ type watchEvent struct {
 func (w *watcher) run(ctx context.Context) error {
 	r := w.env.random(w.name)
 	for resumed := false; ctx.Err() == nil; resumed = true {
-		mark(w.env.Log, history.Mark{Kind: "note", Member: w.member, Text: "watch"}, watchNote{Watch: w.name, From: w.next, Resumed: resumed})
+		w.env.Log.Mark(history.Mark{Kind: "note", Member: w.member, Text: "watch"}, watchNote{Watch: w.name, From: w.next, Resumed: resumed})
 		err := w.once(ctx, r)
 		var compacted *client.CompactedError
 		switch {
 		case errors.As(err, &compacted):
-			mark(w.env.Log, history.Mark{Kind: "note", Member: w.member, Text: "compacted"}, watchNote{Watch: w.name, Revision: compacted.Revision})
+			w.env.Log.Mark(history.Mark{Kind: "note", Member: w.member, Text: "compacted"}, watchNote{Watch: w.name, Revision: compacted.Revision})
 			w.next, w.watch = max(w.next, compacted.Revision), nil
 		case err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded):
-			mark(w.env.Log, history.Mark{Kind: "note", Member: w.member, Text: "watch failed"}, watchNote{Watch: w.name, Error: err.Error()})
+			w.env.Log.Mark(history.Mark{Kind: "note", Member: w.member, Text: "watch failed"}, watchNote{Watch: w.name, Error: err.Error()})
 		}
 		if err != nil {
-			rest(ctx, 50*time.Millisecond)
+			Rest(ctx, 50*time.Millisecond)
 		}
 	}
 	return nil
@@ -109,24 +109,14 @@ func (w *watcher) once(ctx context.Context, r *rand.Rand) (err error) {
 	}
 	defer func() {
 		w.next = w.watch.Revision() + 1
-		mark(w.env.Log, history.Mark{Kind: "note", Member: w.member, Text: "progress"}, watchNote{Watch: w.name, Revision: w.watch.Revision()})
+		w.env.Log.Mark(history.Mark{Kind: "note", Member: w.member, Text: "progress"}, watchNote{Watch: w.name, Revision: w.watch.Revision()})
 	}()
 	for event, failure := range w.watch.Events(ctx) {
 		if failure != nil {
 			return failure
 		}
-		mark(w.env.Log, history.Mark{Kind: "event", Member: w.member},
+		w.env.Log.Mark(history.Mark{Kind: "event", Member: w.member},
 			watchEvent{Watch: w.name, Revision: event.GetRevision(), Seq: event.GetSequence(), Event: encode(event)})
 	}
 	return nil
-}
-
-// mark notes something with its data.
-func mark(log *history.Log, m history.Mark, data any) {
-	b, err := json.Marshal(data)
-	if err != nil {
-		panic("traffic: " + err.Error()) // Whoever marks gives what JSON can hold.
-	}
-	m.Data = b
-	log.Mark(m)
 }
