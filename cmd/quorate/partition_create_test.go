@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -80,53 +82,62 @@ func manyIDs(n int) []string {
 }
 
 func TestCreateIsResumable(t *testing.T) {
-	const all = 20*fsm.MaxPartitionBatch + 1
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	group := &creating{ids: map[string]bool{}, before: func(n int) error {
-		if n == 7 {
-			cancel()
+	synctest.Test(t, func(t *testing.T) {
+		const all = 20*fsm.MaxPartitionBatch + 1
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		group := &creating{ids: map[string]bool{}, before: func(n int) error {
+			time.Sleep(time.Millisecond) // Virtual: all callers have come this far before the first goes on.
+			if n == 7 {
+				cancel()
+			}
+			return nil
+		}}
+		create := func(ctx context.Context, skip bool) (string, string, error) {
+			var out, said bytes.Buffer
+			c := &creation{o: &options{std: streams{out: &out, err: &said}, output: outputTable}, skipExisting: skip, base: "base"}
+			c.request.Placement = "east"
+			err := c.run(ctx, group, manyIDs(all), func() string { return "AGAIN" })
+			return out.String(), said.String(), err
 		}
-		return nil
-	}}
-	create := func(ctx context.Context, skip bool) (string, string, error) {
-		var out, said bytes.Buffer
-		c := &creation{o: &options{std: streams{out: &out, err: &said}, output: outputTable}, skipExisting: skip, base: "base"}
-		c.request.Placement = "east"
-		err := c.run(ctx, group, manyIDs(all), func() string { return "AGAIN" })
-		return out.String(), said.String(), err
-	}
-	out, said, err := create(ctx, false)
-	// What was under way has ended, so that what it says is so.
-	if want := fmt.Sprintf("quorate: %d of %d are created; go on with: AGAIN\n", len(group.ids), all); !errors.Is(err, context.Canceled) || said != want || out != "" {
-		t.Errorf("error %v, %q, want %q, and %q", err, said, want, out)
-	}
-	if n := len(group.ids); n < 7*fsm.MaxPartitionBatch || n > (7+createBatches)*fsm.MaxPartitionBatch || n%fsm.MaxPartitionBatch != 0 || group.most > createBatches {
-		t.Errorf("%d are created, %d batches at a time", n, group.most)
-	}
-	if !slices.Contains(group.calls, "base/1") || !slices.Contains(group.calls, "base/7") {
-		t.Errorf("request ids %q", group.calls)
-	}
-	// A group that has forgotten the request ids refuses what is there; and one partition of a batch may be there alone.
-	group.ids["p20000"] = true
-	before := len(group.ids)
-	group.before = func(int) error { return nil }
-	out, _, err = create(t.Context(), true)
-	want := fmt.Sprintf("created %d partitions at east, epoch 1; %d were there already\n", all-before, before)
-	if err != nil || out != want || len(group.ids) != all {
-		t.Errorf("error %v, %q, want %q; %d are there", err, out, want, len(group.ids))
-	}
+		out, said, err := create(ctx, false)
+		// What was under way, and the batch next in line, have ended, so that what it says is so.
+		if want := fmt.Sprintf("quorate: %d of %d are created; go on with: AGAIN\n", len(group.ids), all); !errors.Is(err, context.Canceled) || said != want || out != "" {
+			t.Errorf("error %v, %q, want %q, and %q", err, said, want, out)
+		}
+		if n := len(group.ids); n < 7*fsm.MaxPartitionBatch || n > (7+createBatches+1)*fsm.MaxPartitionBatch || n%fsm.MaxPartitionBatch != 0 || group.most > createBatches {
+			t.Errorf("%d are created, %d batches at a time", n, group.most)
+		}
+		if !slices.Contains(group.calls, "base/1") || !slices.Contains(group.calls, "base/7") {
+			t.Errorf("request ids %q", group.calls)
+		}
+		// A group that has forgotten the request ids refuses what is there; and one partition of a batch may be there alone.
+		group.ids["p20000"] = true
+		before := len(group.ids)
+		group.before = func(int) error { return nil }
+		out, _, err = create(t.Context(), true)
+		want := fmt.Sprintf("created %d partitions at east, epoch 1; %d were there already\n", all-before, before)
+		if err != nil || out != want || len(group.ids) != all {
+			t.Errorf("error %v, %q, want %q; %d are there", err, out, want, len(group.ids))
+		}
+	})
 }
 
 func TestCreateStopsAtAFailure(t *testing.T) {
-	group := &creating{ids: map[string]bool{"p03500": true}, before: func(int) error { return nil }}
-	var out, said bytes.Buffer
-	c := &creation{o: &options{std: streams{out: &out, err: &said}, output: outputTable}, base: "base"}
-	err := c.run(t.Context(), group, manyIDs(100*fsm.MaxPartitionBatch), func() string { return "AGAIN" })
-	if reasonOf(unwrapped(err)) != fsm.ReasonPartitionExists || exitCode(err) != exitPrecondition || len(group.calls) > 4+2*createBatches {
-		t.Errorf("error %v after %d calls", err, len(group.calls))
-	}
-	if want := fmt.Sprintf("quorate: %d of 100000 are created; once the reason is gone: AGAIN\n", len(group.ids)-1); said.String() != want {
-		t.Errorf("said %q, want %q", said.String(), want)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		// Time is virtual, and goes on only when all callers wait: those that answer together have been heard before the next answer.
+		group := &creating{ids: map[string]bool{"p03500": true}, before: func(int) error {
+			time.Sleep(time.Millisecond)
+			return nil
+		}}
+		var out, said bytes.Buffer
+		c := &creation{o: &options{std: streams{out: &out, err: &said}, output: outputTable}, base: "base"}
+		err := c.run(t.Context(), group, manyIDs(100*fsm.MaxPartitionBatch), func() string { return "AGAIN" })
+		if reasonOf(unwrapped(err)) != fsm.ReasonPartitionExists || exitCode(err) != exitPrecondition || len(group.calls) > 2*createBatches+1 {
+			t.Errorf("error %v after %d calls", err, len(group.calls))
+		}
+		if want := fmt.Sprintf("quorate: %d of 100000 are created; once the reason is gone: AGAIN\n", len(group.ids)-1); said.String() != want {
+			t.Errorf("said %q, want %q", said.String(), want)
+		}
+	})
 }
