@@ -33,7 +33,7 @@ type trial struct {
 // trials are those of all mutants. Watches tell the checks what nobody was told at the return of his call.
 var trials = []trial{
 	{"no-sync", "member,topology,partition,lease,watch", "power-loss-all,power-loss-majority", 70 * time.Second, []string{"durability", "linearizability", "generations", "watches"}},
-	{"unconfirmed", "member,topology,partition,gate,lease,maintenance,watch", "pause,pause-majority", 70 * time.Second, []string{"linearizability", "partitions"}},
+	{"unconfirmed", "member,topology,partition,gate,lease,maintenance,watch", "late-hand-over", 70 * time.Second, []string{"linearizability", "partitions"}},
 	{"no-barrier", "member,partition,gate,watch", "none", 45 * time.Second, []string{"partitions"}},
 	{"wall-clock", "member,partition,gate,watch", "wall-clock,transfer", 70 * time.Second, []string{"partitions"}},
 	{"serving-for-ever", "member,topology,serving,level,watch", "isolate,halves,pause", 70 * time.Second, []string{"levels"}},

@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"quorate/jepsen/wire"
 )
 
 // membership are the faults of who is in the group and who leads it: nothing is broken, but everything moves.
@@ -13,6 +17,7 @@ func membership() []Kind {
 	return []Kind{
 		{"transfer", transfer},
 		{"transfer-storm", transferStorm},
+		{"late-hand-over", lateHandOver},
 		{"join-and-leave", joinAndLeave},
 		{"replace", replace},
 		{"snapshot-install", snapshotInstall},
@@ -79,6 +84,76 @@ func transferStorm(ctx context.Context, w *World) (*Fault, error) {
 			return nil
 		},
 	}, nil
+}
+
+const (
+	// lateLeast and lateMost bound how much later a member hears the others: less than what a leader may go without hearing of them, so that it stays one.
+	lateLeast = 100 * time.Millisecond
+	lateMost  = 200 * time.Millisecond
+	// lateTerm is how long it leads each time, so that it has something to answer for.
+	lateTerm = 300 * time.Millisecond
+)
+
+// lateHandOver lets a member hear the others late, and has it take over the leadership and give it away again and again. A hand-over asks nobody to wait for the
+// leader's lease: until the former leader hears of the new one, there are two that take themselves for it, and nothing tells them apart but a question to the others.
+func lateHandOver(ctx context.Context, w *World) (*Fault, error) {
+	m := w.victim(ctx, "late-hand-over")
+	if m == nil {
+		return nil, nil
+	}
+	late := lateLeast + time.Duration(w.Random.Int64N(int64(lateMost-lateLeast)))
+	set := func(q wire.Quality) {
+		for _, other := range w.Lab.Members {
+			if other != m {
+				w.Lab.Switch.Set(other.Address, m.Address, q)
+			}
+		}
+	}
+	before := w.Lab.Switch.Counts().Delayed
+	set(wire.Quality{Delay: late})
+	given, stop := w.handOvers(ctx, m.ID)
+	return &Fault{
+		Members: []string{m.ID}, Text: fmt.Sprintf("%s hears the others %v late, leads, and gives that away, again and again", m.ID, late.Round(time.Millisecond)), For: max(w.length(), 2*time.Second),
+		seen: func(context.Context) (string, error) {
+			n, delayed := given.Load(), w.Lab.Switch.Counts().Delayed-before
+			if n == 0 || delayed == 0 {
+				return "", fmt.Errorf("it gave the leadership away %d times, and %d packets were late", n, delayed)
+			}
+			return fmt.Sprintf("it gave the leadership away %d times, and %d packets were late", n, delayed), nil
+		},
+		heal: func(context.Context) error {
+			stop()
+			set(wire.Quality{})
+			return nil
+		},
+	}, nil
+}
+
+// handOvers hands the leadership to a member and away from it until that is stopped, and counts how often the member gave it away.
+func (w *World) handOvers(ctx context.Context, id string) (given *atomic.Int64, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	given = &atomic.Int64{}
+	var working sync.WaitGroup
+	working.Go(func() {
+		for ctx.Err() == nil {
+			// What Transfer says is not asked: with late answers it often takes effect when its time is up.
+			_ = w.Group.Transfer(ctx, id)
+			select {
+			case <-time.After(lateTerm):
+			case <-ctx.Done():
+				return
+			}
+			led := w.Group.Leader(ctx) == id
+			_ = w.Group.Transfer(ctx, "")
+			if now := w.Group.Leader(ctx); led && now != "" && now != id {
+				given.Add(1)
+			}
+		}
+	})
+	return given, func() {
+		cancel()
+		working.Wait()
+	}
 }
 
 // joinAndLeave adds a member, gives it a vote, and takes it out of the group again.
