@@ -34,22 +34,19 @@ type Workload struct {
 	Final func(ctx context.Context, e *Env, as string) error
 }
 
-// All are the workloads, in the order in which they are set up.
+// All are the workloads, in the order in which they are set up, and read at the end: watches are last, since they are told what others saw.
 func All() []Workload {
 	return []Workload{members(), topologies(), leases(), servings(), levels(), failovers(), maintenances(), partitions(), gates(), watches()}
 }
 
-// Only returns the workloads with the given names, and an error naming one that is none.
+// Only returns the workloads with the given names, in the order of all, and an error naming one that is none.
 func Only(all []Workload, names []string) ([]Workload, error) {
-	var only []Workload
 	for _, name := range names {
-		i := slices.IndexFunc(all, func(w Workload) bool { return w.Name == name })
-		if i < 0 {
+		if !slices.Contains(Names(all), name) {
 			return nil, fmt.Errorf("traffic: %q is none of %v", name, Names(all))
 		}
-		only = append(only, all[i])
 	}
-	return only, nil
+	return slices.DeleteFunc(slices.Clone(all), func(w Workload) bool { return !slices.Contains(names, w.Name) }), nil
 }
 
 // Names are the names of workloads.
@@ -78,6 +75,8 @@ type Env struct {
 	// partitions are the ids of all partitions of the run.
 	partitions []string
 	stores     *stores
+	// watcher is the watch that goes wherever it can.
+	watcher *watcher
 }
 
 // NewEnv connects to the first members of a laboratory.

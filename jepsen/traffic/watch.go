@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"math/rand/v2"
+	"fmt"
 	"time"
 
 	"quorate/client"
@@ -13,10 +13,16 @@ import (
 )
 
 func watches() Workload {
-	return Workload{Name: "watch", Setup: nothing, Run: runWatches, Quiet: nothingQuiet, Final: nothingQuiet}
+	return Workload{Name: "watch", Setup: nothing, Run: runWatches, Quiet: nothingQuiet, Final: finalWatches}
 }
 
 func nothingQuiet(context.Context, *Env, string) error { return nil }
+
+// toldLimit is how long a watch may take to be told all that was committed, and toldWithin is within what time a member says how far it is if nothing happens: each 5 s.
+const (
+	toldLimit  = 30 * time.Second
+	toldWithin = 6 * time.Second
+)
 
 // watcher is one who watches.
 type watcher struct {
@@ -41,6 +47,7 @@ func runWatches(ctx context.Context, e *Env) error {
 		watchers = append(watchers, &watcher{name: "watch-" + m.ID, member: m.ID, at: e.At[m.ID]})
 	}
 	var all []func(context.Context) error
+	e.watcher = watchers[0]
 	for _, w := range watchers {
 		w.env, w.next = e, from
 		all = append(all, w.run)
@@ -80,30 +87,60 @@ type watchEvent struct {
 func (w *watcher) run(ctx context.Context) error {
 	r := w.env.random(w.name)
 	for resumed := false; ctx.Err() == nil; resumed = true {
-		w.env.Log.Mark(history.Mark{Kind: "note", Member: w.member, Text: "watch"}, watchNote{Watch: w.name, From: w.next, Resumed: resumed})
-		err := w.once(ctx, r)
-		var compacted *client.CompactedError
-		switch {
-		case errors.As(err, &compacted):
-			w.env.Log.Mark(history.Mark{Kind: "note", Member: w.member, Text: "compacted"}, watchNote{Watch: w.name, Revision: compacted.Revision})
-			w.next, w.watch = max(w.next, compacted.Revision), nil
-		case err != nil && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded):
-			w.env.Log.Mark(history.Mark{Kind: "note", Member: w.member, Text: "watch failed"}, watchNote{Watch: w.name, Error: err.Error()})
+		if w.lives == 0 {
+			w.live(ctx, resumed)
+			continue
 		}
-		if err != nil {
-			Rest(ctx, 50*time.Millisecond)
-		}
+		life, cancel := context.WithTimeout(ctx, between(r, w.lives/4, w.lives))
+		w.live(life, resumed)
+		cancel()
 	}
 	return nil
 }
 
-// once watches until the watch fails or its life is over.
-func (w *watcher) once(ctx context.Context, r *rand.Rand) (err error) {
-	if w.lives > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, between(r, w.lives/4, w.lives))
-		defer cancel()
+// finalWatches lets one watch, of the group, go on until it was told all that was committed: what others saw last may be younger than what any watch was told before the
+// run was over, and then nothing would explain it.
+func finalWatches(ctx context.Context, e *Env, _ string) error {
+	w := e.watcher
+	if w == nil {
+		return nil // It never ran.
 	}
+	next, err := firstRevision(ctx, e)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, toldLimit)
+	defer cancel()
+	for w.next < next {
+		if ctx.Err() != nil {
+			return fmt.Errorf("%s was told nothing from revision %d on, and %d is committed", w.name, w.next, next-1)
+		}
+		life, end := context.WithTimeout(ctx, toldWithin)
+		w.live(life, true)
+		end()
+	}
+	return nil
+}
+
+// live watches until the context ends or the watch fails, and notes how far it came.
+func (w *watcher) live(ctx context.Context, resumed bool) {
+	w.env.Log.Mark(history.Mark{Kind: "note", Member: w.member, Text: "watch"}, watchNote{Watch: w.name, From: w.next, Resumed: resumed})
+	err := w.once(ctx)
+	var compacted *client.CompactedError
+	switch {
+	case errors.As(err, &compacted):
+		w.env.Log.Mark(history.Mark{Kind: "note", Member: w.member, Text: "compacted"}, watchNote{Watch: w.name, Revision: compacted.Revision})
+		w.next, w.watch = max(w.next, compacted.Revision), nil
+	case err != nil && ctx.Err() == nil:
+		w.env.Log.Mark(history.Mark{Kind: "note", Member: w.member, Text: "watch failed"}, watchNote{Watch: w.name, Error: err.Error()})
+	}
+	if err != nil {
+		Rest(ctx, 50*time.Millisecond)
+	}
+}
+
+// once watches until the watch fails or the context ends.
+func (w *watcher) once(ctx context.Context) (err error) {
 	if w.watch == nil {
 		w.watch = w.at.Watch(client.WatchOptions{FromRevision: w.next})
 	}
