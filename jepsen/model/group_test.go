@@ -45,29 +45,20 @@ func TestOwnWrites(t *testing.T) {
 	two := `c1 22 23 lease begin m1 ok {"requestId":"l1","server":"m1","publishRequestId":"x"} {"lease":{"key":{"server":"m1","generation":"1","publishRequestId":"x"},"state":"LEASE_STATE_OPEN","windows":1,"set":"s"}}
 		c1 24 25 lease begin m1 ok {"requestId":"l2","server":"m1","publishRequestId":"x"} {"lease":{"key":{"server":"m1","generation":"1","publishRequestId":"x"},"state":"LEASE_STATE_OPEN","windows":2,"set":"s"}}` + "\n"
 	watchdog := event(45, `{"revision":"30","leaseAbandoned":{"key":{"server":"m1","generation":"1","publishRequestId":"x"},"set":"s"}}`)
-	later := `c1 3 4 topology publish topology ok {"requestId":"g2","expectedGeneration":"1","topology":` + document + `} {"header":{"revision":"11"},"generation":{"number":"2","digest":"` + digest(t) + `","publishRequestId":"g2"}}` + "\n" +
-		`c1 5 6 lease begin m1 ok {"requestId":"l1","server":"m1","publishRequestId":"x"} {"header":{"revision":"12"},"lease":{"key":{"server":"m1","generation":"2","publishRequestId":"x"},"state":"LEASE_STATE_OPEN","windows":1,"set":"s"}}` + "\n"
-	both := `c1 30 31 lease list all ok {} {"header":{"revision":"20"},"leases":[{"key":` + key + `,"state":"LEASE_STATE_OPEN","windows":1,"set":"s"},{"key":{"server":"m1","generation":"2","publishRequestId":"x"},"state":"LEASE_STATE_OPEN","windows":1,"set":"s"}]}` + "\n"
-	own := `c1 50 51 lease list all ok {} {"header":{"revision":"40"},"leases":[{"key":{"server":"m1","generation":"2","publishRequestId":"x"},"state":"LEASE_STATE_OPEN","windows":1,"set":"s"}]}` + "\n"
 	for name, c := range map[string]struct {
 		lines string
 		marks []history.Mark
 		want  Result
 	}{
-		"a roll-out goes on with its generation": {published + later + both, []history.Mark{begun(25)}, Holds},
-		"and ends":                               {published + later + both + own, []history.Mark{begun(25), ended}, Holds},
-		"and doesn't end":                        {published + later + both + own, []history.Mark{begun(25)}, Broken},
-		"and is closed by the watchdog":          {published + later + both + own, []history.Mark{begun(25), abandoned}, Holds},
-		"nobody went on":                         {published + later + both, nil, Broken},
-		"a roll-out holds a lease":               {refused, []history.Mark{begun(25)}, Holds},
-		"nobody holds a lease":                   {refused, nil, Broken},
-		"a roll-out's lease is listed":           {listed, []history.Mark{begun(35)}, Holds},
-		"nobody's lease is listed":               {listed, nil, Broken},
-		"a roll-out ends":                        {empty, []history.Mark{begun(25), ended}, Holds},
-		"a roll-out doesn't end":                 {empty, []history.Mark{begun(25)}, Broken},
-		"the watchdog closes a roll-out's":       {empty, []history.Mark{begun(25), abandoned}, Holds},
-		"the watchdog closes a client's":         {published + two + empty[len(published):], []history.Mark{watchdog}, Holds},
-		"a client's lease of two windows stays":  {published + two + empty[len(published):], nil, Broken},
+		"a roll-out holds a lease":              {refused, []history.Mark{begun(25)}, Holds},
+		"nobody holds a lease":                  {refused, nil, Broken},
+		"a roll-out's lease is listed":          {listed, []history.Mark{begun(35)}, Holds},
+		"nobody's lease is listed":              {listed, nil, Broken},
+		"a roll-out ends":                       {empty, []history.Mark{begun(25), ended}, Holds},
+		"a roll-out doesn't end":                {empty, []history.Mark{begun(25)}, Broken},
+		"the watchdog closes a roll-out's":      {empty, []history.Mark{begun(25), abandoned}, Holds},
+		"the watchdog closes a client's":        {published + two + empty[len(published):], []history.Mark{watchdog}, Holds},
+		"a client's lease of two windows stays": {published + two + empty[len(published):], nil, Broken},
 	} {
 		t.Run(name, func(t *testing.T) {
 			past := h(t, c.lines)

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	"quorate/fsm"
 	"quorate/jepsen/history"
 	logv1 "quorate/proto/quorate/log/v1"
@@ -53,45 +55,17 @@ func (f *facts) request(generation uint64) string {
 }
 
 func viewLeases(_ string, s *fsm.State, _ *logv1.Command) string {
-	return fmt.Sprint(s.CurrentGeneration().GetNumber(), " ", strings.Join(describeAll(s.Leases("", false)), " "))
+	var b strings.Builder
+	fmt.Fprint(&b, s.CurrentGeneration().GetNumber())
+	for _, l := range s.Leases("", false) {
+		fmt.Fprint(&b, " ", describe(l))
+	}
+	return b.String()
 }
 
 // describe has what makes a lease another one.
 func describe(l *quoratev1.ApplyLease) string {
-	return fmt.Sprint(describeKey(l.GetKey()), "/", l.GetWindows())
-}
-
-// describeAll describes leases in an order that their descriptions alone decide.
-func describeAll(leases []*quoratev1.ApplyLease) []string {
-	all := make([]string, len(leases))
-	for i, l := range leases {
-		all[i] = describe(l)
-	}
-	slices.Sort(all)
-	return all
-}
-
-func describeKey(key *quoratev1.LeaseKey) string {
-	if inTruth, ok := strings.CutPrefix(key.GetPublishRequestId(), former); ok {
-		return inTruth
-	}
-	return fmt.Sprint(key.GetServer(), "/", key.GetGeneration(), "/", key.GetPublishRequestId())
-}
-
-// former begins the publish request id of a lease that a roll-out opened under a generation which was not in force any more: it goes on with its own where later ones
-// change nothing of the set. Nobody else may do so, and a model without roll-outs has no command for it; so there it is a lease of the current generation, and what
-// follows is the key that it has in truth.
-const former = "former:"
-
-// rolledOut begins the lease of a roll-out.
-func rolledOut(key *quoratev1.LeaseKey, request string) func(*fsm.State) *logv1.Command {
-	return func(s *fsm.State) *logv1.Command {
-		begin := &logv1.BeginLease{Server: key.GetServer(), Generation: key.GetGeneration(), PublishRequestId: key.GetPublishRequestId()}
-		if s.CurrentGeneration().GetNumber() > key.GetGeneration() {
-			begin.Generation, begin.PublishRequestId = 0, former+describeKey(key)
-		}
-		return &logv1.Command{RequestId: request, Body: &logv1.Command_BeginLease{BeginLease: begin}}
-	}
+	return fmt.Sprint(l.GetKey().GetServer(), "/", l.GetKey().GetGeneration(), "/", l.GetKey().GetPublishRequestId(), "/", l.GetWindows())
 }
 
 // inForce publishes generations until a given one is in force.
@@ -161,14 +135,19 @@ func readLeases(op *history.Op, set string) (*call, error) {
 	if err := decode(op, r, answer); err != nil || c == nil || !linearizable(r.GetRead()) || op.Outcome != history.OK {
 		return nil, err
 	}
-	var want []*quoratev1.ApplyLease
+	var want []string
 	for _, l := range answer.GetLeases() {
 		if l.GetState() == quoratev1.LeaseState_LEASE_STATE_OPEN && l.GetSet() == set {
-			want = append(want, l)
+			want = append(want, describe(l))
 		}
 	}
-	shown := describeAll(want)
-	c.look = func(s *fsm.State) bool { return slices.Equal(describeAll(s.Leases(r.GetServer(), false)), shown) }
+	c.look = func(s *fsm.State) bool {
+		var got []string
+		for _, l := range s.Leases(r.GetServer(), false) {
+			got = append(got, describe(l))
+		}
+		return slices.Equal(got, want)
+	}
 	return c, nil
 }
 
@@ -178,7 +157,7 @@ func rollouts(set string, h *facts) []*call {
 	held := map[string]bool{}
 	for _, e := range h.events {
 		key := e.lease.GetKey()
-		name := describeKey(key)
+		name := fmt.Sprint(key.GetServer(), "/", key.GetGeneration(), "/", key.GetPublishRequestId())
 		abandoned := e.event.GetLeaseAbandoned() != nil
 		if e.lease.GetSet() != set || e.began && !e.lease.GetRollout() || !e.began && !abandoned && !held[name] {
 			continue
@@ -190,29 +169,24 @@ func rollouts(set string, h *facts) []*call {
 		id := fmt.Sprintf("event %d.%d", e.event.GetRevision(), e.event.GetSequence())
 		switch {
 		case e.began:
-			c.prepare, c.now = inForce(key.GetGeneration()), rolledOut(key, id)
+			c.prepare = inForce(key.GetGeneration())
+			c.command = &logv1.Command{RequestId: id, Body: &logv1.Command_BeginLease{BeginLease: &logv1.BeginLease{
+				Server: key.GetServer(), Generation: key.GetGeneration(), PublishRequestId: key.GetPublishRequestId(),
+			}}}
 		case abandoned:
-			c.prepare, c.now = allButOne(key, id), endOf(key, id)
+			c.prepare, c.command = allButOne(key, id), endOf(key, id)
 		default:
-			c.now = endOf(key, id)
+			c.command = endOf(key, id)
 		}
-		c.command = endOf(key, id)(fsm.New()) // What it is for, whatever the state.
 		calls = append(calls, c)
 	}
 	return calls
 }
 
-// endOf ends a window of a lease, under the key that it has in a state.
-func endOf(key *quoratev1.LeaseKey, request string) func(*fsm.State) *logv1.Command {
-	return func(s *fsm.State) *logv1.Command {
-		end := &logv1.EndLease{Server: key.GetServer(), Generation: key.GetGeneration(), PublishRequestId: key.GetPublishRequestId()}
-		for _, l := range s.Leases(key.GetServer(), false) {
-			if describeKey(l.GetKey()) == describeKey(key) {
-				end.Generation, end.PublishRequestId = l.GetKey().GetGeneration(), l.GetKey().GetPublishRequestId()
-			}
-		}
-		return &logv1.Command{RequestId: request, Body: &logv1.Command_EndLease{EndLease: end}}
-	}
+func endOf(key *quoratev1.LeaseKey, request string) *logv1.Command {
+	return &logv1.Command{RequestId: request, Body: &logv1.Command_EndLease{EndLease: &logv1.EndLease{
+		Server: key.GetServer(), Generation: key.GetGeneration(), PublishRequestId: key.GetPublishRequestId(),
+	}}}
 }
 
 // allButOne closes the windows of a lease but one, as the watchdog closes all at once.
@@ -220,12 +194,12 @@ func allButOne(key *quoratev1.LeaseKey, request string) func(*fsm.State) []*logv
 	return func(s *fsm.State) []*logv1.Entry {
 		var entries []*logv1.Entry
 		for _, l := range s.Leases(key.GetServer(), false) {
-			if describeKey(l.GetKey()) != describeKey(key) {
+			if !proto.Equal(l.GetKey(), key) {
 				continue
 			}
 			for window := uint32(1); window < l.GetWindows(); window++ {
 				entries = append(entries, &logv1.Entry{
-					Clock: uint64(s.Now()), LeaderApplied: s.Revision(), Commands: []*logv1.Command{endOf(key, fmt.Sprint(request, " window ", window))(s)},
+					Clock: uint64(s.Now()), LeaderApplied: s.Revision(), Commands: []*logv1.Command{endOf(key, fmt.Sprint(request, " window ", window))},
 				})
 			}
 		}

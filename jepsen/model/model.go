@@ -73,8 +73,6 @@ type call struct {
 	look func(*fsm.State) bool
 	// command is what a write put into the log.
 	command *logv1.Command
-	// now returns the command where that depends on the state; nil where it doesn't.
-	now func(*fsm.State) *logv1.Command
 	// prepare returns what else has to have been in the log before, as only the answer tells: entries of the group's own, and time.
 	prepare func(*fsm.State) []*logv1.Entry
 	// timed says that what is prepared is time, which need not have passed for a refusal.
@@ -240,12 +238,8 @@ func (n noun) step(a at, c *call) (bool, any) {
 		}
 	}
 	prepared := next.Revision() != a.state.Revision() && !c.timed
-	command := c.command
-	if c.now != nil {
-		command = c.now(next)
-	}
 	outcomes, _, err := next.ApplyEntry(next.Revision()+1, &logv1.Entry{
-		Clock: uint64(next.Now() + 1), LeaderApplied: next.Revision(), Commands: []*logv1.Command{command},
+		Clock: uint64(next.Now() + 1), LeaderApplied: next.Revision(), Commands: []*logv1.Command{c.command},
 	})
 	if err != nil {
 		return false, a
@@ -261,7 +255,7 @@ func (n noun) step(a at, c *call) (bool, any) {
 	case refusal != nil:
 		return true, at{next, n.view(a.view, next, nil)}
 	}
-	return true, at{next, n.view(a.view, next, command)}
+	return true, at{next, n.view(a.view, next, c.command)}
 }
 
 // search looks for an order.
