@@ -81,7 +81,7 @@ func TestReasonsAreThoseOfTheGroup(t *testing.T) {
 		ReasonAlreadyMigrating: fsm.ReasonAlreadyMigrating, ReasonNotMigrating: fsm.ReasonNotMigrating, ReasonNotDraining: fsm.ReasonNotDraining,
 		ReasonNotCutover: fsm.ReasonNotCutover, ReasonSamePlacement: fsm.ReasonSamePlacement, ReasonStaleEpoch: fsm.ReasonStaleEpoch,
 		ReasonBarrierPending: fsm.ReasonBarrierPending, ReasonVerificationRequired: fsm.ReasonVerificationRequired,
-		ReasonNotYetSupported: fsm.ReasonNotYetSupported, ReasonUnknownInstance: fsm.ReasonUnknownInstance, ReasonStaleSession: fsm.ReasonStaleSession, ReasonInstanceTaken: fsm.ReasonInstanceTaken,
+		ReasonNotYetSupported: fsm.ReasonNotYetSupported, ReasonUnknownInstance: fsm.ReasonUnknownInstance, ReasonUnknownMember: fsm.ReasonUnknownMember, ReasonStaleSession: fsm.ReasonStaleSession, ReasonInstanceTaken: fsm.ReasonInstanceTaken,
 	} {
 		if ours != theirs {
 			t.Errorf("%s is %s in the group", ours, theirs)

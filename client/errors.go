@@ -40,6 +40,7 @@ const (
 	ReasonBarrierPending       = "BARRIER_PENDING" // details: remaining
 	ReasonVerificationRequired = "VERIFICATION_REQUIRED"
 
+	ReasonUnknownMember   = "UNKNOWN_MEMBER"
 	ReasonUnknownInstance = "UNKNOWN_INSTANCE"
 	ReasonStaleSession    = "STALE_SESSION"
 	ReasonInstanceTaken   = "INSTANCE_TAKEN"

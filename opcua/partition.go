@@ -171,11 +171,11 @@ func (e *Endpoint) pushPartitions(ctx context.Context, events EventStream) error
 			switch b := event.GetBody().(type) {
 			case *quoratev1.Event_PartitionsCreated:
 				for _, id := range b.PartitionsCreated.GetIds() { // There may have been one of that id, which is still watched.
-					e.space.Changed(e.partitions.Keys(id)...)
+					e.partitions.Changed(e.space, id)
 				}
 				e.partitionsCreated(event, b.PartitionsCreated)
 			case *quoratev1.Event_PartitionChanged:
-				e.space.Changed(e.partitions.Keys(b.PartitionChanged.GetPartition().GetId())...)
+				e.partitions.Changed(e.space, b.PartitionChanged.GetPartition().GetId())
 				e.partitionChanged(event, b.PartitionChanged)
 			}
 		}

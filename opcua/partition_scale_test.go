@@ -211,7 +211,7 @@ func BenchmarkMillionPartitions(b *testing.B) {
 		ids := named("plant-500-", fsm.MaxPartitionBatch)
 		for b.Loop() {
 			for _, id := range ids {
-				e.space.Changed(e.partitions.Keys(id)...)
+				e.partitions.Changed(e.space, id)
 			}
 		}
 	})

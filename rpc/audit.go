@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -58,11 +59,13 @@ func auditTo(logger *slog.Logger) func(AuditRecord) {
 		if r.Outcome != Accepted {
 			level = slog.LevelWarn
 		}
-		logger.LogAttrs(context.Background(), level, "change",
-			slog.String("outcome", string(r.Outcome)), slog.String("method", r.Method),
+		attributes := append(make([]slog.Attr, 0, 11), slog.String("outcome", string(r.Outcome)), slog.String("method", r.Method),
 			slog.String("actor", r.Actor.GetName()), slog.String("role", r.Actor.GetRole()), slog.String("from", r.Actor.GetAddress()),
-			slog.String("requestId", r.RequestID), slog.Uint64("generation", r.Generation), slog.Uint64("revision", r.Revision),
-			slog.String("code", r.Code.String()), slog.String("reason", r.Reason), slog.String("message", r.Message))
+			slog.String("requestId", r.RequestID), slog.Uint64("generation", r.Generation), slog.Uint64("revision", r.Revision))
+		if r.Outcome != Accepted {
+			attributes = append(attributes, slog.String("code", r.Code.String()), slog.String("reason", r.Reason), slog.String("message", r.Message))
+		}
+		logger.LogAttrs(context.Background(), level, "change", attributes...)
 	}
 }
 
@@ -100,6 +103,9 @@ func secret(field protoreflect.FieldDescriptor) bool {
 
 // withoutSecrets returns a message as records may hold it: a copy, if it has secrets.
 func withoutSecrets(m proto.Message) proto.Message {
+	if !mayHaveSecrets(m.ProtoReflect().Descriptor()) {
+		return m
+	}
 	found := false
 	eachSecret(m.ProtoReflect(), func(protoreflect.Message, protoreflect.FieldDescriptor) { found = true })
 	if !found {
@@ -110,6 +116,33 @@ func withoutSecrets(m proto.Message) proto.Message {
 		in.Set(field, protoreflect.ValueOfString(redacted))
 	})
 	return m
+}
+
+// secretive remembers mayHaveSecrets, by message descriptor.
+var secretive sync.Map
+
+// mayHaveSecrets says whether a message, or one that it can hold, has a field that nobody may be shown.
+func mayHaveSecrets(d protoreflect.MessageDescriptor) bool {
+	if known, ok := secretive.Load(d); ok {
+		return known.(bool)
+	}
+	may := hasSecret(d, map[protoreflect.FullName]bool{})
+	secretive.Store(d, may)
+	return may
+}
+
+func hasSecret(d protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool) bool {
+	if seen[d.FullName()] {
+		return false
+	}
+	seen[d.FullName()] = true
+	for i := range d.Fields().Len() {
+		field := d.Fields().Get(i)
+		if secret(field) || field.Message() != nil && hasSecret(field.Message(), seen) {
+			return true
+		}
+	}
+	return false
 }
 
 // eachSecret visits the secrets that are set in a message and in those that it holds.

@@ -163,14 +163,21 @@ func checkRequestID(r *http.Request) error {
 	return nil
 }
 
-// fillRequestID lets the header X-Request-Id be the request id of a change whose body has none. It is for REST alone: in
-// gRPC that key is metadata which proxies make up, while the field is there to be set.
+// fillRequestID lets the header X-Request-Id be the request id of a change whose body has none, and has the answer echo one that the body has. It is for REST
+// alone: in gRPC that key is metadata which proxies make up, while the field is there to be set.
 func fillRequestID(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	if message, ok := request.(proto.Message); ok {
 		field := message.ProtoReflect().Descriptor().Fields().ByName("request_id")
 		outgoing, _ := metadata.FromOutgoingContext(ctx)
-		if ids := outgoing.Get(requestIDKey); field != nil && field.Kind() == protoreflect.StringKind && len(ids) == 1 && !message.ProtoReflect().Has(field) {
-			message.ProtoReflect().Set(field, protoreflect.ValueOfString(ids[0]))
+		if field != nil && field.Kind() == protoreflect.StringKind {
+			switch ids, has := outgoing.Get(requestIDKey), message.ProtoReflect().Has(field); {
+			case len(ids) == 1 && !has:
+				message.ProtoReflect().Set(field, protoreflect.ValueOfString(ids[0]))
+			case len(ids) == 0 && has:
+				if id := message.ProtoReflect().Get(field).String(); usableID(id) { // Else the call is refused for it.
+					ctx = metadata.AppendToOutgoingContext(ctx, requestIDKey, id)
+				}
+			}
 		}
 	}
 	return invoke(ctx, method, request, reply, conn, opts...)

@@ -17,8 +17,8 @@ import (
 )
 
 // requestIDKey is the metadata that carries a request id where the request has no field for it, for the audit and the log;
-// the id is echoed in the header of the answer. In REST it is the header X-Request-Id, which also fills a field that the
-// body leaves empty (fillRequestID).
+// the id is echoed in the header of the answer, as is one that was made here. In REST it is the header X-Request-Id, which also
+// fills a field that the body leaves empty (fillRequestID), and every answer has it.
 const requestIDKey = "x-request-id"
 
 // call is what the interceptors found out about a call.
@@ -49,7 +49,8 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 	defer inFlight.Add(-1)
 	ctx, cancel := s.deadline(ctx)
 	defer cancel()
-	if c.requestID = requestID(ctx, request, c.rule.changes); c.requestID != "" {
+	var news bool
+	if c.requestID, news = requestID(ctx, request, c.rule.changes); news {
 		// It fails only where there is no stream to set it on, which no caller could be told anyway.
 		_ = grpc.SetHeader(ctx, metadata.Pairs(requestIDKey, c.requestID))
 	}
@@ -164,18 +165,19 @@ func (s *Server) acquire(k kind) (inFlight *atomic.Int64, err error) {
 }
 
 // requestID returns the id in the request, or else in the metadata. A change always has one, so that its audit record
-// can be found again.
-func requestID(ctx context.Context, request any, changes bool) string {
+// can be found again. It is news, and echoed, unless the request alone had it: a header for each answer costs both sides more than it tells.
+func requestID(ctx context.Context, request any, changes bool) (id string, news bool) {
+	values := metadata.ValueFromIncomingContext(ctx, requestIDKey)
 	if r, ok := request.(interface{ GetRequestId() string }); ok && usableID(r.GetRequestId()) {
-		return r.GetRequestId()
+		return r.GetRequestId(), len(values) > 0
 	}
-	if values := metadata.ValueFromIncomingContext(ctx, requestIDKey); len(values) == 1 && usableID(values[0]) {
-		return values[0]
+	if len(values) == 1 && usableID(values[0]) {
+		return values[0], true
 	}
 	if changes {
-		return rand.Text()
+		return rand.Text(), true
 	}
-	return ""
+	return "", false
 }
 
 // usableID says whether an id may go into metadata and logs; what else is wrong with it, validation says.

@@ -72,6 +72,10 @@ func hot() *rapid.Generator[proto.Message] {
 			checks, &quoratev1.StreamGatesRequest{Request: checks}, &quoratev1.StreamGatesRequest{},
 			&quoratev1.CheckGateRequest{Read: read, Partition: text().Draw(t, "partition")},
 			&quoratev1.GetPartitionRequest{Read: read, Partition: text().Draw(t, "partition")},
+			&quoratev1.SetPlacementRequest{
+				RequestId: text().Draw(t, "request id"), Partition: text().Draw(t, "partition"), Placement: text().Draw(t, "placement"),
+				Note: strings.Repeat(rapid.SampledFrom([]string{"n", "ä"}).Draw(t, "note"), rapid.SampledFrom([]int{0, 1, 128, 129, 256, 257}).Draw(t, "length of the note")),
+			},
 			&quoratev1.RenewGateRequest{Id: text().Draw(t, "id"), Session: text().Draw(t, "session"), Drained: someOf(rapid.Map(text(), func(partition string) *quoratev1.PartitionEpoch {
 				return &quoratev1.PartitionEpoch{Partition: partition}
 			})).Draw(t, "drained")},
@@ -117,9 +121,11 @@ func TestPlainRequestsKeepTheRules(t *testing.T) {
 	}
 	// The lengths of the rules, one by one.
 	for n := range fsm.MaxSessionBytes + 2 {
-		for _, letter := range []string{"a", "~", "_", "ä"} {
+		for _, letter := range []string{"a", "~", "_", "ä", " "} {
 			s := strings.Repeat(letter, n)
 			for _, request := range []proto.Message{
+				&quoratev1.SetPlacementRequest{RequestId: s, Partition: "p", Placement: "a"}, &quoratev1.SetPlacementRequest{RequestId: s + s, Partition: "p", Placement: "a"},
+				&quoratev1.SetPlacementRequest{RequestId: "r", Partition: s, Placement: "a"}, &quoratev1.SetPlacementRequest{RequestId: "r", Partition: "p", Placement: s},
 				&quoratev1.GetPartitionRequest{Partition: s}, &quoratev1.CheckGateRequest{Partition: s},
 				&quoratev1.RenewGateRequest{Id: "i", Session: s}, &quoratev1.ResolveRequest{Partitions: []string{"p", s}},
 			} {
@@ -135,12 +141,13 @@ func TestPlainRequestsKeepTheRules(t *testing.T) {
 func FuzzPlain(f *testing.F) {
 	kinds := []proto.Message{
 		&quoratev1.ResolveRequest{}, &quoratev1.StreamResolveRequest{}, &quoratev1.CheckGatesRequest{}, &quoratev1.StreamGatesRequest{},
-		&quoratev1.CheckGateRequest{}, &quoratev1.GetPartitionRequest{}, &quoratev1.RenewGateRequest{},
+		&quoratev1.CheckGateRequest{}, &quoratev1.GetPartitionRequest{}, &quoratev1.RenewGateRequest{}, &quoratev1.SetPlacementRequest{},
 	}
 	for i, seed := range []proto.Message{
 		question("p1").GetRequest(), question("p1"), &quoratev1.CheckGatesRequest{Checks: []*quoratev1.GateCheck{{Partition: "p"}}},
 		&quoratev1.StreamGatesRequest{Request: &quoratev1.CheckGatesRequest{}}, &quoratev1.CheckGateRequest{Partition: "p"},
 		&quoratev1.GetPartitionRequest{Partition: "p", Read: &quoratev1.ReadOptions{Consistency: 3}}, renewal,
+		&quoratev1.SetPlacementRequest{RequestId: "r", Partition: "p", Placement: "a", Note: "n"},
 	} {
 		wire, err := proto.Marshal(seed)
 		if err != nil {

@@ -1,16 +1,24 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"strconv"
+	"strings"
 	"sync"
 )
 
-// garbageRoom is how much garbage may gather at least before it is collected, in bytes. The state of most groups is small while each call leaves some
-// 20 KiB of garbage, so that collecting whenever the heap has doubled, Go's default, takes a sixth of a busy member's time.
-const garbageRoom = 128 << 20
+// How much garbage may gather at least before it is collected: a part of the machine's memory, or of what this process may have of it, within bounds, in
+// bytes. The state of most groups is small while each call leaves some 15 KiB of garbage, so that collecting whenever the heap has doubled, Go's default,
+// takes a sixth of a busy member's time. What gathers in an idle member Go collects every two minutes.
+const (
+	garbageShare     = 1.0 / 32
+	leastGarbageRoom = 64 << 20
+	mostGarbageRoom  = 512 << 20
+)
 
 const (
 	// leastGarbage is the least percentage of what is alive that may gather as garbage, and Go's default: a large state has its own size as room.
@@ -19,28 +27,36 @@ const (
 	leastAlive = 4 << 20
 )
 
-// collectSeldom gives the garbage collector of this process garbageRoom, and adapts that to what is alive after each collection. Who sets GOGC has
-// decided otherwise. GOMEMLIMIT works as ever.
+// collectSeldom gives the garbage collector of this process room, and adapts that to what is alive after each collection. Who sets GOGC has decided
+// otherwise. GOMEMLIMIT works as ever.
 var collectSeldom = sync.OnceFunc(func() {
 	if os.Getenv("GOGC") == "" {
-		adaptCollection(garbagePercent(0))
+		room := roomIn(memory())
+		adaptCollection(room, room.percent(0))
 	}
 })
 
-// adaptCollection sets the percentage, and comes back after the next collection.
-func adaptCollection(percent int) {
-	debug.SetGCPercent(percent)
-	awaitCollection(percent)
+// garbageRoom is how much garbage may gather at least.
+type garbageRoom uint64
+
+func roomIn(memory uint64) garbageRoom {
+	return garbageRoom(min(max(uint64(garbageShare*float64(memory)), leastGarbageRoom), mostGarbageRoom))
 }
 
-func awaitCollection(percent int) {
+// adaptCollection sets the percentage, and comes back after the next collection.
+func adaptCollection(room garbageRoom, percent int) {
+	debug.SetGCPercent(percent)
+	awaitCollection(room, percent)
+}
+
+func awaitCollection(room garbageRoom, percent int) {
 	runtime.AddCleanup(&witness{}, func(percent int) {
-		now := garbagePercent(aliveBytes())
+		now := room.percent(aliveBytes())
 		// Setting it stops the world for a moment, so what would change little is left as it is.
 		if now >= percent-percent/8 && now <= percent+percent/8 {
-			awaitCollection(percent)
+			awaitCollection(room, percent)
 		} else {
-			adaptCollection(now)
+			adaptCollection(room, now)
 		}
 	}, percent)
 }
@@ -58,7 +74,34 @@ func aliveBytes() uint64 {
 	return sample[0].Value.Uint64()
 }
 
-// garbagePercent is the share of what is alive that garbageRoom is.
-func garbagePercent(alive uint64) int {
-	return max(int(100*garbageRoom/max(alive, leastAlive)), leastGarbage)
+// percent is the share of what is alive that the room is.
+func (r garbageRoom) percent(alive uint64) int {
+	return max(int(100*uint64(r)/max(alive, leastAlive)), leastGarbage)
+}
+
+// machineMemory is where Linux says how much memory the machine has.
+const machineMemory = "/proc/meminfo"
+
+// memoryLimits are where it says how much the group of processes may have that this one is in: cgroup v2, and v1.
+var memoryLimits = []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"}
+
+// memory is what this process may have, in bytes: the machine's, or less by its cgroup or by GOMEMLIMIT. What can't be found out is no limit.
+func memory() uint64 {
+	most := uint64(debug.SetMemoryLimit(-1))
+	if text, err := os.ReadFile(machineMemory); err == nil {
+		var kib uint64
+		if _, err := fmt.Sscanf(string(text), "MemTotal: %d kB", &kib); err == nil {
+			most = min(most, kib<<10)
+		}
+	}
+	for _, file := range memoryLimits {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		if limit, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil { // Else it is "max".
+			most = min(most, limit)
+		}
+	}
+	return most
 }

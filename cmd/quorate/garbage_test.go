@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -11,21 +12,65 @@ import (
 	"time"
 )
 
+func TestGarbageRoom(t *testing.T) {
+	for _, test := range []struct {
+		memory uint64
+		want   garbageRoom
+	}{
+		{0, leastGarbageRoom},
+		{2 << 30, leastGarbageRoom},
+		{8 << 30, 256 << 20},
+		{16 << 30, mostGarbageRoom},
+		{math.MaxInt64, mostGarbageRoom}, // Nothing is known, and GOMEMLIMIT isn't set.
+	} {
+		if got := roomIn(test.memory); got != test.want {
+			t.Errorf("%d bytes of memory: room for %d, want %d", test.memory, got, test.want)
+		}
+	}
+}
+
 func TestGarbagePercent(t *testing.T) {
+	const room = garbageRoom(128 << 20)
 	for _, test := range []struct {
 		alive uint64
 		want  int
 	}{
-		{0, 100 * garbageRoom / leastAlive},
-		{leastAlive, 100 * garbageRoom / leastAlive},
-		{garbageRoom / 2, 200},
-		{garbageRoom, leastGarbage},
+		{0, 100 * int(room) / leastAlive},
+		{leastAlive, 100 * int(room) / leastAlive},
+		{uint64(room) / 2, 200},
+		{uint64(room), leastGarbage},
 		{1 << 40, leastGarbage},
 		{math.MaxUint64, leastGarbage},
 	} {
-		if got := garbagePercent(test.alive); got != test.want {
+		if got := room.percent(test.alive); got != test.want {
 			t.Errorf("%d bytes are alive: %d %%, want %d", test.alive, got, test.want)
 		}
+	}
+}
+
+// TestMemory takes the least of the limits that there are.
+func TestMemory(t *testing.T) {
+	files := memoryLimits
+	defer func() { memoryLimits = files }()
+	dir := t.TempDir()
+	memoryLimits = []string{filepath.Join(dir, "none"), filepath.Join(dir, "max"), filepath.Join(dir, "limit")}
+	for name, text := range map[string]string{"max": "max\n", "limit": "9223372036854771712\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := memory(); got < 1<<28 || got > 1<<46 {
+		t.Errorf("this machine has %d bytes", got)
+	}
+	if err := os.WriteFile(memoryLimits[2], []byte("268435456\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := memory(); got != 1<<28 {
+		t.Errorf("the group of processes may have %d bytes, want %d", got, 1<<28)
+	}
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(1 << 27))
+	if got := memory(); got != 1<<27 {
+		t.Errorf("GOMEMLIMIT is %d, want %d", got, 1<<27)
 	}
 }
 
@@ -52,10 +97,11 @@ func TestCollectSeldomAdapts(t *testing.T) {
 		t.Log("it is left alone")
 		return
 	}
-	if got, want := percent(), garbagePercent(0); got != want {
+	room := roomIn(memory())
+	if got, want := percent(), room.percent(0); got != want {
 		t.Errorf("%d %% before the first collection, want %d", got, want)
 	}
-	alive := make([]byte, garbageRoom/2)
+	alive := make([]byte, room/2)
 	for deadline := time.Now().Add(10 * time.Second); percent() > 200; runtime.Gosched() {
 		runtime.GC()
 		if time.Now().After(deadline) {
@@ -63,7 +109,7 @@ func TestCollectSeldomAdapts(t *testing.T) {
 		}
 	}
 	runtime.KeepAlive(alive) // And no longer.
-	for deadline := time.Now().Add(10 * time.Second); percent() < garbagePercent(2*leastAlive); runtime.Gosched() {
+	for deadline := time.Now().Add(10 * time.Second); percent() < room.percent(2*leastAlive); runtime.Gosched() {
 		runtime.GC()
 		if time.Now().After(deadline) {
 			t.Fatalf("%d %% with little alive", percent())

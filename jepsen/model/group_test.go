@@ -45,11 +45,20 @@ func TestOwnWrites(t *testing.T) {
 	two := `c1 22 23 lease begin m1 ok {"requestId":"l1","server":"m1","publishRequestId":"x"} {"lease":{"key":{"server":"m1","generation":"1","publishRequestId":"x"},"state":"LEASE_STATE_OPEN","windows":1,"set":"s"}}
 		c1 24 25 lease begin m1 ok {"requestId":"l2","server":"m1","publishRequestId":"x"} {"lease":{"key":{"server":"m1","generation":"1","publishRequestId":"x"},"state":"LEASE_STATE_OPEN","windows":2,"set":"s"}}` + "\n"
 	watchdog := event(45, `{"revision":"30","leaseAbandoned":{"key":{"server":"m1","generation":"1","publishRequestId":"x"},"set":"s"}}`)
+	// The second generation is in force, and doesn't change the set: the roll-out of the first goes on.
+	second := published + `c0 21 22 lease begin m2 ok {"requestId":"l0","server":"m2","publishRequestId":"y"} {"lease":{"key":{"server":"m2","generation":"2","publishRequestId":"y"},"state":"LEASE_STATE_OPEN","windows":1,"set":"s"}}
+		c0 23 24 lease end m2 ok {"requestId":"l00","server":"m2","generation":"2","publishRequestId":"y"} {"lease":{"key":{"server":"m2","generation":"2","publishRequestId":"y"},"state":"LEASE_STATE_ENDED","set":"s"}}` + "\n"
+	late := event(25, `{"revision":"20","generation":"2","leaseBegun":{"key":`+key+`,"set":"s","rollout":true,"windows":1}}`)
 	for name, c := range map[string]struct {
 		lines string
 		marks []history.Mark
 		want  Result
 	}{
+		"a late roll-out holds a lease":         {second + refused[len(published):], []history.Mark{late}, Holds},
+		"a late roll-out's lease is listed":     {second + listed[len(published):], []history.Mark{late}, Holds},
+		"a late roll-out ends":                  {second + empty[len(published):], []history.Mark{late, ended}, Holds},
+		"a late roll-out doesn't end":           {second + empty[len(published):], []history.Mark{late}, Broken},
+		"the watchdog closes a late roll-out's": {second + empty[len(published):], []history.Mark{late, abandoned}, Holds},
 		"a roll-out holds a lease":              {refused, []history.Mark{begun(25)}, Holds},
 		"nobody holds a lease":                  {refused, nil, Broken},
 		"a roll-out's lease is listed":          {listed, []history.Mark{begun(35)}, Holds},

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
 	"quorate/fsm"
 	"quorate/jepsen/history"
 	logv1 "quorate/proto/quorate/log/v1"
@@ -65,7 +63,25 @@ func viewLeases(_ string, s *fsm.State, _ *logv1.Command) string {
 
 // describe has what makes a lease another one.
 func describe(l *quoratev1.ApplyLease) string {
-	return fmt.Sprint(l.GetKey().GetServer(), "/", l.GetKey().GetGeneration(), "/", l.GetKey().GetPublishRequestId(), "/", l.GetWindows())
+	key := fmt.Sprint(l.GetKey().GetGeneration(), "/", l.GetKey().GetPublishRequestId())
+	if late, ok := strings.CutPrefix(l.GetKey().GetPublishRequestId(), lateRollout); ok {
+		key = late
+	}
+	return fmt.Sprint(l.GetKey().GetServer(), "/", key, "/", l.GetWindows())
+}
+
+// lateRollout begins the publish request ids of leases that stand for those of a roll-out whose generation is not in force any more. A publish that doesn't
+// change a set leaves its roll-out as it is, and only a roll-out may then begin a lease; in the model it is one of the generation in force, which only describe
+// can tell from the other.
+const lateRollout = "roll-out of "
+
+// standIn is the key of the lease that stands for another in the model: that one, or one of lateRollout. Whatever generation it was begun in, its publish
+// request id finds it.
+func standIn(key *quoratev1.LeaseKey, late bool) *quoratev1.LeaseKey {
+	if !late {
+		return key
+	}
+	return &quoratev1.LeaseKey{Server: key.GetServer(), PublishRequestId: fmt.Sprint(lateRollout, key.GetGeneration(), "/", key.GetPublishRequestId())}
 }
 
 // inForce publishes generations until a given one is in force.
@@ -154,7 +170,7 @@ func readLeases(op *history.Op, set string) (*call, error) {
 // rollouts are the leases that the group itself began and ended: those of applies, and what the watchdog closed. Clients' own are known by their calls.
 func rollouts(set string, h *facts) []*call {
 	var calls []*call
-	held := map[string]bool{}
+	held, late := map[string]bool{}, map[string]bool{}
 	for _, e := range h.events {
 		key := e.lease.GetKey()
 		name := fmt.Sprint(key.GetServer(), "/", key.GetGeneration(), "/", key.GetPublishRequestId())
@@ -162,14 +178,17 @@ func rollouts(set string, h *facts) []*call {
 		if e.lease.GetSet() != set || e.began && !e.lease.GetRollout() || !e.began && !abandoned && !held[name] {
 			continue
 		}
-		held[name] = e.began
+		if held[name] = e.began; e.began {
+			late[name] = key.GetGeneration() < e.event.GetGeneration()
+		}
+		key = standIn(key, late[name])
 		from, to := h.when(e.event.GetRevision())
 		c := &call{from: from, to: max(from, min(to, e.seen)), fits: func(o *logv1.Outcome) bool { return fsm.RefusalOf(o) == nil }}
 		c.op = &history.Op{ID: -1, Noun: "lease", Kind: "rollout", Key: set, Outcome: history.OK, Call: c.from, Return: c.to}
 		id := fmt.Sprintf("event %d.%d", e.event.GetRevision(), e.event.GetSequence())
 		switch {
 		case e.began:
-			c.prepare = inForce(key.GetGeneration())
+			c.prepare = inForce(max(e.event.GetGeneration(), e.lease.GetKey().GetGeneration()))
 			c.command = &logv1.Command{RequestId: id, Body: &logv1.Command_BeginLease{BeginLease: &logv1.BeginLease{
 				Server: key.GetServer(), Generation: key.GetGeneration(), PublishRequestId: key.GetPublishRequestId(),
 			}}}
@@ -194,7 +213,7 @@ func allButOne(key *quoratev1.LeaseKey, request string) func(*fsm.State) []*logv
 	return func(s *fsm.State) []*logv1.Entry {
 		var entries []*logv1.Entry
 		for _, l := range s.Leases(key.GetServer(), false) {
-			if !proto.Equal(l.GetKey(), key) {
+			if l.GetKey().GetPublishRequestId() != key.GetPublishRequestId() || key.GetGeneration() != 0 && l.GetKey().GetGeneration() != key.GetGeneration() {
 				continue
 			}
 			for window := uint32(1); window < l.GetWindows(); window++ {

@@ -291,6 +291,14 @@ func (g *Group) Remove(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, changeLimit)
 	defer cancel()
 	_, err = g.env.Group.Members().RemoveMember(ctx, &quoratev1.RemoveMemberRequest{Id: id})
+	return removed(err)
+}
+
+// removed is nil where the member is gone: by this attempt, or by one before of which nobody could say how it ended.
+func removed(err error) error {
+	if client.ReasonOf(err) == client.ReasonUnknownMember {
+		return nil
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -165,6 +166,18 @@ func TestOwnLabelsAreLeftOut(t *testing.T) {
 	} {
 		if got := ownLabels.ReplaceAllString(text, ""); got != want {
 			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+}
+
+// TestRemovedTwice: the first attempt's outcome may be unknown, and then the second finds that it was done.
+func TestRemovedTwice(t *testing.T) {
+	if err := removed(&client.Error{Code: codes.NotFound, Reason: client.ReasonUnknownMember}); err != nil {
+		t.Errorf("a member that is gone: %v", err)
+	}
+	for _, err := range []error{errors.New("anything"), &client.Error{Code: codes.Unknown, Reason: client.ReasonUnknownOutcome}} {
+		if removed(err) != err {
+			t.Errorf("%v became %v", err, removed(err))
 		}
 	}
 }

@@ -1,6 +1,9 @@
 package space
 
-import "sync"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // Change notification is spread over shards, so that goroutines that subscribe and change different nodes seldom meet.
 const watchShards = 64
@@ -35,24 +38,34 @@ func (s *Space) Subscribe(k Key, fn func()) (cancel func()) {
 		sh.nodes[k] = w
 	}
 	w.fns[id], w.list = struct{}{}, nil
-	return func() { sh.cancel(k, id) }
+	s.waiting(k).Add(1)
+	return func() {
+		if sh.cancel(k, id) {
+			s.waiting(k).Add(-1)
+		}
+	}
 }
 
-func (sh *watchShard) cancel(k Key, id *func()) {
+// waiting counts the subscriptions to nodes of a key's namespace. Those of namespaces that the space doesn't have are counted together.
+func (s *Space) waiting(k Key) *atomic.Int64 { return &s.subscribed[min(int(k.ns), len(s.namespaces))] }
+
+// cancel says whether the function was still waiting.
+func (sh *watchShard) cancel(k Key, id *func()) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	w := sh.nodes[k]
 	if w == nil {
-		return
+		return false
 	}
 	if _, ok := w.fns[id]; !ok {
-		return
+		return false
 	}
 	delete(w.fns, id)
 	w.list = nil
 	if len(w.fns) == 0 {
 		delete(sh.nodes, k)
 	}
+	return true
 }
 
 // Changed says that the values of these nodes have changed. It is called after the change, so that whoever reads in

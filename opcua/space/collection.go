@@ -94,7 +94,15 @@ func (c *Collection) VariableKey(id, name string) Key {
 	return StringKey(c.member.Namespace, c.member.Prefix+id+"/"+name)
 }
 
-// Keys returns the keys of a member and of its variables, which is what Space.Changed wants when it comes, goes or changes.
+// Changed is Space.Changed of a member, which came, went or changed, and of its variables. Members change by the thousand in a second, and mostly nobody
+// waits for any: then no key is made.
+func (c *Collection) Changed(s *Space, id string) {
+	if s.waiting(Key{ns: c.member.Namespace}).Load() > 0 {
+		s.Changed(c.Keys(id)...)
+	}
+}
+
+// Keys returns the keys of a member and of its variables.
 func (c *Collection) Keys(id string) []Key {
 	keys := make([]Key, 1, 1+len(c.member.Variables))
 	keys[0] = c.Key(id)

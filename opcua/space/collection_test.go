@@ -177,6 +177,31 @@ func mustNode(t *testing.T, s *Space, k Key) *Node {
 }
 
 // Every reference appears at both its ends, whatever the size of the pages.
+// TestCollectionChanged tells those who wait for a member or a variable of it, and makes no key where nobody waits for anything of its namespace.
+func TestCollectionChanged(t *testing.T) {
+	s, c := graze(t, newHerd(2))
+	if allocations := testing.AllocsPerRun(100, func() { c.Changed(s, "cow-000001") }); allocations != 0 {
+		t.Errorf("%v allocations with nobody waiting", allocations)
+	}
+	var told []string
+	for _, k := range []Key{c.Key("cow-000001"), c.VariableKey("cow-000001", "Weight"), c.Key("cow-000002"), StringKey(7, "none")} {
+		cancel := s.Subscribe(k, func() { told = append(told, k.String()) })
+		defer cancel()
+		c.Changed(s, "cow-000001")
+		cancel()
+		cancel() // Counts once.
+		c.Changed(s, "cow-000001")
+	}
+	if want := []string{c.Key("cow-000001").String(), c.VariableKey("cow-000001", "Weight").String()}; !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
+	for ns := range s.subscribed {
+		if n := s.subscribed[ns].Load(); n != 0 {
+			t.Errorf("%d wait in namespace %d", n, ns)
+		}
+	}
+}
+
 func TestCollectionReferences(t *testing.T) {
 	h := newHerd(3)
 	h.marked["cow-000001"] = true

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // NamespaceUA is the URI of namespace 0.
@@ -14,6 +15,7 @@ type Space struct {
 	namespaces []string
 	sources    []Source
 	watchers   watchers
+	subscribed []atomic.Int64 // subscriptions by namespace
 	writing    sync.Mutex // held while a value is written; the outermost of all locks
 }
 
@@ -33,7 +35,7 @@ func New(namespaces []string, sources ...Source) (*Space, error) {
 			return nil, fmt.Errorf("space: sources[%d] is nil", i)
 		}
 	}
-	return &Space{namespaces: slices.Clone(namespaces), sources: slices.Clone(sources)}, nil
+	return &Space{namespaces: slices.Clone(namespaces), sources: slices.Clone(sources), subscribed: make([]atomic.Int64, len(namespaces)+1)}, nil
 }
 
 // Namespaces returns the namespace array. It must not be modified.
