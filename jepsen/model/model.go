@@ -16,24 +16,16 @@ package model
 import (
 	"cmp"
 	"fmt"
-	"hash/fnv"
 	"math"
 	"slices"
 	"time"
 
-	"github.com/anishathalye/porcupine"
+	"google.golang.org/protobuf/proto"
 
 	"quorate/fsm"
 	"quorate/jepsen/history"
 	logv1 "quorate/proto/quorate/log/v1"
 )
-
-// MaxCallsPerKey bounds the calls of one key that are searched, after those reads are gone that say nothing new. The search keeps a bit for each of them at each step:
-// half a gigabyte at most, where it never has to go back.
-const MaxCallsPerKey = 60_000
-
-// explainLimit is how long each step of the search for the moment of a failure may take; a step that is undecided makes the moment less exact.
-const explainLimit = 5 * time.Second
 
 // forever is when a call returns of which nobody knows the fate.
 const forever = time.Duration(math.MaxInt64)
@@ -62,7 +54,9 @@ type Verdict struct {
 	Op          history.Op
 	From, Until time.Duration
 	Around      []int
-	Took        time.Duration
+	// Worlds is how many there were at most at one moment.
+	Worlds int
+	Took   time.Duration
 }
 
 // call is an operation as a model sees it.
@@ -90,6 +84,25 @@ type call struct {
 }
 
 func (c *call) unknown() bool { return c.to == forever }
+
+// optional says that nobody knows whether it took effect: it never has to.
+func (c *call) optional() bool { return c.op.Outcome == history.Unknown }
+
+// asks is what a write asks for, whatever its request id.
+func (c *call) asks() string {
+	command := proto.Clone(c.command).(*logv1.Command)
+	command.RequestId = ""
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(command)
+	if err != nil {
+		panic(fmt.Sprintf("model: %v", err)) // The commands are our own.
+	}
+	return string(b)
+}
+
+// pure says that it changes nothing, whenever its answer is right.
+func (c *call) pure() bool {
+	return c.look != nil || c.anyway || c.elsewhere || c.op.Outcome == history.Refused && (c.prepare == nil || c.timed)
+}
 
 // noun is how operations of one noun are read.
 type noun struct {
@@ -188,41 +201,27 @@ func (n noun) check(key string, calls []*call, known *facts, limit time.Duration
 			v.Unknown++
 		}
 	}
-	if len(calls) > MaxCallsPerKey {
-		v.Result, v.Text = Undecided, fmt.Sprintf("%d calls are more than the %d that are searched", len(calls), MaxCallsPerKey)
-		return v, nil
-	}
 	first, err := n.begin(key, calls, known)
 	if err != nil {
 		return v, err
 	}
-	m := n.model(first)
-	v.Result = search(m, calls, limit)
-	switch v.Result {
-	case Broken:
-		n.explain(m, calls, min(limit, explainLimit), &v)
-	case Undecided:
+	found := n.search(at{first, n.view("", first, nil)}, calls, limit)
+	v.Result, v.Worlds = found.result, found.most
+	switch {
+	case found.result == Broken:
+		v.explain(found.at, calls)
+	case found.late:
 		v.Text = fmt.Sprintf("no order of %d calls, %d of them of unknown fate, was found in %v, nor that there is none", len(calls), v.Unknown, limit)
+	case found.result == Undecided:
+		v.Text = fmt.Sprintf("more than %d worlds can have been when operation %d returned: no order of %d calls, %d of them of unknown fate, was found, nor that there is none",
+			MaxWorlds, found.at.op.ID, len(calls), v.Unknown)
 	}
 	v.Took = time.Since(began)
 	return v, nil
 }
 
-func (n noun) model(first *fsm.State) porcupine.Model {
-	return porcupine.Model{
-		Init:  func() any { return at{first, n.view("", first, nil)} },
-		Step:  func(state, input, _ any) (bool, any) { return n.step(state.(at), input.(*call)) },
-		Equal: func(a, b any) bool { return a.(at).view == b.(at).view },
-		Hash: func(s any) uint64 {
-			sum := fnv.New64a()
-			_, _ = sum.Write([]byte(s.(at).view))
-			return sum.Sum64()
-		},
-	}
-}
-
 // step lets a state answer a call.
-func (n noun) step(a at, c *call) (bool, any) {
+func (n noun) step(a at, c *call) (bool, at) {
 	if c.look != nil {
 		return c.look(a.state), a
 	}
@@ -258,42 +257,11 @@ func (n noun) step(a at, c *call) (bool, any) {
 	return true, at{next, n.view(a.view, next, c.command)}
 }
 
-// search looks for an order.
-func search(m porcupine.Model, calls []*call, limit time.Duration) Result {
-	ops := make([]porcupine.Operation, len(calls))
-	for i, c := range calls {
-		ops[i] = porcupine.Operation{Input: c, Call: int64(c.from), Return: int64(c.to)}
-	}
-	switch porcupine.CheckOperationsTimeout(m, ops, limit) {
-	case porcupine.Ok:
-		return Holds
-	case porcupine.Illegal:
-		return Broken
-	default:
-		return Undecided
-	}
-}
-
-// explain finds the first return at which no order is left: what had happened until then can't have been, and until the return before it can.
-func (n noun) explain(m porcupine.Model, calls []*call, limit time.Duration, v *Verdict) {
-	returns := slices.Clone(calls)
-	slices.SortStableFunc(returns, func(a, b *call) int { return cmp.Compare(a.to, b.to) })
-	for len(returns) > 1 && returns[len(returns)-1].unknown() {
-		returns = returns[:len(returns)-1]
-	}
-	low, high := 0, len(returns)-1
-	for low < high {
-		middle := (low + high) / 2
-		if search(m, until(calls, returns[middle].to), limit) == Broken {
-			high = middle
-		} else {
-			low = middle + 1
-		}
-	}
-	last := returns[high]
+// explain tells at whose return no order was left: at the return before there was one.
+func (v *Verdict) explain(last *call, calls []*call) {
 	v.Op, v.From, v.Until = *last.op, last.from, last.to
 	for _, c := range calls {
-		if c.from <= last.to && c.to >= last.from && c.op != nil {
+		if c.from <= last.to && c.to >= last.from && c.op.ID >= 0 && c.op.ID != last.op.ID {
 			v.Around = append(v.Around, c.op.ID)
 		}
 	}
@@ -307,23 +275,6 @@ func answer(op *history.Op) string {
 		text = string(op.Outcome) + " " + op.Error
 	}
 	return text[:min(len(text), most)]
-}
-
-// until is what was known at a moment.
-func until(calls []*call, moment time.Duration) []*call {
-	var seen []*call
-	for _, c := range calls {
-		switch {
-		case c.from > moment || c.to > moment && c.look != nil:
-		case c.to > moment:
-			open := *c
-			open.to, open.fits, open.elsewhere, open.anyway = forever, nil, false, false
-			seen = append(seen, &open)
-		default:
-			seen = append(seen, c)
-		}
-	}
-	return seen
 }
 
 // merge makes one call of the writes that have one request id: they take effect once, before the first of them that was answered returned.
