@@ -27,6 +27,9 @@ import (
 	logv1 "quorate/proto/quorate/log/v1"
 )
 
+// explainLimit is how long each step of the search for the moment of a failure may take; a step that is undecided makes the moment less exact.
+const explainLimit = 5 * time.Second
+
 // forever is when a call returns of which nobody knows the fate.
 const forever = time.Duration(math.MaxInt64)
 
@@ -115,6 +118,8 @@ type noun struct {
 	read func(op *history.Op, key string) (*call, error)
 	// own returns calls that no client made, but the group itself.
 	own func(key string, h *facts) []*call
+	// number is what only grows from state to state, and is what [call.number] has; nil where there is none.
+	number func(*fsm.State) uint64
 	// view is all of a state on which an answer can depend, given the view before: states with equal views are equal.
 	view func(before string, s *fsm.State, accepted *logv1.Command) string
 }
@@ -205,11 +210,12 @@ func (n noun) check(key string, calls []*call, known *facts, limit time.Duration
 	if err != nil {
 		return v, err
 	}
-	found := n.search(at{first, n.view("", first, nil)}, calls, limit)
+	begin := at{first, n.view("", first, nil)}
+	found := n.search(begin, calls, narrow, limit)
 	v.Result, v.Worlds = found.result, found.most
 	switch {
 	case found.result == Broken:
-		v.explain(found.at, calls)
+		n.explain(begin, calls, min(limit, explainLimit), &v)
 	case found.late:
 		v.Text = fmt.Sprintf("no order of %d calls, %d of them of unknown fate, was found in %v, nor that there is none", len(calls), v.Unknown, limit)
 	case found.result == Undecided:
@@ -257,8 +263,23 @@ func (n noun) step(a at, c *call) (bool, at) {
 	return true, at{next, n.view(a.view, next, c.command)}
 }
 
-// explain tells at whose return no order was left: at the return before there was one.
-func (v *Verdict) explain(last *call, calls []*call) {
+// explain finds the first return at which no order is left: what had happened until then can't have been, and until the return before it can.
+func (n noun) explain(first at, calls []*call, limit time.Duration, v *Verdict) {
+	returns := slices.Clone(calls)
+	slices.SortStableFunc(returns, func(a, b *call) int { return cmp.Compare(a.to, b.to) })
+	for len(returns) > 1 && returns[len(returns)-1].unknown() {
+		returns = returns[:len(returns)-1]
+	}
+	low, high := 0, len(returns)-1
+	for low < high {
+		middle := (low + high) / 2
+		if n.search(first, until(calls, returns[middle].to), narrow, limit).result == Broken {
+			high = middle
+		} else {
+			low = middle + 1
+		}
+	}
+	last := returns[high]
 	v.Op, v.From, v.Until = *last.op, last.from, last.to
 	for _, c := range calls {
 		if c.from <= last.to && c.to >= last.from && c.op.ID >= 0 && c.op.ID != last.op.ID {
@@ -275,6 +296,24 @@ func answer(op *history.Op) string {
 		text = string(op.Outcome) + " " + op.Error
 	}
 	return text[:min(len(text), most)]
+}
+
+// until is what was known at a moment.
+func until(calls []*call, moment time.Duration) []*call {
+	var seen []*call
+	for _, c := range calls {
+		switch {
+		case c.from > moment || c.to > moment && c.look != nil:
+		case c.to > moment && !c.unknown():
+			open, op := *c, *c.op
+			op.Outcome = history.Unknown
+			open.op, open.to, open.fits, open.elsewhere, open.anyway, open.number = &op, forever, nil, false, false, 0
+			seen = append(seen, &open)
+		default:
+			seen = append(seen, c)
+		}
+	}
+	return seen
 }
 
 // merge makes one call of the writes that have one request id: they take effect once, before the first of them that was answered returned.

@@ -3,6 +3,7 @@ package model
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +14,8 @@ import (
 // the one that returns as the last (just-in-time linearization; G. Lowe, Testing for linearizability, 2017). When no world is left there is no order, and that return shows it.
 //
 // So the work and the memory are by what is under way at one moment, not by the length of the history; and each moment is a cut at which all that can be is carried on.
+//
+// Where states have a number that only grows, worlds are left out too whose number is above one that was seen later.
 //
 // Three kinds of worlds are left out, because another one allows all that they allow. A call that changes nothing takes effect as soon as its answer is right: later is no better. A
 // write of unknown fate that changed nothing, or without which the same state was reached, has rather not taken effect yet: it still may, and never has to. And of writes of unknown fate
@@ -58,10 +61,32 @@ func edges(calls []*call) []edge {
 	return all
 }
 
+// ceilings are, for each edge, the least number that is seen by a call which begins then or later. Numbers only grow, so a state that is above is no way to what was seen.
+func ceilings(edges []edge) []uint64 {
+	least := make([]uint64, len(edges)+1)
+	least[len(edges)] = math.MaxUint64
+	for i, e := range slices.Backward(edges) {
+		least[i] = least[i+1]
+		if !e.returns {
+			least[i] = min(least[i], e.call.ceiling())
+		}
+	}
+	return least
+}
+
+// ceiling is the number that a call saw, where one is known.
+func (c *call) ceiling() uint64 {
+	if c.number == 0 || c.optional() {
+		return math.MaxUint64
+	}
+	return c.number
+}
+
 // branch is a state, and what comes of it by single calls, as far as anybody asked.
 type branch struct {
 	at
-	after map[*call]*branch
+	number uint64
+	after  map[*call]*branch
 }
 
 // world is what can be at a moment: a state, and the slots of the calls under way that have taken effect.
@@ -74,6 +99,8 @@ type world struct {
 type search struct {
 	noun  noun
 	edges []edge
+	// least are the ceilings.
+	least []uint64
 	// next is the edge to come, slots are the calls under way (nil is free), and worlds what can be.
 	next   int
 	slots  []*call
@@ -91,7 +118,7 @@ type search struct {
 	late     bool
 }
 
-// searched is what a search found: of what is broken, the call at whose return no world was left.
+// searched is what a search found, and the call at whose return no world was left.
 type searched struct {
 	result Result
 	at     *call
@@ -99,8 +126,10 @@ type searched struct {
 	late   bool
 }
 
-func (n noun) search(first at, calls []*call, limit time.Duration) searched {
-	s := &search{noun: n, edges: edges(calls), worlds: []world{{branch: &branch{at: first}}}, alike: map[string]int{}, width: narrow, deadline: time.Now().Add(limit)}
+// search looks for an order, with so many worlds at first.
+func (n noun) search(first at, calls []*call, width int, limit time.Duration) searched {
+	s := &search{noun: n, edges: edges(calls), worlds: []world{{branch: &branch{at: first}}}, alike: map[string]int{}, width: width, deadline: time.Now().Add(limit)}
+	s.least = ceilings(s.edges)
 	for s.next < len(s.edges) {
 		e := s.edges[s.next]
 		if !e.returns {
@@ -119,7 +148,7 @@ func (n noun) search(first at, calls []*call, limit time.Duration) searched {
 		case s.width >= MaxWorlds:
 			return searched{result: Undecided, at: e.call, most: s.most}
 		default:
-			width, most := s.width*widen, s.most
+			width, most := min(s.width*widen, MaxWorlds), s.most
 			s = s.complete
 			s.width, s.most = width, most
 		}
@@ -219,6 +248,9 @@ func (s *search) steps(w world) []world {
 			continue
 		}
 		n := world{b, w.done.with(slot)}
+		if b.number > s.ceiling(n) {
+			continue
+		}
 		for other, o := range s.slots {
 			if o != nil && o.pure() && !n.done.has(other) {
 				s.settle(&n, other)
@@ -229,6 +261,17 @@ func (s *search) steps(w world) []world {
 	return next
 }
 
+// ceiling is the least number that was seen by a call that has not taken effect in a world.
+func (s *search) ceiling(w world) uint64 {
+	least := s.least[s.next]
+	for slot, c := range s.slots {
+		if c != nil && c.number != 0 && !w.done.has(slot) {
+			least = min(least, c.ceiling())
+		}
+	}
+	return least
+}
+
 // follow is what comes of a state by a call; nil if that can't be, or need not be looked at.
 func (n noun) follow(b *branch, c *call) *branch {
 	next, known := b.after[c]
@@ -237,6 +280,9 @@ func (n noun) follow(b *branch, c *call) *branch {
 	}
 	if ok, s := n.step(b.at, c); ok && (!c.optional() || s.view != b.view) {
 		next = &branch{at: s}
+		if n.number != nil {
+			next.number = n.number(s.state)
+		}
 	}
 	if b.after == nil {
 		b.after = map[*call]*branch{}
