@@ -84,6 +84,8 @@ type call struct {
 	value string
 	// number is the epoch or generation that the answer shows, and expected the one that a write asked for; 0 is none.
 	number, expected uint64
+	// windows is the most of any lease that the answer shows.
+	windows uint32
 }
 
 func (c *call) unknown() bool { return c.to == forever }
@@ -120,6 +122,8 @@ type noun struct {
 	own func(key string, h *facts) []*call
 	// number is what only grows from state to state, and is what [call.number] has; nil where there is none.
 	number func(*fsm.State) uint64
+	// dead returns what says that a state is a dead end which only writes of unknown fate lead to: one of them less leads to all that it leads to. Nil is none.
+	dead func(calls []*call) func(*fsm.State) bool
 	// view is all of a state on which an answer can depend, given the view before: states with equal views are equal.
 	view func(before string, s *fsm.State, accepted *logv1.Command) string
 }

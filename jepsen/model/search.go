@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"quorate/fsm"
 )
 
 // The search goes through the calls and returns of a key in the order of time, and keeps every world that can be at that moment: a state, and which of the calls
@@ -101,6 +103,7 @@ type search struct {
 	edges []edge
 	// least are the ceilings.
 	least []uint64
+	dead  func(*fsm.State) bool
 	// next is the edge to come, slots are the calls under way (nil is free), and worlds what can be.
 	next   int
 	slots  []*call
@@ -130,6 +133,9 @@ type searched struct {
 func (n noun) search(first at, calls []*call, width int, limit time.Duration) searched {
 	s := &search{noun: n, edges: edges(calls), worlds: []world{{branch: &branch{at: first}}}, alike: map[string]int{}, width: width, deadline: time.Now().Add(limit)}
 	s.least = ceilings(s.edges)
+	if n.dead != nil {
+		s.dead = n.dead(calls)
+	}
 	for s.next < len(s.edges) {
 		e := s.edges[s.next]
 		if !e.returns {
@@ -243,7 +249,7 @@ func (s *search) steps(w world) []world {
 		if c == nil || c.pure() || w.done.has(slot) || s.after[slot] >= 0 && !w.done.has(s.after[slot]) {
 			continue
 		}
-		b := s.noun.follow(w.branch, c)
+		b := s.follow(w.branch, c)
 		if b == nil {
 			continue
 		}
@@ -273,15 +279,15 @@ func (s *search) ceiling(w world) uint64 {
 }
 
 // follow is what comes of a state by a call; nil if that can't be, or need not be looked at.
-func (n noun) follow(b *branch, c *call) *branch {
+func (s *search) follow(b *branch, c *call) *branch {
 	next, known := b.after[c]
 	if known {
 		return next
 	}
-	if ok, s := n.step(b.at, c); ok && (!c.optional() || s.view != b.view) {
-		next = &branch{at: s}
-		if n.number != nil {
-			next.number = n.number(s.state)
+	if ok, to := s.noun.step(b.at, c); ok && (!c.optional() || to.view != b.view && (s.dead == nil || !s.dead(to.state))) {
+		next = &branch{at: to}
+		if s.noun.number != nil {
+			next.number = s.noun.number(to.state)
 		}
 	}
 	if b.after == nil {
