@@ -29,6 +29,8 @@ const (
 	MaxWorlds = 1 << 12
 	// widen is the factor by which more are kept when those that were kept have led nowhere.
 	widen = 8
+	// MaxKept bounds the steps that are kept, since a state takes some 10 KiB.
+	MaxKept = 1 << 13
 	// compareMost bounds the worlds of one state to which a new one is compared, to tell whether one of them allows all that it allows.
 	compareMost = 64
 )
@@ -114,6 +116,8 @@ type search struct {
 	// width is how many worlds are kept, and complete the search as it was when there were more for the first time; nil is never.
 	width    int
 	complete *search
+	// kept is how many steps are kept to be taken again.
+	kept int
 	// most is how many there were at once.
 	most int
 	// deadline is when to give up.
@@ -205,6 +209,12 @@ func (s *search) settle(w *world, slot int) {
 // end lets a call return: only worlds stay in which it has taken effect, or never has to.
 func (s *search) end(c *call) {
 	slot := slices.Index(s.slots, c)
+	if s.kept >= MaxKept {
+		s.kept = 0
+		for _, w := range s.worlds {
+			w.branch.after = nil
+		}
+	}
 	found, seen := newWorlds(s.slots), newWorlds(s.slots)
 	level := s.worlds
 	for len(level) > 0 {
@@ -290,10 +300,13 @@ func (s *search) follow(b *branch, c *call) *branch {
 			next.number = s.noun.number(to.state)
 		}
 	}
-	if b.after == nil {
-		b.after = map[*call]*branch{}
+	if s.kept < MaxKept {
+		if b.after == nil {
+			b.after = map[*call]*branch{}
+		}
+		b.after[c] = next
+		s.kept++
 	}
-	b.after[c] = next
 	return next
 }
 
