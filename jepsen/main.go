@@ -46,6 +46,7 @@ type options struct {
 	nemeses   []nemesis.Kind
 	out       string
 	judge     string
+	window    *span
 	binary    string
 	enough    int
 	mutant    string
@@ -85,12 +86,22 @@ func parse(args []string) (*options, error) {
 	nemeses := flags.String("nemeses", "", "kinds of faults, separated by commas, or none: "+strings.Join(nemesis.Names(nemesis.Kinds()), " ")+" (default: all)")
 	flags.StringVar(&o.out, "out", "bin/chaos", "folder of the results; what is in it from a run before is removed")
 	flags.StringVar(&o.judge, "judge", "", "judge the history in this file once more, and run nothing")
+	window := flags.String("window", "", "with --judge: don't judge, but print what was under way between two times since the run began, such as 12.5s,14s")
 	flags.StringVar(&o.binary, "quorate", "bin/quorate", "the quorate command")
 	flags.IntVar(&o.enough, "enough", 0, "least operations to judge (default: half of what rate and duration promise)")
 	flags.StringVar(&o.mutant, "mutant", "", "prove that a broken rule is noticed, with a command built with the tag mutant: "+strings.Join(mutantNames(), " "))
 	flags.BoolVar(&o.once, "once", false, "with --mutant: one attempt, of which there are as many as it takes in 5 minutes; exits with 3 if nothing is noticed")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
+	}
+	if *window != "" {
+		var err error
+		if o.window, err = parseSpan(*window); err != nil {
+			return nil, err
+		}
+		if o.judge == "" {
+			return nil, errors.New("--window: needs --judge, which says of which history")
+		}
 	}
 	given := map[string]bool{}
 	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })

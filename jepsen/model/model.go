@@ -1,7 +1,7 @@
 // Package model says whether a recorded history can have been: whether there is an order of its operations, each at some moment between its call and its
 // return, in which the state machine gives every client the answer that it got (linearizability; M. Herlihy and J. Wing, 1990).
 //
-// The model is [fsm.State] itself, so that there is no second opinion on what a command does. The search is porcupine's, for each key by itself: an
+// The model is [fsm.State] itself, so that there is no second opinion on what a command does. The search goes along the time, for each key by itself: an
 // order for each key is an order for all. What is compared is what the commands are for: who owns a partition at which epoch, which generation is in force, how
 // many windows a lease has. Revisions, digests of the whole and cluster time are for other checks.
 //
