@@ -24,8 +24,9 @@ import (
 // that ask for the same, the first takes effect first.
 
 const (
-	// narrow is how many worlds are kept at first, and MaxWorlds how many at most. With fewer than there are an order can be found, but not that there is none.
-	narrow    = 64
+	// narrow is how many worlds are kept at first. With fewer than there are an order can be found, but not that there is none.
+	narrow = 64
+	// MaxWorlds is how many are kept at most.
 	MaxWorlds = 1 << 12
 	// widen is the factor by which more are kept when those that were kept have led nowhere.
 	widen = 8
