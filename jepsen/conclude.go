@@ -25,11 +25,11 @@ func (c *chaos) conclude(h history.History) (bool, error) {
 		verdicts = append(verdicts, c.effects())
 	}
 	c.verdicts = verdicts
-	return tellVerdicts(c.out, h, verdicts)
+	return tellVerdicts(c.out, filepath.Join(c.out, historyFile), h, verdicts)
 }
 
 // tellVerdicts prints what was found, writes the page and the summary, and says whether all claims hold.
-func tellVerdicts(out string, h history.History, verdicts []validate.Verdict) (bool, error) {
+func tellVerdicts(out, source string, h history.History, verdicts []validate.Verdict) (bool, error) {
 	holds := true
 	for _, v := range verdicts {
 		fmt.Printf("%-16s %7d checked  %d problems  %d undecided  %s\n", v.Name, v.Checked, len(v.Problems)+v.More, len(v.Undecided), v.Claim)
@@ -42,7 +42,7 @@ func tellVerdicts(out string, h history.History, verdicts []validate.Verdict) (b
 		holds = holds && v.Holds()
 	}
 	fmt.Println("report:", filepath.Join(out, "report.html"))
-	return holds, report.Write(out, h, verdicts)
+	return holds, report.Write(out, source, h, verdicts)
 }
 
 // effects says whether each kind of fault that was scheduled was seen to have its effect.
@@ -163,9 +163,12 @@ func rejudge(o *options) (holds bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if o.window != nil {
+		return true, tellSpan(os.Stdout, h, *o.window)
+	}
 	tell(h)
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return false, err
 	}
-	return tellVerdicts(o.out, h, validate.Judge(h))
+	return tellVerdicts(o.out, o.judge, h, validate.Judge(h))
 }

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -30,6 +31,8 @@ const (
 	// leastDuration is the shortest run in which something can be broken and the quiet period kept.
 	leastDuration = 40 * time.Second
 	defaultRate   = 260
+	// MaxOperations bounds what a run aims at, since all of it is kept in memory until it has been judged: about 4 KiB for each operation, with the events that it makes.
+	MaxOperations = 1_500_000
 )
 
 // options are the flags.
@@ -43,6 +46,7 @@ type options struct {
 	nemeses   []nemesis.Kind
 	out       string
 	judge     string
+	window    *span
 	binary    string
 	enough    int
 	mutant    string
@@ -75,13 +79,14 @@ func parse(args []string) (*options, error) {
 	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	flags.DurationVar(&o.duration, "duration", 10*time.Minute, "how long traffic and faults last, with the quiet period at the end")
 	flags.Uint64Var(&o.seed, "seed", 1, "what decides by chance: two runs with one seed are alike, and not the same")
-	flags.Float64Var(&o.rate, "rate", defaultRate, "operations per second, of all clients together")
+	flags.Float64Var(&o.rate, "rate", defaultRate, "operations per second, of all clients together (default: less if the run would be too long to be judged)")
 	flags.IntVar(&o.members, "members", 3, "voters that the group begins with: 3, 5 or 7")
 	flags.StringVar(&o.logStore, "log-store", "", "bolt or wal (default: wal where the seed is even)")
 	workloads := flags.String("workloads", "", "workloads, separated by commas: "+strings.Join(traffic.Names(traffic.All()), " ")+" (default: all)")
 	nemeses := flags.String("nemeses", "", "kinds of faults, separated by commas, or none: "+strings.Join(nemesis.Names(nemesis.Kinds()), " ")+" (default: all)")
 	flags.StringVar(&o.out, "out", "bin/chaos", "folder of the results; what is in it from a run before is removed")
 	flags.StringVar(&o.judge, "judge", "", "judge the history in this file once more, and run nothing")
+	window := flags.String("window", "", "with --judge: don't judge, but print what was under way between two times since the run began, such as 12.5s,14s")
 	flags.StringVar(&o.binary, "quorate", "bin/quorate", "the quorate command")
 	flags.IntVar(&o.enough, "enough", 0, "least operations to judge (default: half of what rate and duration promise)")
 	flags.StringVar(&o.mutant, "mutant", "", "prove that a broken rule is noticed, with a command built with the tag mutant: "+strings.Join(mutantNames(), " "))
@@ -89,9 +94,21 @@ func parse(args []string) (*options, error) {
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
+	if *window != "" {
+		var err error
+		if o.window, err = parseSpan(*window); err != nil {
+			return nil, err
+		}
+		if o.judge == "" {
+			return nil, errors.New("--window: needs --judge, which says of which history")
+		}
+	}
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if !given["rate"] {
+		o.rate = min(o.rate, max(o.fits(), 1))
+	}
 	if o.mutant != "" {
-		given := map[string]bool{}
-		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 		w, n, err := o.try(given)
 		if err != nil {
 			return nil, err
@@ -100,6 +117,9 @@ func parse(args []string) (*options, error) {
 	}
 	return o, o.complete(flags.Args(), *workloads, *nemeses)
 }
+
+// fits is the highest whole rate at which a run of this length can be judged.
+func (o *options) fits() float64 { return math.Floor(MaxOperations / o.duration.Seconds()) }
 
 // complete checks everything before anything is done.
 func (o *options) complete(rest []string, workloads, nemeses string) error {
@@ -110,6 +130,8 @@ func (o *options) complete(rest []string, workloads, nemeses string) error {
 		return fmt.Errorf("--duration: %v is less than %v", o.duration, leastDuration)
 	case o.rate < 1 || o.rate > 100_000:
 		return fmt.Errorf("--rate: must be 1 to 100000, got %v", o.rate)
+	case o.rate*o.duration.Seconds() > MaxOperations:
+		return fmt.Errorf("--rate, --duration: %v operations per second for %v are more than the %d operations that can be judged: --rate %v fits, if the duration does", o.rate, o.duration, MaxOperations, o.fits())
 	case o.members != 3 && o.members != 5 && o.members != 7:
 		return fmt.Errorf("--members: must be 3, 5 or 7, got %d", o.members)
 	case o.enough < 0:

@@ -16,15 +16,18 @@ import (
 // TestFlags gives wrong flags, each of which is named.
 func TestFlags(t *testing.T) {
 	for args, want := range map[string]string{
-		"--duration 10s":        "--duration",
-		"--rate 0":              "--rate",
-		"--members 4":           "--members",
-		"--enough -1":           "--enough",
-		"--log-store paper":     "--log-store",
-		"--workloads lunch":     "--workloads",
-		"--nemeses earthquake":  "--nemeses",
-		"once more":             `"once"`,
-		"--nemeses kill,kill,x": "--nemeses",
+		"--duration 10s":            "--duration",
+		"--rate 0":                  "--rate",
+		"--members 4":               "--members",
+		"--duration 12h --rate 260": "--rate 34 fits",
+		"--window 1s,2s":            "--judge",
+		"--judge x --window 2s,1s":  "--window",
+		"--enough -1":               "--enough",
+		"--log-store paper":         "--log-store",
+		"--workloads lunch":         "--workloads",
+		"--nemeses earthquake":      "--nemeses",
+		"once more":                 `"once"`,
+		"--nemeses kill,kill,x":     "--nemeses",
 	} {
 		if _, err := parse(strings.Fields(args)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", args, err)
@@ -39,6 +42,38 @@ func TestFlags(t *testing.T) {
 	}
 	if want := "--seed 8 --rate 10 --members 3 --log-store wal --workloads lease,gate --nemeses kill,pause'"; !strings.Contains(o.command(), want) {
 		t.Errorf("%s", o.command())
+	}
+}
+
+// TestLongRunsFit has a rate by default at which a run can be judged.
+func TestLongRunsFit(t *testing.T) {
+	for args, want := range map[string]float64{"--duration 12h": 34, "--duration 1h": defaultRate, "--duration 1h --rate 350": 350} {
+		if o, err := parse(strings.Fields(args)); err != nil || o.rate != want {
+			t.Errorf("%s: %v, %v", args, o, err)
+		}
+	}
+}
+
+// TestWindowTellsWhatWasUnderWay prints a part of a history.
+func TestWindowTellsWhatWasUnderWay(t *testing.T) {
+	s, err := parseSpan("2s,3s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := tellSpan(&b, history.History{
+		Marks: []history.Mark{{Kind: "fault", At: time.Second, Until: 5 * time.Second, Text: "kill: m1"}, {Kind: "leader", At: 9 * time.Second, Member: "later"}},
+		Ops: []history.Op{
+			{ID: 1, Client: "before", Call: 1, Return: 2}, {ID: 2, Client: "open", Call: time.Second}, {ID: 3, Client: "within", Call: 2 * time.Second, Return: 9 * time.Second},
+			{ID: 4, Client: "after", Call: 4 * time.Second, Return: 5 * time.Second},
+		},
+	}, *s); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]bool{"kill: m1": true, "later": false, "before": false, "open": true, "within": true, "after": false} {
+		if strings.Contains(b.String(), text) != want {
+			t.Errorf("%s: %t in\n%s", text, !want, b.String())
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 // leases are judged by set, since at most one server of a set may be mid-apply. Which generation is in force is not of this key: the model publishes one when an
 // answer shows that it was. What roll-outs begin and end is known by its events.
 func leases() noun {
-	return noun{name: "lease", keys: setsOf, read: readLease, begin: beginLeases, own: rollouts, view: viewLeases}
+	return noun{name: "lease", keys: setsOf, read: readLease, begin: beginLeases, own: rollouts, view: viewLeases, dead: tooManyWindows}
 }
 
 // setsOf is the set of a server, or all of them.
@@ -59,6 +59,23 @@ func viewLeases(_ string, s *fsm.State, _ *logv1.Command) string {
 		fmt.Fprint(&b, " ", describe(l))
 	}
 	return b.String()
+}
+
+// tooManyWindows says that a lease has more windows than anybody can be shown any more. Each answer shows how many are left, and only an end of unknown fate takes one away
+// without showing it; what else the lease does, to keep out other servers and to be closed by the watchdog, it does with one window less.
+func tooManyWindows(calls []*call) func(*fsm.State) bool {
+	most := uint32(1)
+	for _, c := range calls {
+		most = max(most, c.windows+1)
+	}
+	for _, c := range calls {
+		if c.command.GetEndLease() != nil && c.optional() {
+			most++
+		}
+	}
+	return func(s *fsm.State) bool {
+		return slices.ContainsFunc(s.Leases("", false), func(l *quoratev1.ApplyLease) bool { return l.GetWindows() > most })
+	}
 }
 
 // describe has what makes a lease another one.
@@ -123,6 +140,7 @@ func readLease(op *history.Op, set string) (*call, error) {
 		case reason(op) == fsm.ReasonUnknownServer:
 			c.anyway = true // Which servers there are is of another key.
 		case op.Outcome == history.OK:
+			c.windows = answer.GetLease().GetWindows()
 			c.prepare = inForce(key.GetGeneration())
 		case reason(op) == fsm.ReasonStaleGeneration:
 			c.prepare = inForce(r.GetGeneration() + 1)
@@ -135,9 +153,11 @@ func readLease(op *history.Op, set string) (*call, error) {
 		if err := decode(op, r, answer); err != nil {
 			return nil, err
 		}
-		return write(op, r.GetRequestId(), &logv1.Command{Body: &logv1.Command_EndLease{EndLease: &logv1.EndLease{
+		c := write(op, r.GetRequestId(), &logv1.Command{Body: &logv1.Command_EndLease{EndLease: &logv1.EndLease{
 			Server: r.GetServer(), Generation: r.GetGeneration(), PublishRequestId: r.GetPublishRequestId(), Outcome: r.GetOutcome(),
-		}}}, same), nil
+		}}}, same)
+		c.windows = answer.GetLease().GetWindows()
+		return c, nil
 	case "list":
 		return readLeases(op, set)
 	}
@@ -155,6 +175,7 @@ func readLeases(op *history.Op, set string) (*call, error) {
 	for _, l := range answer.GetLeases() {
 		if l.GetState() == quoratev1.LeaseState_LEASE_STATE_OPEN && l.GetSet() == set {
 			want = append(want, describe(l))
+			c.windows = max(c.windows, l.GetWindows())
 		}
 	}
 	c.look = func(s *fsm.State) bool {
@@ -183,7 +204,7 @@ func rollouts(set string, h *facts) []*call {
 		}
 		key = standIn(key, late[name])
 		from, to := h.when(e.event.GetRevision())
-		c := &call{from: from, to: max(from, min(to, e.seen)), fits: func(o *logv1.Outcome) bool { return fsm.RefusalOf(o) == nil }}
+		c := &call{from: from, to: max(from, min(to, e.seen)), windows: e.lease.GetWindows(), fits: func(o *logv1.Outcome) bool { return fsm.RefusalOf(o) == nil }}
 		c.op = &history.Op{ID: -1, Noun: "lease", Kind: "rollout", Key: set, Outcome: history.OK, Call: c.from, Return: c.to}
 		id := fmt.Sprintf("event %d.%d", e.event.GetRevision(), e.event.GetSequence())
 		switch {

@@ -1,7 +1,7 @@
 // Package model says whether a recorded history can have been: whether there is an order of its operations, each at some moment between its call and its
 // return, in which the state machine gives every client the answer that it got (linearizability; M. Herlihy and J. Wing, 1990).
 //
-// The model is [fsm.State] itself, so that there is no second opinion on what a command does. The search is porcupine's, for each key by itself: an
+// The model is [fsm.State] itself, so that there is no second opinion on what a command does. The search goes along the time, for each key by itself: an
 // order for each key is an order for all. What is compared is what the commands are for: who owns a partition at which epoch, which generation is in force, how
 // many windows a lease has. Revisions, digests of the whole and cluster time are for other checks.
 //
@@ -16,21 +16,16 @@ package model
 import (
 	"cmp"
 	"fmt"
-	"hash/fnv"
 	"math"
 	"slices"
 	"time"
 
-	"github.com/anishathalye/porcupine"
+	"google.golang.org/protobuf/proto"
 
 	"quorate/fsm"
 	"quorate/jepsen/history"
 	logv1 "quorate/proto/quorate/log/v1"
 )
-
-// MaxCallsPerKey bounds the calls of one key that are searched, after those reads are gone that say nothing new. The search keeps a bit for each of them at each step:
-// half a gigabyte at most, where it never has to go back.
-const MaxCallsPerKey = 60_000
 
 // explainLimit is how long each step of the search for the moment of a failure may take; a step that is undecided makes the moment less exact.
 const explainLimit = 5 * time.Second
@@ -62,7 +57,9 @@ type Verdict struct {
 	Op          history.Op
 	From, Until time.Duration
 	Around      []int
-	Took        time.Duration
+	// Worlds is how many there were at most at one moment.
+	Worlds int
+	Took   time.Duration
 }
 
 // call is an operation as a model sees it.
@@ -87,9 +84,30 @@ type call struct {
 	value string
 	// number is the epoch or generation that the answer shows, and expected the one that a write asked for; 0 is none.
 	number, expected uint64
+	// windows is the most of any lease that the answer shows.
+	windows uint32
 }
 
 func (c *call) unknown() bool { return c.to == forever }
+
+// optional says that nobody knows whether it took effect: it never has to.
+func (c *call) optional() bool { return c.op.Outcome == history.Unknown }
+
+// asks is what a write asks for, whatever its request id.
+func (c *call) asks() string {
+	command := proto.Clone(c.command).(*logv1.Command)
+	command.RequestId = ""
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(command)
+	if err != nil {
+		panic(fmt.Sprintf("model: %v", err)) // The commands are our own.
+	}
+	return string(b)
+}
+
+// pure says that it changes nothing, whenever its answer is right.
+func (c *call) pure() bool {
+	return c.look != nil || c.anyway || c.elsewhere || c.op.Outcome == history.Refused && (c.prepare == nil || c.timed)
+}
 
 // noun is how operations of one noun are read.
 type noun struct {
@@ -102,6 +120,10 @@ type noun struct {
 	read func(op *history.Op, key string) (*call, error)
 	// own returns calls that no client made, but the group itself.
 	own func(key string, h *facts) []*call
+	// number is what only grows from state to state, and is what [call.number] has; nil where there is none.
+	number func(*fsm.State) uint64
+	// dead returns what says that a state is a dead end which only writes of unknown fate lead to: one of them less leads to all that it leads to. Nil is none.
+	dead func(calls []*call) func(*fsm.State) bool
 	// view is all of a state on which an answer can depend, given the view before: states with equal views are equal.
 	view func(before string, s *fsm.State, accepted *logv1.Command) string
 }
@@ -188,41 +210,28 @@ func (n noun) check(key string, calls []*call, known *facts, limit time.Duration
 			v.Unknown++
 		}
 	}
-	if len(calls) > MaxCallsPerKey {
-		v.Result, v.Text = Undecided, fmt.Sprintf("%d calls are more than the %d that are searched", len(calls), MaxCallsPerKey)
-		return v, nil
-	}
 	first, err := n.begin(key, calls, known)
 	if err != nil {
 		return v, err
 	}
-	m := n.model(first)
-	v.Result = search(m, calls, limit)
-	switch v.Result {
-	case Broken:
-		n.explain(m, calls, min(limit, explainLimit), &v)
-	case Undecided:
+	begin := at{first, n.view("", first, nil)}
+	found := n.search(begin, calls, narrow, limit)
+	v.Result, v.Worlds = found.result, found.most
+	switch {
+	case found.result == Broken:
+		n.explain(begin, calls, min(limit, explainLimit), &v)
+	case found.late:
 		v.Text = fmt.Sprintf("no order of %d calls, %d of them of unknown fate, was found in %v, nor that there is none", len(calls), v.Unknown, limit)
+	case found.result == Undecided:
+		v.Text = fmt.Sprintf("more than %d worlds can have been when operation %d returned: no order of %d calls, %d of them of unknown fate, was found, nor that there is none",
+			MaxWorlds, found.at.op.ID, len(calls), v.Unknown)
 	}
 	v.Took = time.Since(began)
 	return v, nil
 }
 
-func (n noun) model(first *fsm.State) porcupine.Model {
-	return porcupine.Model{
-		Init:  func() any { return at{first, n.view("", first, nil)} },
-		Step:  func(state, input, _ any) (bool, any) { return n.step(state.(at), input.(*call)) },
-		Equal: func(a, b any) bool { return a.(at).view == b.(at).view },
-		Hash: func(s any) uint64 {
-			sum := fnv.New64a()
-			_, _ = sum.Write([]byte(s.(at).view))
-			return sum.Sum64()
-		},
-	}
-}
-
 // step lets a state answer a call.
-func (n noun) step(a at, c *call) (bool, any) {
+func (n noun) step(a at, c *call) (bool, at) {
 	if c.look != nil {
 		return c.look(a.state), a
 	}
@@ -258,24 +267,8 @@ func (n noun) step(a at, c *call) (bool, any) {
 	return true, at{next, n.view(a.view, next, c.command)}
 }
 
-// search looks for an order.
-func search(m porcupine.Model, calls []*call, limit time.Duration) Result {
-	ops := make([]porcupine.Operation, len(calls))
-	for i, c := range calls {
-		ops[i] = porcupine.Operation{Input: c, Call: int64(c.from), Return: int64(c.to)}
-	}
-	switch porcupine.CheckOperationsTimeout(m, ops, limit) {
-	case porcupine.Ok:
-		return Holds
-	case porcupine.Illegal:
-		return Broken
-	default:
-		return Undecided
-	}
-}
-
 // explain finds the first return at which no order is left: what had happened until then can't have been, and until the return before it can.
-func (n noun) explain(m porcupine.Model, calls []*call, limit time.Duration, v *Verdict) {
+func (n noun) explain(first at, calls []*call, limit time.Duration, v *Verdict) {
 	returns := slices.Clone(calls)
 	slices.SortStableFunc(returns, func(a, b *call) int { return cmp.Compare(a.to, b.to) })
 	for len(returns) > 1 && returns[len(returns)-1].unknown() {
@@ -284,7 +277,7 @@ func (n noun) explain(m porcupine.Model, calls []*call, limit time.Duration, v *
 	low, high := 0, len(returns)-1
 	for low < high {
 		middle := (low + high) / 2
-		if search(m, until(calls, returns[middle].to), limit) == Broken {
+		if n.search(first, until(calls, returns[middle].to), narrow, limit).result == Broken {
 			high = middle
 		} else {
 			low = middle + 1
@@ -293,7 +286,7 @@ func (n noun) explain(m porcupine.Model, calls []*call, limit time.Duration, v *
 	last := returns[high]
 	v.Op, v.From, v.Until = *last.op, last.from, last.to
 	for _, c := range calls {
-		if c.from <= last.to && c.to >= last.from && c.op != nil {
+		if c.from <= last.to && c.to >= last.from && c.op.ID >= 0 && c.op.ID != last.op.ID {
 			v.Around = append(v.Around, c.op.ID)
 		}
 	}
@@ -315,9 +308,10 @@ func until(calls []*call, moment time.Duration) []*call {
 	for _, c := range calls {
 		switch {
 		case c.from > moment || c.to > moment && c.look != nil:
-		case c.to > moment:
-			open := *c
-			open.to, open.fits, open.elsewhere, open.anyway = forever, nil, false, false
+		case c.to > moment && !c.unknown():
+			open, op := *c, *c.op
+			op.Outcome = history.Unknown
+			open.op, open.to, open.fits, open.elsewhere, open.anyway, open.number = &op, forever, nil, false, false, 0
 			seen = append(seen, &open)
 		default:
 			seen = append(seen, c)

@@ -26,8 +26,17 @@ func partitions() noun {
 				Settings: &quoratev1.PartitionSettings{DrainBarrier: durationpb.New(fsm.MinDrainBarrier), MinDrainBarrier: durationpb.New(fsm.MinDrainBarrier)},
 			}}})
 		},
-		view: viewPartitions,
+		view: viewPartitions, number: epochOf,
 	}
+}
+
+// epochOf is the epoch of the one partition that there is; 0 is none.
+func epochOf(s *fsm.State) uint64 {
+	all, _, _ := s.PartitionPage("", "", "", 1)
+	if len(all) == 0 {
+		return 0
+	}
+	return all[0].GetEpoch()
 }
 
 // viewPartitions has the one partition that there is. After a deletion its last epoch is in the view of before.

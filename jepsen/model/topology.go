@@ -21,6 +21,7 @@ func topologies() noun {
 			s := fsm.New()
 			return s, must(s, members(h.members))
 		},
+		number: func(s *fsm.State) uint64 { return s.CurrentGeneration().GetNumber() },
 		// A rollback may reach back to any generation, so the view is of all that were published, in their order.
 		view: func(before string, s *fsm.State, accepted *logv1.Command) string {
 			if accepted == nil {

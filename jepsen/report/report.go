@@ -12,6 +12,7 @@ import (
 	"html/template"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"quorate/jepsen/history"
@@ -39,8 +40,8 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{"seconds": 
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.3f s", d.Seconds()) }
 
-// Write writes report.html and summary.json into a folder.
-func Write(dir string, h history.History, verdicts []validate.Verdict) error {
+// Write writes report.html and summary.json into a folder, of the history in the file source.
+func Write(dir, source string, h history.History, verdicts []validate.Verdict) error {
 	s := summarise(h, verdicts)
 	encoded, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
@@ -51,7 +52,7 @@ func Write(dir string, h history.History, verdicts []validate.Verdict) error {
 		return err
 	}
 	return errors.Join(
-		page.Execute(f, view{Summary: s, Timeline: drawTimeline(h, verdicts), Windows: windows(h, verdicts)}),
+		page.Execute(f, view{Summary: s, Timeline: drawTimeline(h, verdicts), Windows: windows(h, verdicts), Judge: "bin/chaos-run --judge " + quoted(source)}),
 		f.Close(),
 		os.WriteFile(filepath.Join(dir, "summary.json"), append(encoded, '\n'), 0o644),
 	)
@@ -62,4 +63,11 @@ type view struct {
 	*Summary
 	Timeline template.HTML
 	Windows  []window
+	// Judge is the command that judges the history again.
+	Judge string
+}
+
+// quoted is a file name as a shell reads it.
+func quoted(name string) string {
+	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
 }

@@ -43,7 +43,7 @@ func madeUp(ops int) history.History {
 func write(t *testing.T, h history.History, verdicts []validate.Verdict) (string, Summary) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := Write(dir, h, verdicts); err != nil {
+	if err := Write(dir, "bin/it's/history.jsonl", h, verdicts); err != nil {
 		t.Fatal(err)
 	}
 	html, err := os.ReadFile(filepath.Join(dir, "report.html"))
@@ -69,7 +69,7 @@ func TestReportTells(t *testing.T) {
 		{Name: "effects", Checked: 1, Problems: []validate.Problem{{Text: "kill-all: no effect was seen"}}},
 	})
 	for _, want := range []string{
-		"Not all claims hold", "--seed 7", "p was lost", "m1 &lt;was&gt; killed", "leads the group", `class="involved"`, "class=\"problem\"", "1.0 → 2.0", "&lt;script&gt;",
+		"Not all claims hold", "--seed 7", "p was lost", "m1 &lt;was&gt; killed", "leads the group", `class="involved"`, "class=\"problem\"", "1.0 → 2.0", "--judge &#39;bin/it&#39;\\&#39;&#39;s/history.jsonl&#39; --window 2.5s,3.6s", "&lt;script&gt;",
 	} {
 		if !strings.Contains(html, want) {
 			t.Errorf("the page lacks %q", want)

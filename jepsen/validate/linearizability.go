@@ -8,7 +8,7 @@ import (
 )
 
 // KeyLimit is for how long an order is looked for on one key. A key that is undecided then counts as failed.
-const KeyLimit = time.Minute
+const KeyLimit = 3 * time.Minute
 
 // linearizability is check 1.
 func linearizability() check {
