@@ -16,7 +16,7 @@ type Space struct {
 	sources    []Source
 	watchers   watchers
 	subscribed []atomic.Int64 // subscriptions by namespace
-	writing    sync.Mutex // held while a value is written; the outermost of all locks
+	writing    sync.Mutex     // held while a value is written; the outermost of all locks
 }
 
 // New returns the space of the sources, in the order of precedence. The namespace array begins with NamespaceUA, and
