@@ -49,11 +49,16 @@ func TestOwnWrites(t *testing.T) {
 	second := published + `c0 21 22 lease begin m2 ok {"requestId":"l0","server":"m2","publishRequestId":"y"} {"lease":{"key":{"server":"m2","generation":"2","publishRequestId":"y"},"state":"LEASE_STATE_OPEN","windows":1,"set":"s"}}
 		c0 23 24 lease end m2 ok {"requestId":"l00","server":"m2","generation":"2","publishRequestId":"y"} {"lease":{"key":{"server":"m2","generation":"2","publishRequestId":"y"},"state":"LEASE_STATE_ENDED","set":"s"}}` + "\n"
 	late := event(25, `{"revision":"20","generation":"2","leaseBegun":{"key":`+key+`,"set":"s","rollout":true,"windows":1}}`)
+	// The same server has a lease under either generation; the group lists them by their keys.
+	client := `{"key":{"server":"m1","generation":"2","publishRequestId":"a"},"state":"LEASE_STATE_OPEN","windows":1,"set":"s"}`
+	both := second + `c0 26 27 lease begin m1 ok {"requestId":"l3","server":"m1","publishRequestId":"a"} {"lease":` + client + `}
+		c1 30 31 lease list all ok {} {"header":{"revision":"20"},"leases":[{"key":` + key + `,"state":"LEASE_STATE_OPEN","windows":1,"set":"s"},` + client + `]}` + "\n"
 	for name, c := range map[string]struct {
 		lines string
 		marks []history.Mark
 		want  Result
 	}{
+		"a late roll-out beside a client's":     {both, []history.Mark{late}, Holds},
 		"a late roll-out holds a lease":         {second + refused[len(published):], []history.Mark{late}, Holds},
 		"a late roll-out's lease is listed":     {second + listed[len(published):], []history.Mark{late}, Holds},
 		"a late roll-out ends":                  {second + empty[len(published):], []history.Mark{late, ended}, Holds},

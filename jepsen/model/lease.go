@@ -178,11 +178,14 @@ func readLeases(op *history.Op, set string) (*call, error) {
 			c.windows = max(c.windows, l.GetWindows())
 		}
 	}
+	// What stands for a late roll-out's lease is at another place among those of its server.
+	slices.Sort(want)
 	c.look = func(s *fsm.State) bool {
 		var got []string
 		for _, l := range s.Leases(r.GetServer(), false) {
 			got = append(got, describe(l))
 		}
+		slices.Sort(got)
 		return slices.Equal(got, want)
 	}
 	return c, nil

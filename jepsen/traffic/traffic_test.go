@@ -176,7 +176,7 @@ func TestRemovedTwice(t *testing.T) {
 		t.Errorf("a member that is gone: %v", err)
 	}
 	for _, err := range []error{errors.New("anything"), &client.Error{Code: codes.Unknown, Reason: client.ReasonUnknownOutcome}} {
-		if removed(err) != err {
+		if !errors.Is(removed(err), err) {
 			t.Errorf("%v became %v", err, removed(err))
 		}
 	}
