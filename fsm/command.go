@@ -77,7 +77,11 @@ func (s *State) Accepts(c *logv1.Command) *Refusal {
 	if p := c.GetPublishTopology(); p.GetForce() || p.GetForceSet() != "" || hasPolicies(p.GetTopology()) {
 		since = rolloutVersion // An older member would take no notice of them.
 	}
-	if version := s.CommandVersion(); since > version {
+	version := s.CommandVersion()
+	if s.members.byID.Len() == 0 {
+		version = 1 // The group is so new that its leader hasn't said yet who is in it.
+	}
+	if since > version {
 		return refuse(logv1.Kind_KIND_UNSUPPORTED, ReasonNotYetSupported, "",
 			"this %s needs command version %d, and some member has only %d: upgrade it first", info.name, since, version)
 	}

@@ -216,6 +216,16 @@ func (s *State) CommandVersion() uint32 {
 	return lowest
 }
 
+// Unannounced says whether some member has not yet said which commands it can apply: it joins, or the group is new. That is soon known.
+func (s *State) Unannounced() bool {
+	for _, m := range s.members.byID.All() {
+		if !m.GetAnnounced() && !Departed(m) {
+			return true
+		}
+	}
+	return s.members.byID.Len() == 0
+}
+
 // checkMembers is the invariant of the members.
 func (s *State) checkMembers() error {
 	present := 0

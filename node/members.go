@@ -67,6 +67,7 @@ func (n *Node) describe(ctx context.Context, s raft.Server) *quoratev1.Member {
 	}
 	if r, ok := state.Member(m.Id); ok {
 		m.GrpcAddress, m.HttpAddress, m.OpcuaUrl, m.AdoptedGeneration = r.GetGrpcAddress(), r.GetHttpAddress(), r.GetOpcuaUrl(), r.GetAdoptedGeneration()
+		m.CommandVersion = r.GetCommandVersion()
 		if !m.Reachable {
 			m.Version = r.GetVersion()
 		}

@@ -29,6 +29,9 @@ const (
 // retryPause is the longest wait before a call that found no leader looks again; a change of leader wakes it at once.
 const retryPause = 50 * time.Millisecond
 
+// announceWait is the longest that a command waits for a member to say that it can apply it.
+const announceWait = 2 * time.Second
+
 // forwardCatchUp is the longest that the answer to a forwarded command waits for this member to apply it.
 const forwardCatchUp = 500 * time.Millisecond
 
@@ -134,6 +137,7 @@ func (n *Node) catchUp(ctx context.Context, revision uint64) {
 
 // proposeHere commits a command on this member, which must lead.
 func (n *Node) proposeHere(ctx context.Context, cmd *logv1.Command) (*logv1.Outcome, error) {
+	n.awaitAnnouncements(ctx, cmd)
 	if partition, ok := fsm.Gated(cmd); ok {
 		return n.proposeGated(ctx, cmd, partition)
 	}
@@ -142,6 +146,19 @@ func (n *Node) proposeHere(ctx context.Context, cmd *logv1.Command) (*logv1.Outc
 		return nil, err
 	}
 	return n.commit(ctx, cmd, &proposal{data: data})
+}
+
+// awaitAnnouncements waits where a command would be refused only because a member has not yet said what it can apply: one that joins, or all of them in a
+// new group. It does so in its first moments, or is in trouble, and then the refusal is right.
+func (n *Node) awaitAnnouncements(ctx context.Context, cmd *logv1.Command) {
+	open := func(a *applied) bool { return a.state.Accepts(cmd) == nil || !a.state.Unannounced() || a.state.Answered(cmd) != nil }
+	if open(n.machine.latest.Load()) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, announceWait)
+	defer cancel()
+	// Whatever comes of it, the command is looked at once more.
+	_, _ = n.machine.await(ctx, open)
 }
 
 func encode(cmd *logv1.Command) ([]byte, error) {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -41,5 +42,36 @@ func TestRepeatIsAnsweredBeforeTheGate(t *testing.T) {
 	someone.Actor.Name = "someone else"
 	if o := unaccepted(state, someone); fsm.RefusalOf(o).GetReason() != fsm.ReasonNotYetSupported {
 		t.Errorf("somebody else's id is answered by %v", o)
+	}
+}
+
+// TestCommandsWaitForAnnouncements has a group so new that nobody has said what he can apply, and then a member that joins and never does.
+func TestCommandsWaitForAnnouncements(t *testing.T) {
+	n := startGroup(t, 1, nil).leader()
+	create := func(request, partition string) (*logv1.Outcome, time.Duration) {
+		began := time.Now()
+		o, err := n.Propose(t.Context(), &logv1.Command{RequestId: request, Actor: publishCommand("p", 0).GetActor(), Body: &logv1.Command_CreatePartitions{
+			CreatePartitions: &logv1.CreatePartitions{Placement: "a", Ids: []string{partition}},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o, time.Since(began)
+	}
+	if o, _ := create("c1", "p1"); fsm.RefusalOf(o) != nil {
+		t.Errorf("in a new group: %v", o)
+	}
+	if err := n.AddLearner(t.Context(), "m2", "127.0.0.1:1"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the learner in the state", func() bool {
+		_, ok := n.Local().State.Member("m2")
+		return ok
+	})
+	if o, took := create("c2", "p2"); fsm.RefusalOf(o).GetReason() != fsm.ReasonNotYetSupported || took < announceWait {
+		t.Errorf("with a member that never says what it can apply: %v after %v", o, took)
+	}
+	if o, took := create("c1", "p1"); fsm.RefusalOf(o) != nil || took >= announceWait {
+		t.Errorf("the repeat of what took effect: %v after %v", o, took)
 	}
 }

@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc"
 
 	"quorate/admin"
-	"quorate/fsm"
 	"quorate/node"
 	"quorate/opcua"
 	"quorate/opcua/server"
@@ -293,7 +292,7 @@ func (p *parts) openNode(logger *slog.Logger, metrics *telemetry.Metrics, status
 		Clock: memberClock(s.Clock.WallOffsetFile),
 		Announce: &logv1.AnnounceMember{
 			GrpcAddress: s.GRPC.Advertise, HttpAddress: s.HTTP.Advertise, OpcuaUrl: s.OPCUA.EndpointURL,
-			Version: buildVersion(), CommandVersion: fsm.CommandVersion,
+			Version: buildVersion(), CommandVersion: s.Upgrade.CommandVersion,
 		},
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/knadh/koanf/maps"
 	"github.com/knadh/koanf/v2"
 
+	"quorate/fsm"
 	"quorate/node"
 	"quorate/redundancy"
 )
@@ -42,6 +43,7 @@ type settings struct {
 	Redundancy redundancySettings `koanf:"redundancy"`
 	Log        logSettings        `koanf:"log"`
 	Clock      clockSettings      `koanf:"clock"`
+	Upgrade    upgradeSettings    `koanf:"upgrade"`
 }
 
 // listenSettings are one listener: where it listens, and what others connect to where that differs.
@@ -126,6 +128,11 @@ type clockSettings struct {
 	WallOffsetFile string `koanf:"wallOffsetFile"`
 }
 
+type upgradeSettings struct {
+	// CommandVersion is the highest command version that the member says it can apply.
+	CommandVersion uint32 `koanf:"commandVersion"`
+}
+
 // defaultSettings are the values of keys that nobody gives. Those of redundancy are requirements of redundancy.md.
 func defaultSettings(dev bool) settings {
 	return settings{
@@ -138,7 +145,8 @@ func defaultSettings(dev bool) settings {
 			RecoverDwell: time.Minute, WitnessNode: "i=2258",
 			ApplyHook: hookSettings{Timeout: redundancy.DefaultHookTimeout},
 		},
-		Log: logSettings{Level: "info", Format: "text"},
+		Log:     logSettings{Level: "info", Format: "text"},
+		Upgrade: upgradeSettings{CommandVersion: fsm.CommandVersion},
 	}
 }
 

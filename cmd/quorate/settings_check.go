@@ -15,6 +15,7 @@ import (
 
 	"github.com/gopcua/opcua/ua"
 
+	"quorate/fsm"
 	"quorate/node"
 	"quorate/pki"
 	"quorate/redundancy"
@@ -72,6 +73,7 @@ func (s *settings) check() error {
 	oneOf(&f, "raft.timing", s.Raft.Timing, "lan", "wan")
 	oneOf(&f, "storage.logStore", s.Storage.LogStore, node.LogStoreBolt, node.LogStoreWAL)
 	between(&f, "storage.snapshotEntries", s.Storage.SnapshotEntries, node.MinSnapshotEntries, node.MaxSnapshotEntries)
+	between(&f, "upgrade.commandVersion", s.Upgrade.CommandVersion, 1, fsm.CommandVersion)
 	oneOf(&f, "log.level", s.Log.Level, "debug", "info", "warn", "error")
 	oneOf(&f, "log.format", s.Log.Format, "text", "json")
 	if len(f) > 0 {
@@ -206,7 +208,7 @@ func parseNodeID(text string) (*ua.NodeID, error) {
 	return nil, fmt.Errorf("must be a NodeId such as i=2258 or ns=2;s=m1, got %q", text)
 }
 
-func between[T interface{ ~int | ~int64 }](f *findings, key string, value, least, most T) {
+func between[T interface{ ~int | ~int64 | ~uint32 }](f *findings, key string, value, least, most T) {
 	if value < least || value > most {
 		f.add(key, "must be from %v to %v, got %v", least, most, value)
 	}

@@ -60,7 +60,10 @@ func (m *Member) Config() string { return filepath.Join(m.lab.dir, m.ID+".yaml")
 func (m *Member) LogFile() string { return filepath.Join(m.lab.Options.Out, m.ID+".log") }
 
 // Start starts the process; one that runs is left alone.
-func (m *Member) Start() error {
+func (m *Member) Start() error { return m.StartWith() }
+
+// StartWith starts the process with settings (KEY=VALUE) of this life alone.
+func (m *Member) StartWith(settings ...string) error {
 	m.life.Lock()
 	defer m.life.Unlock()
 	if m.Running() {
@@ -72,6 +75,9 @@ func (m *Member) Start() error {
 	}
 	// Not `ip netns exec`: it makes a mount namespace, in which the disks of all members would stay mounted for as long as this one runs.
 	cmd := exec.Command("nsenter", "--net="+m.Namespace(), m.lab.Options.Binary, "serve", "--config", m.Config())
+	for _, s := range settings {
+		cmd.Args = append(cmd.Args, "--set", s)
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	// Settings that whoever runs the laboratory has in his environment are not the members'.
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + m.lab.dir}, m.lab.Options.Environment...)

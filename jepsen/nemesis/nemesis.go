@@ -35,6 +35,8 @@ type Group interface {
 	Metric(ctx context.Context, member, series string) (float64, error)
 	// WallOffset returns by how much the wall time that a member records is off from this process's.
 	WallOffset(ctx context.Context, member string) (time.Duration, error)
+	// Lags is nil if the group knows that a member can't apply commands above a version, and refuses them.
+	Lags(ctx context.Context, member string, version uint32) error
 }
 
 // World is what there is to break.
@@ -73,7 +75,7 @@ type Kind struct {
 
 // Kinds are all of them, in the order of their files.
 func Kinds() []Kind {
-	return slices.Concat(processes(), lines(), disks(), clocks(), membership())
+	return slices.Concat(processes(), lines(), disks(), clocks(), versions(), membership())
 }
 
 // Take reserves members for one fault, so that no other breaks what it relies on; false means that one of them is taken.
@@ -202,9 +204,11 @@ func each(members []*lab.Member, do func(*lab.Member) error) error {
 // Report is what became of a fault.
 type Report struct {
 	Fault
-	// Begun and Healed are since the run began.
-	Begun  time.Duration `json:"begun"`
-	Healed time.Duration `json:"healed"`
+	// Begun and Healed are since the run began; so are Seen, from when on its effect is known, and Healing, until when that lasts for certain.
+	Begun   time.Duration `json:"begun"`
+	Seen    time.Duration `json:"seen,omitempty"`
+	Healing time.Duration `json:"healing,omitempty"`
+	Healed  time.Duration `json:"healed"`
 	// Effect is what was seen of it; empty if nothing was.
 	Effect string `json:"effect"`
 	// Error is why it could not be made, or why nothing was seen of it; Unhealed is why it could not be healed.
@@ -231,6 +235,8 @@ func Once(ctx context.Context, w *World, k Kind, since func() time.Duration) Rep
 	defer ended.Stop()
 	if r.Effect, err = see(ctx, f); err != nil {
 		r.Error = err.Error()
+	} else {
+		r.Seen = since()
 	}
 	select {
 	case <-ended.C:
@@ -239,6 +245,7 @@ func Once(ctx context.Context, w *World, k Kind, since func() time.Duration) Rep
 	// What is healed is healed even if the run is over.
 	healing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
+	r.Healing = since()
 	if err := f.heal(healing); err != nil {
 		r.Unhealed = err.Error()
 	}

@@ -308,6 +308,26 @@ func (g *Group) Metric(ctx context.Context, member, series string) (float64, err
 	return metrics[series], err
 }
 
+// Lags implements nemesis.Group: partitions are the newest noun, and there is none of this name.
+func (g *Group) Lags(ctx context.Context, member string, version uint32) error {
+	ctx, cancel := context.WithTimeout(ctx, changeLimit)
+	defer cancel()
+	members, err := g.env.Group.Members().ListMembers(ctx, &quoratev1.ListMembersRequest{})
+	if err != nil {
+		return err
+	}
+	for _, m := range members.GetMembers() {
+		if m.GetId() == member && m.GetCommandVersion() != version {
+			return fmt.Errorf("the group takes %s to know version %d", member, m.GetCommandVersion())
+		}
+	}
+	_, err = g.env.Group.Partitions().SetPlacement(ctx, &quoratev1.SetPlacementRequest{RequestId: rand.Text(), Partition: "version-skew", Placement: "none"})
+	if client.ReasonOf(err) == client.ReasonNotYetSupported {
+		return nil
+	}
+	return fmt.Errorf("a new command: %w", err)
+}
+
 // WallOffset implements nemesis.Group: the member that is asked stamps what it proposes.
 func (g *Group) WallOffset(ctx context.Context, member string) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeLimit)

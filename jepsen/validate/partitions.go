@@ -14,7 +14,7 @@ import (
 // partitions is check 5.
 func partitions() check {
 	return check{
-		name: "partitions", claim: "INV-M1 to M4 hold: no write lands at the old placement after completion, no check passes late, an abort leaves the old owner, nobody is told another owner for an epoch; and no barrier is short.",
+		name: "partitions", claim: "INV-M1 to M4 hold: no write lands at the old placement after completion, no check passes late, an abort leaves the old owner, nobody is told another owner for an epoch; no barrier is short; and nothing moves while a member is of a version that does not know partitions.",
 		needs: []string{"partition", "gate"},
 		judge: func(r *record, v *Verdict) {
 			l := &ledger{v: v, partitions: map[string]map[uint64]*stay{}, order: map[string][]uint64{}, instances: map[int]bool{}}
@@ -30,6 +30,7 @@ func partitions() check {
 			}
 			l.judgeBarriers(r)
 			l.judgeAborts(r)
+			judgeVersions(r, v)
 		},
 	}
 }

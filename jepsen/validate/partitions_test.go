@@ -2,6 +2,7 @@ package validate
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -28,6 +29,7 @@ func TestPartitions(t *testing.T) {
 	stranger := `op c2 12 13 partition check_gate p ok {"partition":"p","epoch":"2"} {"placement":"a","epoch":"2"}` + "\n"
 	early := `op c1 200 201 partition complete p ok {"requestId":"r4"} {"early":true,"partition":{"epoch":"4","phase":"PARTITION_PHASE_ACTIVE","placement":"b"}}` + "\n"
 	late := `op s1 300 300 partition land p ok {"gate":3,"epoch":2,"called":12000000} {"placement":"a"}` + "\n"
+	skewed := `mark 10 fault - - {"kind":"version-skew","members":["m1"],"effect":"refused","seen":15000000,"healing":30000000}` + "\n"
 	run1(t, partitions(), []past1{
 		{"all is well", cut + checked(12, 13, 2, "a") + landed(12, 300, 2, "a") + moved("complete", 1100, 1101, 4, "ACTIVE", "b", "") + checked(1102, 1103, 4, "b") + landed(1102, 1200, 4, "b"), ""},
 		{"a write lands late (M1)", cut + landed(1000, 1400, 2, "a") + moved("complete", 1100, 1101, 4, "ACTIVE", "b", ""), "INV-M1"},
@@ -53,6 +55,10 @@ func TestPartitions(t *testing.T) {
 		{"a late check that is known only by a later epoch", run + `op c1 1 2 partition create p ok {"placement":"a"} {"epoch":"1"}
 			op c2 30 31 partition get p ok - {"partition":{"id":"p","epoch":"5","phase":"PARTITION_PHASE_ACTIVE","placement":"b"}}
 			` + checked(32, 33, 1, "a"), "by a check that began"},
+		{"a move that a member does not know", begun + skewed + moved("cutover", 20, 21, 3, "CUTOVER", "a", barrier), "was known not to know it"},
+		{"a move before anybody knew it", begun + moved("cutover", 14, 16, 3, "CUTOVER", "a", barrier) + skewed, ""},
+		{"a move as the member begins to learn it", begun + skewed + moved("cutover", 29, 31, 3, "CUTOVER", "a", barrier), ""},
+		{"a member that nobody saw to be of the former version", begun + strings.Replace(skewed, "refused", "", 1) + moved("cutover", 20, 21, 3, "CUTOVER", "a", barrier), ""},
 		{"unreadable", begun + `op s1 5 6 partition land p ok 7 7`, "can't be read"},
 	})
 }

@@ -106,9 +106,11 @@ type Member struct {
 	AdoptedGeneration uint64        `protobuf:"varint,23,opt,name=adopted_generation,json=adoptedGeneration,proto3" json:"adopted_generation,omitempty"`
 	AppliedGeneration uint64        `protobuf:"varint,24,opt,name=applied_generation,json=appliedGeneration,proto3" json:"applied_generation,omitempty"`
 	// What is left of its serving lease; absent where it has none.
-	ServingLease  *durationpb.Duration `protobuf:"bytes,25,opt,name=serving_lease,json=servingLease,proto3" json:"serving_lease,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ServingLease *durationpb.Duration `protobuf:"bytes,25,opt,name=serving_lease,json=servingLease,proto3" json:"serving_lease,omitempty"`
+	// The highest command version that it said it can apply; 0 before it has. The group refuses commands that some member can't apply.
+	CommandVersion uint32 `protobuf:"varint,26,opt,name=command_version,json=commandVersion,proto3" json:"command_version,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Member) Reset() {
@@ -314,6 +316,13 @@ func (x *Member) GetServingLease() *durationpb.Duration {
 		return x.ServingLease
 	}
 	return nil
+}
+
+func (x *Member) GetCommandVersion() uint32 {
+	if x != nil {
+		return x.CommandVersion
+	}
+	return 0
 }
 
 // PeerStatus is what a server last saw of another server of its set.
@@ -906,7 +915,7 @@ var File_quorate_v1_member_proto protoreflect.FileDescriptor
 const file_quorate_v1_member_proto_rawDesc = "" +
 	"\n" +
 	"\x17quorate/v1/member.proto\x12\n" +
-	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17quorate/v1/header.proto\"\x8a\a\n" +
+	"quorate.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17quorate/v1/header.proto\"\xb3\a\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
 	"\bsuffrage\x18\x02 \x01(\x0e2\x14.quorate.v1.SuffrageR\bsuffrage\x12\x16\n" +
@@ -933,7 +942,8 @@ const file_quorate_v1_member_proto_rawDesc = "" +
 	"\x05peers\x18\x16 \x03(\v2\x16.quorate.v1.PeerStatusR\x05peers\x12-\n" +
 	"\x12adopted_generation\x18\x17 \x01(\x04R\x11adoptedGeneration\x12-\n" +
 	"\x12applied_generation\x18\x18 \x01(\x04R\x11appliedGeneration\x12>\n" +
-	"\rserving_lease\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\fservingLeaseB\x10\n" +
+	"\rserving_lease\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\fservingLease\x12'\n" +
+	"\x0fcommand_version\x18\x1a \x01(\rR\x0ecommandVersionB\x10\n" +
 	"\x0e_service_level\"\xed\x02\n" +
 	"\n" +
 	"PeerStatus\x12\x16\n" +
