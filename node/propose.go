@@ -151,7 +151,9 @@ func (n *Node) proposeHere(ctx context.Context, cmd *logv1.Command) (*logv1.Outc
 // awaitAnnouncements waits where a command would be refused only because a member has not yet said what it can apply: one that joins, or all of them in a
 // new group. It does so in its first moments, or is in trouble, and then the refusal is right.
 func (n *Node) awaitAnnouncements(ctx context.Context, cmd *logv1.Command) {
-	open := func(a *applied) bool { return a.state.Accepts(cmd) == nil || !a.state.Unannounced() || a.state.Answered(cmd) != nil }
+	open := func(a *applied) bool {
+		return a.state.Accepts(cmd) == nil || !a.state.Unannounced() || a.state.Answered(cmd) != nil
+	}
 	if open(n.machine.latest.Load()) {
 		return
 	}
