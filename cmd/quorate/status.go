@@ -123,11 +123,11 @@ func (s overview) printGroup(p *printer) {
 			up++
 		}
 		rows = append(rows, text(m.GetId(), memberRaft(m), memberState(m), whenReachable(m, m.GetTerm()), whenReachable(m, m.GetAppliedRevision()),
-			contact(m), m.GetVersion()))
+			contact(m), m.GetVersion(), m.GetCommandVersion()))
 	}
 	p.line("generation %d, revision %d, leader %s, %d of %d members reachable", s.GetGeneration().GetNumber(),
 		s.GetHeader().GetRevision(), leader, up, len(s.GetMembers()))
-	p.table([]string{"MEMBER", "RAFT", "STATE", "TERM", "REVISION", "CONTACT", "VERSION"}, rows)
+	p.table([]string{"MEMBER", "RAFT", "STATE", "TERM", "REVISION", "CONTACT", "VERSION", "COMMANDS"}, rows)
 }
 
 func whenReachable(m *quoratev1.Member, value any) string {
