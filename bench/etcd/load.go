@@ -12,7 +12,7 @@ import (
 )
 
 // drainLimit is how long the last calls of a load may take after its time is up.
-const drainLimit = 10 * time.Second
+const drainLimit = 5 * time.Second
 
 // load is what a number of callers came to, each of which waited for an answer before it asked again.
 type load struct {
