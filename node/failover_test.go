@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -228,4 +229,90 @@ func TestHandOverIsTriedAgain(t *testing.T) {
 	if err != nil || leader == old.ID() {
 		t.Fatalf("the last attempt: %q, %v", leader, err)
 	}
+}
+
+// TestHandOverToADeadMember asks for one again and again, by name and not. Raft would wait for the member's log to catch up, and take no write meanwhile.
+func TestHandOverToADeadMember(t *testing.T) {
+	g := startGroup(t, 3, nil)
+	g.ready()
+	leader := g.leader()
+	var others []string
+	for id := range g.nodes {
+		if id != leader.ID() {
+			others = append(others, id)
+		}
+	}
+	dead, alive := others[0], others[1]
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := g.nodes[dead].Shutdown(over); err != nil {
+		t.Fatal(err)
+	}
+	delete(g.nodes, dead)
+	if _, err := leader.Propose(t.Context(), publishCommand("r1", 0)); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		var e *Error
+		if _, err := leader.TransferLeadership(t.Context(), dead); !errors.As(err, &e) || e.Kind != NotReady {
+			t.Fatalf("to %s, which is dead: %v", dead, err)
+		}
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 5*time.Second)
+	defer stop()
+	if _, err := leader.Propose(ctx, publishCommand("r2", 1)); err != nil {
+		t.Fatalf("a write after hand-overs that failed: %v", err)
+	}
+	if now, err := leader.TransferLeadership(t.Context(), ""); err != nil || now != alive {
+		t.Errorf("to whomever: %q, %v; want %s", now, err, alive)
+	}
+}
+
+// silent is a transport whose AppendEntries fail.
+type silent struct{ Transport }
+
+func (silent) AppendEntries(raft.ServerID, raft.ServerAddress, *raft.AppendEntriesRequest, *raft.AppendEntriesResponse) error {
+	return errors.New("it doesn't answer")
+}
+
+// TestPatienceEnds holds a failed request back until the member is heard, the leadership is over, or a hand-over waits for it.
+func TestPatienceEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		since := func() time.Duration { return time.Since(began) }
+		const long = time.Minute
+		var over, handing atomic.Bool
+		for name, end := range map[string]func(p *patient){
+			"it is heard":         func(p *patient) { p.beat("m2") },
+			"it no longer leads":  func(*patient) { over.Store(true) },
+			"a hand-over waits":   func(*patient) { handing.Store(true) },
+			"another one's beats": nil,
+		} {
+			over.Store(false)
+			handing.Store(false)
+			p := &patient{
+				Transport: silent{}, hearts: &hearts{elapsed: since},
+				leads: func(uint64, raft.ServerID) bool { return !over.Load() && since() < 2*long }, handing: handing.Load,
+			}
+			began = time.Now()
+			ended := make(chan time.Duration, 1)
+			go func() {
+				if err := p.AppendEntries("m2", "", &raft.AppendEntriesRequest{Term: 1, PrevLogEntry: 1}, nil); err == nil {
+					t.Errorf("%s: no error", name)
+				}
+				ended <- since()
+			}()
+			time.Sleep(long)
+			synctest.Wait()
+			p.beat("m3")
+			want := 2 * long
+			if end != nil {
+				end(p)
+				want = long
+			}
+			if took := <-ended; took < want || took > want+2*patiencePoll {
+				t.Errorf("%s: after %v, want %v", name, took, want)
+			}
+		}
+	})
 }

@@ -328,7 +328,7 @@ func (n *Node) handOver(ctx context.Context, to string) error {
 	n.handing.Lock()
 	defer n.handing.Unlock()
 	for attempt := 1; ; attempt++ {
-		err := n.handOverOnce(ctx, to)
+		err := n.handOverOnce(ctx, to, attempt)
 		var e *Error
 		if !errors.As(err, &e) || e.Kind != NotReady || attempt == handOverAttempts {
 			return err
@@ -344,9 +344,57 @@ func (n *Node) handOver(ctx context.Context, to string) error {
 	}
 }
 
+// handingOver says whether a hand-over may have raft wait for something: one is under way, or was a moment ago.
+func (n *Node) handingOver() bool { return int64(n.cfg.Clock.Elapsed()) < n.handed.Load() }
+
+// successor is whom an attempt hands over to: who is named, or one of those who answer. One who doesn't can't take the leadership, and Raft would wait for
+// his log to catch up: it would take no writes meanwhile, and after a second attempt none until he is back. Nil leaves the choice to raft, which knows who is furthest.
+func (n *Node) successor(to string, attempt int) (*raft.Server, error) {
+	const op = "transfer leadership"
+	if n.raft.State() != raft.Leader {
+		return nil, &Error{Op: op, Kind: NotLeader}
+	}
+	// Heartbeats follow one another, so on slow lines there are round trips between them.
+	recently := n.cfg.Timing.Heartbeat + n.cfg.Timing.Election
+	if to != "" {
+		s, ok := n.server(to)
+		switch {
+		case !ok || s.Suffrage != raft.Voter:
+			return nil, &Error{Op: op, Kind: NotVoter, Err: fmt.Errorf("%s", to)}
+		case to != n.cfg.ID && !n.hearts.heard(s.ID, recently):
+			return nil, &Error{Op: op, Kind: NotReady, Err: fmt.Errorf("%s does not answer", to)}
+		}
+		return &s, nil
+	}
+	var answering []raft.Server
+	silent := 0
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		switch {
+		case s.Suffrage != raft.Voter || string(s.ID) == n.cfg.ID:
+		case n.hearts.heard(s.ID, recently):
+			answering = append(answering, s)
+		default:
+			silent++
+		}
+	}
+	switch {
+	case silent == 0:
+		return nil, nil
+	case len(answering) == 0:
+		return nil, &Error{Op: op, Kind: NotReady, Err: errors.New("no other voter answers")}
+	}
+	return &answering[attempt%len(answering)], nil
+}
+
 // handOverOnce first lets the entries in flight end and holds back new ones, so that a planned change leaves no outcome unknown: what waited goes to
 // the next leader.
-func (n *Node) handOverOnce(ctx context.Context, to string) error {
+func (n *Node) handOverOnce(ctx context.Context, to string, attempt int) error {
+	successor, err := n.successor(to, attempt)
+	if err != nil {
+		return err
+	}
+	// One exchange with a member that has just gone silent may be under way.
+	n.handed.Store(int64(n.cfg.Clock.Elapsed() + n.cfg.Timing.Election + 2*n.cfg.Timing.RPC))
 	if held := n.hold(ctx, n.cfg.Timing.Election); held > 0 {
 		defer func() {
 			for range held {
@@ -354,7 +402,7 @@ func (n *Node) handOverOnce(ctx context.Context, to string) error {
 			}
 		}()
 	}
-	return n.transferTo(ctx, to)
+	return n.transferTo(ctx, successor)
 }
 
 // hold takes the slots for entries in flight, as each becomes free, until it has all or time is up. It returns how many it got.
@@ -385,15 +433,11 @@ func (n *Node) outcome(future func() raft.Future) <-chan error {
 	return done
 }
 
-func (n *Node) transferTo(ctx context.Context, to string) error {
+func (n *Node) transferTo(ctx context.Context, to *raft.Server) error {
 	const op = "transfer leadership"
 	future := n.raft.LeadershipTransfer
-	if to != "" {
-		s, ok := n.server(to)
-		if !ok || s.Suffrage != raft.Voter {
-			return &Error{Op: op, Kind: NotVoter, Err: fmt.Errorf("%s", to)}
-		}
-		future = func() raft.Future { return n.raft.LeadershipTransferToServer(s.ID, s.Address) }
+	if to != nil {
+		future = func() raft.Future { return n.raft.LeadershipTransferToServer(to.ID, to.Address) }
 	}
 	done := n.outcome(future)
 	select {

@@ -57,10 +57,13 @@ type Node struct {
 	asksMu   sync.Mutex
 	asks     map[raft.ServerID]int
 	session  atomic.Pointer[session]
-	// handing is held while the leadership is handed over.
+	// handing is held while the leadership is handed over, and handed is until when that may have something of raft wait, by the member's clock.
 	handing sync.Mutex
-	led     notifier
-	opened  time.Time
+	handed  atomic.Int64
+	// hearts are those of the other members.
+	hearts *hearts
+	led    notifier
+	opened time.Time
 	// confirmed is the latest moment that is certain to have been before a contact with the group.
 	confirmed atomic.Pointer[time.Time]
 	// deposed is what raft gave as its last contact when this member lost its leadership: raft sets it then, though it heard from nobody.
@@ -171,7 +174,11 @@ func (n *Node) start() error {
 	if err != nil {
 		return err
 	}
-	trans := &patient{Transport: n.cfg.Transport, leads: n.leadsIn, requests: n.requests, log: logs, stopped: n.stopped}
+	trans := &patient{
+		Transport: n.cfg.Transport, leads: n.leadsIn, handing: n.handingOver, requests: n.requests, log: logs, stopped: n.stopped,
+		hearts: &hearts{elapsed: n.cfg.Clock.Elapsed},
+	}
+	n.hearts = trans.hearts
 	if err := n.bootstrap(rc, logs, stable, trans); err != nil {
 		return err
 	}

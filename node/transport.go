@@ -139,10 +139,12 @@ type patient struct {
 	requests chan raft.RPC
 	// leads says whether this member still leads in a term, with that member in the group.
 	leads func(term uint64, id raft.ServerID) bool
+	// handing says whether a hand-over is under way. Raft's part of it may wait for the replication to a member, which then must not wait here.
+	handing func() bool
 	// log has what this member sends before it has written it, and stopped ends every wait for that.
 	log     *early
 	stopped <-chan struct{}
-	hearts
+	*hearts
 }
 
 // Consumer implements raft.Transport.
@@ -196,7 +198,7 @@ func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, arg
 		}
 		return nil
 	}
-	for p.beats(id) == before && p.leads(args.Term, id) {
+	for p.beats(id) == before && p.leads(args.Term, id) && !p.handing() {
 		time.Sleep(patiencePoll)
 	}
 	return err
