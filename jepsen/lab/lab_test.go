@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestMain runs the tests inside namespaces of their own. A machine that can't have them skips the tests, and fails where CI=true says that it has to.
@@ -95,6 +97,13 @@ func TestLab(t *testing.T) {
 	}
 	if free, err := m.Disk.Free(); err != nil || free > 2<<20 {
 		t.Errorf("%d bytes are free on a full disk, %v", free, err)
+	}
+	unix.Sync() // The file that fills it is there for good.
+	if err := errors.Join(m.Disk.Drain(), m.LosePower(), m.Start()); err != nil {
+		t.Fatal(err)
+	}
+	if free, err := m.Disk.Free(); err != nil || free < 100<<20 {
+		t.Errorf("%d bytes are free after a loss of power on a disk that was full before it, %v", free, err)
 	}
 	if err := l.Heal(); err != nil {
 		t.Fatal(err)
