@@ -17,7 +17,7 @@ import (
 const (
 	garbageShare     = 1.0 / 32
 	leastGarbageRoom = 64 << 20
-	mostGarbageRoom  = 512 << 20
+	mostGarbageRoom  = 256 << 20
 )
 
 const (

@@ -19,7 +19,7 @@ func TestGarbageRoom(t *testing.T) {
 	}{
 		{0, leastGarbageRoom},
 		{2 << 30, leastGarbageRoom},
-		{8 << 30, 256 << 20},
+		{4 << 30, 128 << 20},
 		{16 << 30, mostGarbageRoom},
 		{math.MaxInt64, mostGarbageRoom}, // Nothing is known, and GOMEMLIMIT isn't set.
 	} {
