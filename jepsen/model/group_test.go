@@ -53,11 +53,18 @@ func TestOwnWrites(t *testing.T) {
 	client := `{"key":{"server":"m1","generation":"2","publishRequestId":"a"},"state":"LEASE_STATE_OPEN","windows":1,"set":"s"}`
 	both := second + `c0 26 27 lease begin m1 ok {"requestId":"l3","server":"m1","publishRequestId":"a"} {"lease":` + client + `}
 		c1 30 31 lease list all ok {} {"header":{"revision":"20"},"leases":[{"key":` + key + `,"state":"LEASE_STATE_OPEN","windows":1,"set":"s"},` + client + `]}` + "\n"
+	// A client was not told that its lease began, under a generation of which no call of leases tells before.
+	untold := published + `c0 5 0 lease begin m2 unknown {"requestId":"u0","server":"m2","publishRequestId":"y"} -
+		c0 21 0 lease begin m2 unknown {"requestId":"u1","server":"m2","publishRequestId":"y"} -
+		c1 30 31 lease list all ok {} {"header":{"revision":"20"},"leases":[{"key":{"server":"m2","generation":"2","publishRequestId":"y"},"state":"LEASE_STATE_OPEN","windows":1,"set":"s"}]}` + "\n"
+	begunByEvent := event(25, `{"revision":"20","generation":"2","requestId":"u1","leaseBegun":{"key":{"server":"m2","generation":"2","publishRequestId":"y"},"set":"s","windows":1}}`)
 	for name, c := range map[string]struct {
 		lines string
 		marks []history.Mark
 		want  Result
 	}{
+		"an event tells of a client's lease":    {untold, []history.Mark{begunByEvent}, Holds},
+		"nothing tells of a client's lease":     {untold, nil, Broken},
 		"a late roll-out beside a client's":     {both, []history.Mark{late}, Holds},
 		"a late roll-out holds a lease":         {second + refused[len(published):], []history.Mark{late}, Holds},
 		"a late roll-out's lease is listed":     {second + listed[len(published):], []history.Mark{late}, Holds},

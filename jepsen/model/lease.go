@@ -30,7 +30,18 @@ func setsOf(op *history.Op, h *facts) []string {
 
 func beginLeases(set string, calls []*call, h *facts) (*fsm.State, error) {
 	servers := slices.Clone(h.servers[set])
+	begun := map[string]uint64{} // generations, by request id
+	for _, e := range h.events {
+		if e.began {
+			begun[e.event.GetRequestId()] = e.lease.GetKey().GetGeneration()
+		}
+	}
 	for _, c := range calls {
+		// Nobody was told under which generation it began, but by the event.
+		if generation, ok := begun[c.command.GetRequestId()]; ok && c.command.GetBeginLease() != nil && c.op.Outcome == history.Unknown {
+			c.prepare = inForce(generation)
+			c.command.GetBeginLease().Generation = generation // So it is not taken for one like those of which nothing is known.
+		}
 		server := c.command.GetBeginLease().GetServer() + c.command.GetEndLease().GetServer()
 		if server != "" && !slices.Contains(servers, server) {
 			servers = append(servers, server)
