@@ -95,10 +95,21 @@ func diskFull(ctx context.Context, w *World) (*Fault, error) {
 			}
 			return fmt.Sprintf("%d bytes free", free), err
 		},
-		// A store that failed stops its member, and whoever runs it starts it again.
-		heal: func(context.Context) error { return errors.Join(m.Disk.Drain(), m.Start()) },
+		// A store that failed stops its member, which takes a moment, and whoever runs it starts it again.
+		heal: func(ctx context.Context) error {
+			if err := m.Disk.Drain(); err != nil {
+				return err
+			}
+			ending, cancel := context.WithTimeout(ctx, stopMost)
+			defer cancel()
+			_ = m.AwaitReady(ending) // One that is ready goes on.
+			return m.Start()
+		},
 	}, nil
 }
+
+// stopMost is the longest that a member takes to stop whose store has failed.
+const stopMost = 12 * time.Second
 
 // stallMost is the longest that a disk stalls.
 const stallMost = 3 * time.Second
