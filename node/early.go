@@ -100,15 +100,18 @@ func (e *early) settle() error {
 	return e.failed
 }
 
-// has waits until the entry of that index and all before are written; false means that done was closed before, which is all that can end the wait where
-// the store has failed.
+// has waits until the entry of that index and all before are written; false means that they never will be, since the store has failed, or that done was
+// closed before.
 func (e *early) has(index uint64, done <-chan struct{}) bool {
 	for {
 		e.mu.Lock()
-		pending, changed := e.first != 0 && index >= e.first, e.written.wait()
+		pending, failed, changed := e.first != 0 && index >= e.first, e.failed != nil, e.written.wait()
 		e.mu.Unlock()
 		if !pending {
 			return true
+		}
+		if failed {
+			return false
 		}
 		select {
 		case <-changed:
@@ -204,7 +207,9 @@ func (h *heldPipeline) run() {
 		select {
 		case answer := <-h.AppendPipeline.Consumer():
 			if !h.log.hasAll(answer.Request(), h.done) {
-				return
+				// Nobody may count it. It is taken all the same: with a few answers that nobody takes the pipeline is full, raft waits for room in it, and neither
+				// hears that it leads no more nor that the member stops.
+				continue
 			}
 			select {
 			case h.out <- answer:

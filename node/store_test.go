@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,6 +72,41 @@ func TestFailedStoreIsFatal(t *testing.T) {
 		expectKind(t, err, StorageFailed)
 		_, err = sick.Propose(t.Context(), publishCommand("r2", 1))
 		expectKind(t, err, StorageFailed)
+	})
+}
+
+// TestLeaderWithAFailedStoreStops: what it has sent without having written it holds up nothing.
+func TestLeaderWithAFailedStoreStops(t *testing.T) {
+	eachStore(t, func(t *testing.T, kind string) {
+		failing := map[string]chan struct{}{}
+		g := startGroup(t, 3, func(c *Config) {
+			s, err := openStorage(c.DataDir, kind, testLogger())
+			if err != nil {
+				t.Fatal(err)
+			}
+			failing[c.ID] = make(chan struct{})
+			s.Log = failingLog{s.Log, failing[c.ID]}
+			c.Storage = s
+		})
+		g.ready()
+		sick := g.leader()
+		close(failing[sick.ID()])
+		if _, err := sick.Propose(t.Context(), publishCommand("r1", 0)); err == nil {
+			t.Error("a write was acknowledged that the leader did not write")
+		}
+		if err := <-sick.Fatal(); !errors.Is(err, errDisk) {
+			t.Errorf("fatal: %v", err)
+		}
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		ended := make(chan error, 1)
+		go func() { ended <- sick.Shutdown(over) }()
+		select {
+		case <-ended: // With an error or without: its store is broken.
+			delete(g.nodes, sick.ID())
+		case <-time.After(20 * time.Second):
+			t.Fatal("it does not stop")
+		}
 	})
 }
 

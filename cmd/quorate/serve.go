@@ -12,8 +12,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// shutdownLimit is how long a member may take to hand over and stop.
-const shutdownLimit = 10 * time.Second
+// shutdownLimit is how long a member may take to end what is in flight and hand over, and stopLimit is when its process ends whatever still hangs: a store that
+// never returns must not keep a member alive that serves nobody.
+const (
+	shutdownLimit = 10 * time.Second
+	stopLimit     = 30 * time.Second
+)
 
 func newServe(o *options) *cobra.Command {
 	var file string
@@ -65,11 +69,25 @@ func (m *member) runUntil(ctx context.Context) error {
 	}
 	stopping, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 	defer cancel()
-	if err := m.stop(stopping); err != nil {
+	if err := within(stopLimit, func() error { return m.stop(stopping) }); err != nil {
 		return errors.Join(failure, fmt.Errorf("stop: %w", err))
 	}
 	m.logger.Info("stopped")
 	return failure
+}
+
+// within calls stop, and waits for it so long at most.
+func within(limit time.Duration, stop func() error) error {
+	stopped := make(chan error, 1)
+	go func() { stopped <- stop() }()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case err := <-stopped:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("not done after %v", limit)
+	}
 }
 
 // newLogger returns the logger that the settings ask for.

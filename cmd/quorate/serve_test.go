@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gopcua/opcua/id"
@@ -200,4 +201,24 @@ func TestEachPortInUseIsNamed(t *testing.T) {
 	if err := m.stop(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestStopIsBounded: what hangs is not waited for.
+func TestStopIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failure := errors.New("it failed")
+		if err := within(stopLimit, func() error { return failure }); !errors.Is(err, failure) {
+			t.Errorf("it is %v, want %v", err, failure)
+		}
+		release := make(chan struct{})
+		defer close(release)
+		began := time.Now()
+		err := within(stopLimit, func() error {
+			<-release
+			return nil
+		})
+		if took := time.Since(began); err == nil || took != stopLimit {
+			t.Errorf("a stop that hangs: %v after %v", err, took)
+		}
+	})
 }
