@@ -54,12 +54,12 @@ func TestGateAsksEachTimeWithoutLease(t *testing.T) {
 func TestGateLeaseEnds(t *testing.T) {
 	scriptedGate(t, GateOptions{}, func(t *testing.T, s *scripted, g *Gate) {
 		s.asked()
-		time.Sleep(1500 * time.Millisecond) // The question is on its way.
+		elapse(1500 * time.Millisecond) // The question is on its way.
 		s.grant(&quoratev1.RenewGateResponse{Revision: 10})
 		learned(s, g, "p")
-		time.Sleep(500*time.Millisecond - time.Nanosecond)
+		elapse(500*time.Millisecond - time.Nanosecond)
 		fromMemory(t, g, "p", "b1", 1)
-		time.Sleep(time.Nanosecond)
+		elapse(time.Nanosecond)
 		e := enter(g, "p")
 		if !e.waits() {
 			t.Fatal("answered from memory after the end of the lease")

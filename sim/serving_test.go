@@ -118,7 +118,7 @@ func TestLeaseIsCountedFromBeforeAsking(t *testing.T) {
 func TestDeposedLeaderGrantsNothing(t *testing.T) {
 	for _, mutant := range []Mutant{NoMutant, Unconfirmed} {
 		caught, deposed := false, 0
-		for phase := time.Duration(0); phase < time.Second; phase += 100 * time.Millisecond {
+		for phase := time.Duration(0); phase < time.Second; phase += 50 * time.Millisecond {
 			synctest.Test(t, func(t *testing.T) {
 				f := startFleet(t, 3, mutant)
 				f.publish("m1", nil)

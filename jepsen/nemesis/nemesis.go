@@ -35,6 +35,8 @@ type Group interface {
 	Metric(ctx context.Context, member, series string) (float64, error)
 	// WallOffset returns by how much the wall time that a member records is off from this process's.
 	WallOffset(ctx context.Context, member string) (time.Duration, error)
+	// CommandVersion is the highest command version that a member is known to be able to apply.
+	CommandVersion(ctx context.Context, member string) (uint32, error)
 	// Lags is nil if the group knows that a member can't apply commands above a version, and refuses them.
 	Lags(ctx context.Context, member string, version uint32) error
 }

@@ -3,8 +3,6 @@ package nemesis
 import (
 	"context"
 	"fmt"
-
-	"quorate/fsm"
 )
 
 // versions are the faults of members of different versions.
@@ -19,10 +17,14 @@ func versionSkew(ctx context.Context, w *World) (*Fault, error) {
 	if m == nil {
 		return nil, nil
 	}
+	version, err := w.Group.CommandVersion(ctx, m.ID)
+	if err != nil || version < 2 {
+		return nil, nil // Nobody can say now, or it has only just joined.
+	}
+	former := version - 1
 	if err := m.Stop(); err != nil {
 		return nil, err
 	}
-	const former = fsm.CommandVersion - 1
 	if err := m.StartWith(fmt.Sprint("upgrade.commandVersion=", former)); err != nil {
 		return nil, err
 	}

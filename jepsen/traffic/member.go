@@ -308,18 +308,32 @@ func (g *Group) Metric(ctx context.Context, member, series string) (float64, err
 	return metrics[series], err
 }
 
-// Lags implements nemesis.Group: partitions are the newest noun, and there is none of this name.
-func (g *Group) Lags(ctx context.Context, member string, version uint32) error {
+// CommandVersion implements nemesis.Group; it is 0 of who is no member.
+func (g *Group) CommandVersion(ctx context.Context, member string) (uint32, error) {
 	ctx, cancel := context.WithTimeout(ctx, changeLimit)
 	defer cancel()
 	members, err := g.env.Group.Members().ListMembers(ctx, &quoratev1.ListMembersRequest{})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, m := range members.GetMembers() {
-		if m.GetId() == member && m.GetCommandVersion() != version {
-			return fmt.Errorf("the group takes %s to know version %d", member, m.GetCommandVersion())
+		if m.GetId() == member {
+			return m.GetCommandVersion(), nil
 		}
+	}
+	return 0, nil
+}
+
+// Lags implements nemesis.Group: partitions are the newest noun, and there is none of this name.
+func (g *Group) Lags(ctx context.Context, member string, version uint32) error {
+	ctx, cancel := context.WithTimeout(ctx, changeLimit)
+	defer cancel()
+	known, err := g.CommandVersion(ctx, member)
+	if err != nil {
+		return err
+	}
+	if known != version {
+		return fmt.Errorf("the group takes %s to know version %d", member, known)
 	}
 	_, err = g.env.Group.Partitions().SetPlacement(ctx, &quoratev1.SetPlacementRequest{RequestId: rand.Text(), Partition: "version-skew", Placement: "none"})
 	if client.ReasonOf(err) == client.ReasonNotYetSupported {
