@@ -39,6 +39,23 @@ func (f failingLog) StoreLogs(l []*raft.Log) error {
 
 func (f failingLog) IsMonotonic() bool { return guardedLog{LogStore: f.LogStore}.IsMonotonic() }
 
+// failingGroup starts three members, with what makes the store of each fail once it is closed.
+func failingGroup(t *testing.T, kind string) (g *group, failing map[string]chan struct{}) {
+	t.Helper()
+	failing = map[string]chan struct{}{}
+	g = startGroup(t, 3, func(c *Config) {
+		s, err := openStorage(c.DataDir, kind, testLogger())
+		if err != nil {
+			t.Fatal(err)
+		}
+		failing[c.ID] = make(chan struct{})
+		s.Log = failingLog{s.Log, failing[c.ID]}
+		c.Storage = s
+	})
+	g.ready()
+	return g, failing
+}
+
 func eachStore(t *testing.T, f func(t *testing.T, kind string)) {
 	for _, kind := range []string{LogStoreBolt, LogStoreWAL} {
 		t.Run(kind, func(t *testing.T) { f(t, kind) })
@@ -48,17 +65,7 @@ func eachStore(t *testing.T, f func(t *testing.T, kind string)) {
 // TestFailedStoreIsFatal: the member says so, on the leader and on a follower, and answers nothing any more.
 func TestFailedStoreIsFatal(t *testing.T) {
 	eachStore(t, func(t *testing.T, kind string) {
-		failing := map[string]chan struct{}{}
-		g := startGroup(t, 3, func(c *Config) {
-			s, err := openStorage(c.DataDir, kind, testLogger())
-			if err != nil {
-				t.Fatal(err)
-			}
-			failing[c.ID] = make(chan struct{})
-			s.Log = failingLog{s.Log, failing[c.ID]}
-			c.Storage = s
-		})
-		g.ready()
+		g, failing := failingGroup(t, kind)
 		sick := g.follower()
 		close(failing[sick.ID()])
 		if _, err := g.leader().Propose(t.Context(), publishCommand("r1", 0)); err != nil {
@@ -78,17 +85,7 @@ func TestFailedStoreIsFatal(t *testing.T) {
 // TestLeaderWithAFailedStoreStops: what it has sent without having written it holds up nothing.
 func TestLeaderWithAFailedStoreStops(t *testing.T) {
 	eachStore(t, func(t *testing.T, kind string) {
-		failing := map[string]chan struct{}{}
-		g := startGroup(t, 3, func(c *Config) {
-			s, err := openStorage(c.DataDir, kind, testLogger())
-			if err != nil {
-				t.Fatal(err)
-			}
-			failing[c.ID] = make(chan struct{})
-			s.Log = failingLog{s.Log, failing[c.ID]}
-			c.Storage = s
-		})
-		g.ready()
+		g, failing := failingGroup(t, kind)
 		sick := g.leader()
 		close(failing[sick.ID()])
 		if _, err := sick.Propose(t.Context(), publishCommand("r1", 0)); err == nil {

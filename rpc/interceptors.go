@@ -180,7 +180,7 @@ func requestID(ctx context.Context, request any, changes bool) (id string, news 
 	return "", false
 }
 
-// usableID says whether an id may go into metadata and logs; what else is wrong with it, validation says.
+// usableID says whether an id may go into metadata and logs, as the rules of the messages have it (^[ -~]{1,128}$); what else is wrong with it, validation says.
 func usableID(id string) bool {
 	if id == "" || len(id) > fsm.MaxRequestIDBytes || !utf8.ValidString(id) {
 		return false

@@ -88,7 +88,7 @@ func plain(request any) bool {
 	case *quoratev1.RenewGateRequest:
 		return plainRenewal(r)
 	case *quoratev1.SetPlacementRequest:
-		return plainRequestID(r.GetRequestId()) && plainID(r.GetPartition()) && plainID(r.GetPlacement()) && len(r.GetNote()) <= fsm.MaxTextBytes
+		return usableID(r.GetRequestId()) && plainID(r.GetPartition()) && plainID(r.GetPlacement()) && len(r.GetNote()) <= fsm.MaxTextBytes
 	}
 	return false
 }
@@ -140,9 +140,6 @@ func plainID(id string) bool {
 	}
 	return plainKey(id)
 }
-
-// plainRequestID is ^[ -~]{1,128}$.
-func plainRequestID(id string) bool { return usableID(id) }
 
 // plainSession is ^[!-~]{16,64}$.
 func plainSession(session string) bool {
