@@ -122,7 +122,7 @@ func (c *chaos) live(ctx context.Context) (err error) {
 		return fmt.Errorf("set up the laboratory: %w", err)
 	}
 	defer func() { err = errors.Join(err, c.lab.Close()) }()
-	if c.env, err = traffic.NewEnv(ctx, c.lab, c.log, c.seed, c.rate); err != nil {
+	if c.env, err = traffic.NewEnv(ctx, c.lab, c.log, c.seed, c.rate, c.duration); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.env.Close()) }()

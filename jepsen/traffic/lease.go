@@ -15,6 +15,10 @@ const (
 	holdMost = 600 * time.Millisecond
 	// leaseReason marks the leases of this traffic.
 	leaseReason = "chaos"
+	// abandonedKey is the publish request id of the lease that is begun and never ended. While it is open, no other server of its set gets one, so only
+	// runs of abandonLeast have it, once, from a third of their length on: long enough to see it close.
+	abandonedKey = "chaos-abandoned"
+	abandonLeast = 20 * time.Minute
 )
 
 func leases() Workload {
@@ -31,7 +35,23 @@ func runLeases(ctx context.Context, e *Env) error {
 			func(ctx context.Context) error { return keepHolding(ctx, e, "holder-"+m.ID, m.ID) },
 			func(ctx context.Context) error { return keepListingLeases(ctx, e, "leases-"+m.ID, m.ID) })
 	}
+	if e.Length >= abandonLeast {
+		all = append(all, func(ctx context.Context) error { return abandonLease(ctx, e, "abandoner", e.shape.members[0].ID) })
+	}
 	return together(ctx, all...)
+}
+
+// abandonLease begins a lease as a system would that dies before its end.
+func abandonLease(ctx context.Context, e *Env, client, server string) error {
+	if !Rest(ctx, e.Length/3) {
+		return nil
+	}
+	for Rest(ctx, time.Second) {
+		if beginLease(ctx, e, client, server, abandonedKey) == nil {
+			break
+		}
+	}
+	return nil
 }
 
 func keepHolding(ctx context.Context, e *Env, client, server string) error {
@@ -39,7 +59,8 @@ func keepHolding(ctx context.Context, e *Env, client, server string) error {
 	for Rest(ctx, between(r, time.Second, 4*time.Second)) {
 		windows := 1 + r.IntN(2)
 		for range windows {
-			_ = beginLease(ctx, e, client, server)
+			// Under the generation's own key a roll-out may open a window, of which nobody is told.
+			_ = beginLease(ctx, e, client, server, leaseReason+"-"+server)
 			Rest(ctx, between(r, 0, holdMost/2))
 		}
 		endLeases(context.WithoutCancel(ctx), e, client, server)
@@ -51,10 +72,9 @@ func leaseOp(client, kind, server string) history.Op {
 	return history.Op{Client: client, Noun: "lease", Kind: kind, Key: server}
 }
 
-func beginLease(ctx context.Context, e *Env, client, server string) error {
+func beginLease(ctx context.Context, e *Env, client, server, key string) error {
 	_, _, err := call(ctx, e, leaseOp(client, "begin", server), &quoratev1.BeginLeaseRequest{
-		// Under the generation's own key a roll-out may open a window, of which nobody is told.
-		Server: server, PublishRequestId: leaseReason + "-" + server, Reason: leaseReason,
+		Server: server, PublishRequestId: key, Reason: leaseReason,
 	}, e.Group.Leases().BeginLease)
 	return err
 }
@@ -71,7 +91,7 @@ func endLeases(ctx context.Context, e *Env, client, server string) {
 		}
 		open := 0
 		for _, lease := range list.GetLeases() {
-			if lease.GetState() != quoratev1.LeaseState_LEASE_STATE_OPEN || lease.GetRollout() {
+			if lease.GetState() != quoratev1.LeaseState_LEASE_STATE_OPEN || lease.GetRollout() || lease.GetKey().GetPublishRequestId() == abandonedKey {
 				continue
 			}
 			open++
@@ -103,7 +123,7 @@ func quietLeases(ctx context.Context, e *Env, as string) error {
 		if ctx.Err() != nil {
 			return errors.Join(append(errs, ctx.Err())...)
 		}
-		errs = append(errs, succeeded("begin an apply lease of "+m.ID, beginLease(ctx, e, as, m.ID)))
+		errs = append(errs, succeeded("begin an apply lease of "+m.ID, beginLease(ctx, e, as, m.ID, leaseReason+"-"+m.ID)))
 		endLeases(ctx, e, as, m.ID)
 	}
 	return errors.Join(errs...)

@@ -70,6 +70,8 @@ type Env struct {
 	Seed   uint64
 	// Rate is how many operations there are to be in a second, of all workloads together.
 	Rate float64
+	// Length is how long the run is to last.
+	Length time.Duration
 
 	shape shape
 	// partitions are the ids of all partitions of the run.
@@ -80,8 +82,8 @@ type Env struct {
 }
 
 // NewEnv connects to the first members of a laboratory.
-func NewEnv(ctx context.Context, l *lab.Lab, log *history.Log, seed uint64, rate float64) (*Env, error) {
-	e := &Env{Log: log, Lab: l, Binary: l.Options.Binary, Seed: seed, Rate: rate, At: map[string]*client.Client{}, stores: newStores(log)}
+func NewEnv(ctx context.Context, l *lab.Lab, log *history.Log, seed uint64, rate float64, length time.Duration) (*Env, error) {
+	e := &Env{Log: log, Lab: l, Binary: l.Options.Binary, Seed: seed, Rate: rate, Length: length, At: map[string]*client.Client{}, stores: newStores(log)}
 	e.shape.away = map[string]bool{}
 	var addresses []string
 	for _, m := range l.Members[:l.Options.Members] {
