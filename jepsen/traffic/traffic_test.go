@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -105,14 +106,17 @@ func TestNoWriteLandsLate(t *testing.T) {
 	if len(ended) != 100 {
 		t.Errorf("%d writes ended, want 100", len(ended))
 	}
-	ops := log.History().Ops
-	if len(ops) != 50 {
-		t.Errorf("%d writes landed, want 50", len(ops))
-	}
-	for _, op := range ops {
-		if op.Key != "p1" || op.Client != "store-b1" || op.Return > 2*WriteLimit || op.Outcome != history.OK {
+	landed := 0
+	for _, op := range log.History().Ops {
+		if op.Outcome == history.OK {
+			landed++
+		}
+		if late := strings.Contains(string(op.Input), `"gate":2`); op.Key != "p1" || op.Client != "store-b1" || late != (op.Outcome == history.Failed) {
 			t.Errorf("%+v", op)
 		}
+	}
+	if landed != 50 {
+		t.Errorf("%d writes landed, want 50", landed)
 	}
 	// One more than there is room for is not written.
 	for range maxWrites {

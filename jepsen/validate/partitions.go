@@ -235,6 +235,9 @@ func (l *ledger) gatherLanding(op *history.Op) {
 		l.v.problem(op.Call, op.Return, []int{op.ID}, "operation %d can't be read", op.ID)
 		return
 	}
+	if op.Outcome != history.OK {
+		return // It came too late.
+	}
 	l.writes = append(l.writes, landing{op, op.Key, out.Placement, number(in.Epoch), in.Called, l.instances[in.Gate]})
 }
 
@@ -291,11 +294,12 @@ func (l *ledger) judgeCheck(c gateCheck) {
 	}
 }
 
-// judgeWrite is INV-M1: nothing reaches a placement after the completion that took the partition away from it has returned. Of a partition that is given to another
+// judgeWrite is INV-M1: nothing reaches a placement after the completion that took the partition away from it has returned. A write lands when it is called, since the
+// placements are the traffic's own. Of a partition that is given to another
 // placement at once nothing is promised, nor, where a migration may be completed early, to writers that aren't registered.
 func (l *ledger) judgeWrite(w landing, limit time.Duration) {
-	if limit > 0 && w.op.Return-w.called > limit {
-		l.v.problem(w.called, w.op.Return, []int{w.op.ID}, "%s: a write landed %v after its check was asked for, and may within %v only: the traffic is wrong, not the group", w.partition, w.op.Return-w.called, limit)
+	if limit > 0 && w.op.Call-w.called > limit {
+		l.v.problem(w.called, w.op.Call, []int{w.op.ID}, "%s: a write landed %v after its check was asked for, and may within %v only: the traffic is wrong, not the group", w.partition, w.op.Call-w.called, limit)
 		return
 	}
 	epochs := l.order[w.partition]
@@ -307,9 +311,9 @@ func (l *ledger) judgeWrite(w landing, limit time.Duration) {
 		}
 		if s.completed && (!s.early || w.instance) {
 			l.v.Checked++
-			if s.returned < w.op.Return {
-				l.v.problem(w.called, w.op.Return, append(slices.Clone(s.ops), w.op.ID), "%s: a write of epoch %d lands at %s, %v after %s became the owner at epoch %d (INV-M1)",
-					w.partition, w.epoch, w.placement, w.op.Return-s.returned, s.owner, s.epoch)
+			if s.returned < w.op.Call {
+				l.v.problem(w.called, w.op.Call, append(slices.Clone(s.ops), w.op.ID), "%s: a write of epoch %d lands at %s, %v after %s became the owner at epoch %d (INV-M1)",
+					w.partition, w.epoch, w.placement, w.op.Call-s.returned, s.owner, s.epoch)
 			}
 		}
 		return

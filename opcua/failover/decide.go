@@ -69,7 +69,7 @@ const (
 	Unreachable
 	// Reachable: there is a session, and its Level is current.
 	Reachable
-	// Away: it said Maintenance, and is left alone until its Return.
+	// Away: it said Maintenance, and is left alone until its Return, unless there is nowhere else to go.
 	Away
 )
 
@@ -101,7 +101,7 @@ type Server struct {
 	Level byte
 	// Active says that it is the server in use.
 	Active bool
-	// Return is when it is looked at again, while State is Away.
+	// Return is when it is looked at again, while State is Away. While no server has data, it is looked at each LastRetry as well.
 	Return time.Time
 	// Problem is why the last attempt or connection failed, while State is Unreachable.
 	Problem string

@@ -13,6 +13,7 @@ type server struct {
 	Server
 	link  *link
 	role  role      // that its link said it is in
+	since time.Time // monotonic: when it said that it is Away
 	until time.Time // monotonic: when Away ends
 }
 
@@ -36,6 +37,7 @@ type run struct {
 	lastValue time.Time
 	chooseBy  time.Time // until then servers that have not answered are waited for
 	idle      time.Time // since when no server is in use
+	wanting   time.Time // since when none that has data is, zero while one is
 	shown     []Server
 }
 
@@ -43,7 +45,7 @@ func newRun(ctx context.Context, c *Client) *run {
 	r := &run{Client: c, ctx: ctx, events: make(chan event, eventQueue), mode: c.cfg.Mode, flow: newFlow(len(c.cfg.Nodes))}
 	r.servers = []*server{{Server: Server{URL: c.cfg.URL}}}
 	now := time.Now()
-	r.chooseBy, r.idle = now.Add(ChooseWait), now
+	r.chooseBy, r.idle, r.wanting = now.Add(ChooseWait), now, now
 	r.begin(Started, now)
 	return r
 }
@@ -134,7 +136,25 @@ func (r *run) levelIs(s *server, l level) {
 		away = MaintenanceRetry
 	}
 	away = min(away, MaxAbsence)
-	s.State, s.Return, s.until = Away, wall.Add(away), time.Now().Add(away)
+	now := time.Now()
+	s.State, s.Return, s.since, s.until = Away, wall.Add(away), now, now.Add(away)
+}
+
+// lookAt is when a server that is away is looked at again: when it said that it would be back, and from time to time before while there is nowhere
+// else to go. A client may wait or enter slow retry logic (OPC 10000-5 §6.3.1, EstimatedReturnTime), and who is without data should not be kept waiting
+// by an estimate.
+func (r *run) lookAt(s *server) time.Time {
+	if r.wanting.IsZero() {
+		return s.until
+	}
+	soon := r.wanting
+	if s.since.After(soon) {
+		soon = s.since
+	}
+	if soon = soon.Add(LastRetry); soon.Before(s.until) {
+		return soon
+	}
+	return s.until
 }
 
 // adopt takes over the set that a server tells of.
@@ -176,7 +196,7 @@ func (r *run) end(s *server) {
 // step decides, and brings every link into its role.
 func (r *run) step(now time.Time) {
 	for _, s := range r.servers {
-		if s.State == Away && !now.Before(s.until) {
+		if s.State == Away && !now.Before(r.lookAt(s)) {
 			r.end(s) // It may still be there, if the server is back before anybody took its place.
 			s.State, s.Level, s.Return = Unknown, 0, time.Time{}
 		}
@@ -210,9 +230,9 @@ func (r *run) choose(now time.Time) {
 	current := slices.Index(r.servers, r.active)
 	switch {
 	case current >= 0 && known[current].State == Reachable && known[current].Level > noData:
-		r.chooseBy = time.Time{}
+		r.chooseBy, r.wanting = time.Time{}, time.Time{}
 	case r.chooseBy.IsZero():
-		r.chooseBy = now.Add(ChooseWait)
+		r.chooseBy, r.wanting = now.Add(ChooseWait), now
 	}
 	next, why := decide(known, current, now.Before(r.chooseBy))
 	if next == current {
@@ -293,7 +313,7 @@ func (r *run) wake(now time.Time) time.Time {
 	}
 	for _, s := range r.servers {
 		if s.State == Away {
-			sooner(s.until)
+			sooner(r.lookAt(s))
 		}
 	}
 	sooner(r.chooseBy)

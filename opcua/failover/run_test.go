@@ -154,17 +154,43 @@ func TestMaintenanceIsLeftUntilTheReturnTime(t *testing.T) {
 					t.Errorf("leaving a server that still works lost %d samples", cut.Lost)
 				}
 				r.wantModes(map[string]string{"a": "", "b": "reporting"})
-				r.kill("b") // Nobody is left, and still nobody goes back early.
 				time.Sleep(c.back - 2*time.Second)
-				r.wantActive("")
+				r.wantActive("b")
 				if n := r.dialled("a") - before; n != 0 {
 					t.Errorf("%d connections before the time", n)
 				}
 				r.do(func() { r.at("a").level = 255 })
 				time.Sleep(2 * time.Second)
-				r.wantActive("a")
 				r.run(time.Second)
-				r.cut(Lost, "b", "a")
+				r.cut(Degraded, "b", "a")
+			})
+		})
+	}
+}
+
+// TestMaintenanceIsLookedAtWhereNobodyIsLeft: a server may be back before the time that it gave. Who has another one doesn't ask; who has none, or one
+// without data, does, and not all the time.
+func TestMaintenanceIsLookedAtWhereNobodyIsLeft(t *testing.T) {
+	for name, lose := range map[string]func(r *rig){
+		"lost":    func(r *rig) { r.kill("b") },
+		"no data": func(r *rig) { r.setLevel("b", noData) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, newPlant(2, 255, 100), nil, func(r *rig) {
+				r.run(time.Second)
+				r.cut(Started, "", "a")
+				r.do(func() { r.at("a").returns, r.at("a").level = time.Now().Add(time.Hour), maintenance })
+				r.run(time.Second)
+				r.cut(Maintenance, "a", "b")
+				before := r.dialled("a")
+				lose(r)
+				time.Sleep(time.Minute)
+				if n := r.dialled("a") - before; n < 5 || n > int(time.Minute/LastRetry) {
+					t.Errorf("%d connections in a minute", n)
+				}
+				r.do(func() { r.at("a").level = 255 })
+				time.Sleep(LastRetry + time.Second)
+				r.wantActive("a")
 			})
 		})
 	}
