@@ -11,7 +11,7 @@ import (
 // A disk gives back other bits than were written more often than one thinks, and bolt checks none of those that it stores. Entries therefore carry a checksum from the leader
 // that made them, through every log and over every line: a member that finds one wrong stops, and neither applies nor sends it. Snapshots have their own.
 
-// sumVersion is the first byte of an entry's extension, before the checksum; an entry without extension is of before there were checksums.
+// sumVersion is the first byte of an entry's extension, before the checksum.
 const sumVersion = 1
 
 // sumBytes is the length of such an extension.
@@ -47,10 +47,10 @@ func sealAll(logs []*raft.Log) error {
 	return nil
 }
 
-// verify refuses an entry that is not as it was made.
+// verify refuses an entry that is not as it was made. One without a checksum has lost it: a single bit decides how many fields of a stored entry are read.
 func verify(l *raft.Log) error {
 	if len(l.Extensions) == 0 {
-		return nil
+		return fmt.Errorf("log entry %d is damaged: it has no checksum", l.Index)
 	}
 	if len(l.Extensions) != sumBytes || l.Extensions[0] != sumVersion {
 		return fmt.Errorf("log entry %d has an extension that this version does not know", l.Index)
@@ -67,13 +67,11 @@ func sealNumber(value uint64) []byte {
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
-// openNumber is the reverse. Eight bytes alone are of before there were checksums.
+// openNumber is the reverse.
 func openNumber(key, b []byte) (uint64, error) {
 	switch len(b) {
 	case 0:
 		return 0, nil
-	case 8:
-		return binary.BigEndian.Uint64(b), nil
 	case 12:
 		if stored, computed := binary.BigEndian.Uint32(b[8:]), crc32.Checksum(b[:8], castagnoli); stored != computed {
 			return 0, fmt.Errorf("%s is damaged: its checksum is %08x and should be %08x", key, computed, stored)

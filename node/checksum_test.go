@@ -1,12 +1,16 @@
 package node
 
 import (
+	"bytes"
 	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
 )
 
 // TestDamagedEntryIsNoticed changes each part of an entry in the store: who reads it is told, and the member would stop.
@@ -46,19 +50,94 @@ func TestDamagedEntryIsNoticed(t *testing.T) {
 	}
 }
 
-// TestEntriesWithoutChecksum reads what older versions wrote.
-func TestEntriesWithoutChecksum(t *testing.T) {
-	plain := raft.NewInmemStore()
-	if err := plain.StoreLog(&raft.Log{Index: 1, Term: 1, Data: []byte("old")}); err != nil {
+// TestEveryBitOfAStoredEntryCounts flips each bit of what bolt stores for an entry, the names of its fields and how many there are included: whoever reads it gets
+// the entry as it was, or is told.
+func TestEveryBitOfAStoredEntryCounts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log.db")
+	open := func() *raftboltdb.BoltStore {
+		store, err := openBolt(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store
+	}
+	const first, bits = 100_000, 8 * 200 // More than an entry has.
+	var logs []*raft.Log
+	for i := range uint64(bits) {
+		logs = append(logs, &raft.Log{Index: first + i, Term: 7, Type: raft.LogCommand, Data: []byte("a command"), AppendedAt: time.Unix(1, 0)})
+	}
+	store := open()
+	if err := errors.Join(guardLog(store, func(err error) { t.Error(err) }).StoreLogs(logs), store.Close()); err != nil {
 		t.Fatal(err)
 	}
-	var l raft.Log
-	if err := guardLog(plain, func(err error) { t.Error(err) }).GetLog(1, &l); err != nil || string(l.Data) != "old" {
-		t.Errorf("%q, %v", l.Data, err)
+	flipped := flipOneBitOfEach(t, path)
+	store = open()
+	defer func() {
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	noticed := 0
+	for i, want := range logs[:flipped] {
+		var failed error
+		guarded := guardLog(store, func(err error) { failed = err })
+		got := &raft.Log{}
+		switch err := guarded.GetLog(want.Index, got); {
+		case err != nil && failed != nil:
+			noticed++
+		case err != nil:
+			t.Errorf("bit %d of byte %d: the member isn't told of %v", i%8, i/8, err)
+		case got.Index != want.Index || got.Term != want.Term || got.Type != want.Type || string(got.Data) != string(want.Data):
+			t.Errorf("bit %d of byte %d: read as %+v", i%8, i/8, got)
+		}
+	}
+	t.Logf("%d of %d flipped bits were noticed, the others say when the entry was made", noticed, flipped)
+	if noticed < flipped/2 {
+		t.Error("hardly any was noticed")
 	}
 }
 
-// TestDamagedVoteIsNoticed does the same for the numbers of the stable store, and reads those of older versions.
+// flipOneBitOfEach flips another bit of each entry of a log, and says how many an entry has.
+func flipOneBitOfEach(t *testing.T, path string) (bits int) {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		entries := tx.Bucket([]byte("logs"))
+		cursor := entries.Cursor()
+		damaged := map[string][]byte{}
+		for key, value := cursor.First(); key != nil && (bits == 0 || len(damaged) < bits); key, value = cursor.Next() {
+			bits = 8 * len(value)
+			changed := bytes.Clone(value)
+			changed[len(damaged)/8] ^= 1 << (len(damaged) % 8)
+			damaged[string(key)] = changed
+		}
+		for key, value := range damaged {
+			if err := entries.Put([]byte(key), value); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return bits
+}
+
+// TestHolesAreRefused: no damage elsewhere makes a hole in this member's log.
+func TestHolesAreRefused(t *testing.T) {
+	var failed error
+	plain := raft.NewInmemStore()
+	err := guardLog(plain, func(err error) { failed = err }).StoreLogs([]*raft.Log{{Index: 5, Term: 1}, {Index: 0}, {Index: 7, Term: 1}})
+	if last, _ := plain.LastIndex(); err == nil || failed == nil || last != 0 {
+		t.Errorf("%v, %v; %d entries were stored", err, failed, last)
+	}
+}
+
+// TestDamagedVoteIsNoticed does the same for the numbers of the stable store.
 func TestDamagedVoteIsNoticed(t *testing.T) {
 	plain, err := openBolt(filepath.Join(t.TempDir(), "stable.db"))
 	if err != nil {
@@ -78,9 +157,10 @@ func TestDamagedVoteIsNoticed(t *testing.T) {
 	if err := plain.SetUint64(key, 41); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := guarded.GetUint64(key); v != 41 || err != nil {
-		t.Errorf("of an older version: %d, %v", v, err)
+	if v, err := guarded.GetUint64(key); err == nil || failed == nil {
+		t.Errorf("without a checksum: %d", v)
 	}
+	failed = nil
 	if err := guarded.SetUint64(key, 42); err != nil {
 		t.Fatal(err)
 	}
@@ -107,5 +187,21 @@ func TestDamagedVoteIsNoticed(t *testing.T) {
 	}
 	if _, err := guarded.GetUint64(key); err == nil || errors.Is(err, raft.ErrLogNotFound) {
 		t.Errorf("cut short: %v", err)
+	}
+}
+
+// swapped gives each of two entries for the other, as a damaged index does.
+type swapped struct{ raft.LogStore }
+
+func (s swapped) GetLog(index uint64, l *raft.Log) error { return s.LogStore.GetLog(3-index, l) }
+
+func TestAnEntryInThePlaceOfAnotherIsNoticed(t *testing.T) {
+	var failed error
+	guarded := guardLog(swapped{raft.NewInmemStore()}, func(err error) { failed = err })
+	if err := guarded.StoreLogs([]*raft.Log{{Index: 1, Term: 1}, {Index: 2, Term: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := guarded.GetLog(1, &raft.Log{}); err == nil || failed == nil {
+		t.Errorf("%v, %v", err, failed)
 	}
 }

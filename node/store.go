@@ -121,6 +121,9 @@ func (g guardedLog) GetLog(index uint64, l *raft.Log) error {
 	if err == nil {
 		err = verify(l)
 	}
+	if err == nil && l.Index != index {
+		err = fmt.Errorf("log entry %d is damaged: in its place is entry %d", index, l.Index)
+	}
 	return g.check("read log", err)
 }
 
@@ -129,6 +132,12 @@ func (g guardedLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log
 func (g guardedLog) StoreLogs(logs []*raft.Log) error {
 	if err := sealAll(logs); err != nil {
 		return g.check("write log", err)
+	}
+	// Raft compares the first with what is there, and takes the others as they come; a log with a hole is one that no member can start with.
+	for i, l := range logs {
+		if l.Index != logs[0].Index+uint64(i) {
+			return g.check("write log", fmt.Errorf("log entry %d comes after %d", l.Index, logs[i-1].Index))
+		}
 	}
 	return g.check("write log", g.LogStore.StoreLogs(logs))
 }
