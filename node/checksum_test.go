@@ -2,7 +2,9 @@ package node
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -27,7 +29,7 @@ func TestDamagedEntryIsNoticed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			plain := raft.NewInmemStore()
 			var failed error
-			guarded := guardLog(plain, func(err error) { failed = err })
+			guarded := guardLog(&Storage{Log: plain}, func(err error) { failed = err })
 			if err := guarded.StoreLogs([]*raft.Log{{Index: 1, Term: 2, Type: raft.LogCommand, Data: []byte("a command")}}); err != nil {
 				t.Fatal(err)
 			}
@@ -42,7 +44,7 @@ func TestDamagedEntryIsNoticed(t *testing.T) {
 			}
 			err := guarded.GetLog(1, &raft.Log{})
 			// It is as little taken from another member that sends it.
-			sent := guardLog(raft.NewInmemStore(), func(error) {}).StoreLogs([]*raft.Log{&damaged})
+			sent := guardLog(&Storage{Log: raft.NewInmemStore()}, func(error) {}).StoreLogs([]*raft.Log{&damaged})
 			if noticed := err != nil && failed != nil && sent != nil; noticed != (name != "") {
 				t.Errorf("read: %v; told: %v; taken from another: %v", err, failed, sent)
 			}
@@ -67,7 +69,7 @@ func TestEveryBitOfAStoredEntryCounts(t *testing.T) {
 		logs = append(logs, &raft.Log{Index: first + i, Term: 7, Type: raft.LogCommand, Data: []byte("a command"), AppendedAt: time.Unix(1, 0)})
 	}
 	store := open()
-	if err := errors.Join(guardLog(store, func(err error) { t.Error(err) }).StoreLogs(logs), store.Close()); err != nil {
+	if err := errors.Join(guardLog(&Storage{Log: store}, func(err error) { t.Error(err) }).StoreLogs(logs), store.Close()); err != nil {
 		t.Fatal(err)
 	}
 	flipped := flipOneBitOfEach(t, path)
@@ -80,7 +82,7 @@ func TestEveryBitOfAStoredEntryCounts(t *testing.T) {
 	noticed := 0
 	for i, want := range logs[:flipped] {
 		var failed error
-		guarded := guardLog(store, func(err error) { failed = err })
+		guarded := guardLog(&Storage{Log: store}, func(err error) { failed = err })
 		got := &raft.Log{}
 		switch err := guarded.GetLog(want.Index, got); {
 		case err != nil && failed != nil:
@@ -131,7 +133,7 @@ func flipOneBitOfEach(t *testing.T, path string) (bits int) {
 func TestHolesAreRefused(t *testing.T) {
 	var failed error
 	plain := raft.NewInmemStore()
-	err := guardLog(plain, func(err error) { failed = err }).StoreLogs([]*raft.Log{{Index: 5, Term: 1}, {Index: 0}, {Index: 7, Term: 1}})
+	err := guardLog(&Storage{Log: plain}, func(err error) { failed = err }).StoreLogs([]*raft.Log{{Index: 5, Term: 1}, {Index: 0}, {Index: 7, Term: 1}})
 	if last, _ := plain.LastIndex(); err == nil || failed == nil || last != 0 {
 		t.Errorf("%v, %v; %d entries were stored", err, failed, last)
 	}
@@ -197,11 +199,74 @@ func (s swapped) GetLog(index uint64, l *raft.Log) error { return s.LogStore.Get
 
 func TestAnEntryInThePlaceOfAnotherIsNoticed(t *testing.T) {
 	var failed error
-	guarded := guardLog(swapped{raft.NewInmemStore()}, func(err error) { failed = err })
+	guarded := guardLog(&Storage{Log: swapped{raft.NewInmemStore()}}, func(err error) { failed = err })
 	if err := guarded.StoreLogs([]*raft.Log{{Index: 1, Term: 1}, {Index: 2, Term: 1}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := guarded.GetLog(1, &raft.Log{}); err == nil || failed == nil {
 		t.Errorf("%v, %v", err, failed)
+	}
+}
+
+// TestAMissingEntryIsNoticed: one that lies between others, and that no snapshot has, is gone; one that a snapshot has need not be there.
+func TestAMissingEntryIsNoticed(t *testing.T) {
+	plain, snapshots := raft.NewInmemStore(), raft.NewInmemSnapshotStore()
+	var failed error
+	guarded := guardLog(&Storage{Log: plain, Snapshots: snapshots}, func(err error) { failed = err })
+	for i := range uint64(5) {
+		if err := guarded.StoreLog(&raft.Log{Index: i + 11, Term: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := plain.DeleteRange(13, 13); err != nil {
+		t.Fatal(err)
+	}
+	for _, index := range []uint64{0, 10, 16} {
+		if err := guarded.GetLog(index, &raft.Log{}); !errors.Is(err, raft.ErrLogNotFound) || failed != nil {
+			t.Errorf("entry %d: %v; told: %v", index, err, failed)
+		}
+	}
+	if err := guarded.GetLog(13, &raft.Log{}); err == nil || errors.Is(err, raft.ErrLogNotFound) || failed == nil {
+		t.Errorf("missing: %v; told: %v", err, failed)
+	}
+	sink, err := snapshots.Create(raft.SnapshotVersionMax, 13, 1, raft.Configuration{}, 1, nil)
+	if err := errors.Join(err, sink.Close()); err != nil {
+		t.Fatal(err)
+	}
+	failed = nil
+	if err := guarded.GetLog(13, &raft.Log{}); !errors.Is(err, raft.ErrLogNotFound) || failed != nil {
+		t.Errorf("in the snapshot: %v; told: %v", err, failed)
+	}
+}
+
+// TestADamagedLogIsAnErrorAtTheStart: raft would panic.
+func TestADamagedLogIsAnErrorAtTheStart(t *testing.T) {
+	g := startGroup(t, 1, nil)
+	g.ready()
+	for i := range uint64(3) {
+		if _, err := g.leader().Propose(t.Context(), publishCommand(fmt.Sprint("r", i), i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := g.leader()
+	if err := n.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	db, err := bbolt.Open(filepath.Join(n.cfg.DataDir, "log.db"), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte("logs")).Delete(binary.BigEndian.AppendUint64(nil, 3))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	cfg := g.configs[n.ID()]
+	if cfg.Transport, err = Listen("127.0.0.1:0", "", nil, testLogger()); err != nil {
+		t.Fatal(err)
+	}
+	if opened, err := Open(cfg); err == nil || !strings.Contains(err.Error(), "log entry 3 is missing") {
+		t.Errorf("opened %v: %v", opened, err)
 	}
 }

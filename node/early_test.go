@@ -23,7 +23,7 @@ func (s slowLog) StoreLogs(logs []*raft.Log) error {
 
 func newEarly(may bool) (*early, slowLog) {
 	slow := slowLog{raft.NewInmemStore(), make(chan error)}
-	return &early{LogStore: guardLog(slow, func(error) {}), may: func([]*raft.Log) bool { return may }}, slow
+	return &early{LogStore: guardLog(&Storage{Log: slow}, func(error) {}), may: func([]*raft.Log) bool { return may }}, slow
 }
 
 func entryAt(index uint64) *raft.Log {

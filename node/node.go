@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -168,7 +169,7 @@ func (n *Node) start() error {
 		}
 	}
 	rc := n.raftConfig()
-	logs, stable := &early{LogStore: guardLog(n.storage.Log, n.fail), may: n.mayWriteEarly}, guardStable(n.storage.Stable, n.fail)
+	logs, stable := &early{LogStore: guardLog(n.storage, n.fail), may: n.mayWriteEarly}, guardStable(n.storage.Stable, n.fail)
 	n.log = logs
 	cached, err := raft.NewLogCache(logCacheEntries, logs)
 	if err != nil {
@@ -185,13 +186,11 @@ func (n *Node) start() error {
 	if err := n.cfg.Transport.Start(peers{n: n}, n.cfg.Timing); err != nil {
 		return err
 	}
-	r, err := raft.NewRaft(rc, n.machine, cached, stable, n.storage.Snapshots, trans)
-	if err != nil {
+	if n.raft, err = newRaft(rc, n.machine, cached, stable, n.storage.Snapshots, trans); err != nil {
 		return fmt.Errorf("start raft: %w", err)
 	}
-	n.raft = r
 	close(n.started)
-	r.RegisterObserver(raft.NewObserver(n.observed, false, func(o *raft.Observation) bool {
+	n.raft.RegisterObserver(raft.NewObserver(n.observed, false, func(o *raft.Observation) bool {
 		_, ok := o.Data.(raft.LeaderObservation)
 		return ok
 	}))
@@ -200,6 +199,22 @@ func (n *Node) start() error {
 	}
 	n.background.Go(trans.forward)
 	return nil
+}
+
+// newRaft makes an error of what raft panics about: an entry that it can't read, before it has begun anything.
+func newRaft(c *raft.Config, fsm raft.FSM, logs raft.LogStore, stable raft.StableStore, snapshots raft.SnapshotStore, trans raft.Transport) (_ *raft.Raft, err error) {
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case runtime.Error:
+			panic(p)
+		case error:
+			err = p
+		default:
+			panic(p)
+		}
+	}()
+	return raft.NewRaft(c, fsm, logs, stable, snapshots, trans)
 }
 
 // logCacheEntries bounds the entries that raft keeps decoded for its followers; an entry is at most Limits.EntryBytes.

@@ -104,10 +104,13 @@ func openBolt(path string) (*raftboltdb.BoltStore, error) {
 // entries their checksums, and compares them (checksum.go).
 type guardedLog struct {
 	raft.LogStore
-	fail func(error)
+	snapshots raft.SnapshotStore
+	fail      func(error)
 }
 
-func guardLog(s raft.LogStore, fail func(error)) raft.LogStore { return guardedLog{s, fail} }
+func guardLog(s *Storage, fail func(error)) raft.LogStore {
+	return guardedLog{s.Log, s.Snapshots, fail}
+}
 
 func (g guardedLog) check(op string, err error) error {
 	if err != nil && !errors.Is(err, raft.ErrLogNotFound) {
@@ -118,6 +121,12 @@ func (g guardedLog) check(op string, err error) error {
 
 func (g guardedLog) GetLog(index uint64, l *raft.Log) error {
 	err := g.LogStore.GetLog(index, l)
+	if errors.Is(err, raft.ErrLogNotFound) && g.missing(index) {
+		// Entries may have been cut off and written anew meanwhile.
+		if err = g.LogStore.GetLog(index, l); errors.Is(err, raft.ErrLogNotFound) {
+			err = fmt.Errorf("log entry %d is missing, and others after it are there", index)
+		}
+	}
 	if err == nil {
 		err = verify(l)
 	}
@@ -125,6 +134,21 @@ func (g guardedLog) GetLog(index uint64, l *raft.Log) error {
 		err = fmt.Errorf("log entry %d is damaged: in its place is entry %d", index, l.Index)
 	}
 	return g.check("read log", err)
+}
+
+// missing says whether an entry that isn't there should be: the log goes further, and no snapshot has it. A leader would send its snapshot again and again,
+// to a member that needs that entry. Below a snapshot there may be holes, since a follower may keep what it had before it took one over.
+func (g guardedLog) missing(index uint64) bool {
+	first, err := g.FirstIndex()
+	if err != nil || index < first {
+		return false
+	}
+	last, err := g.LastIndex()
+	if err != nil || index > last {
+		return false
+	}
+	snapshots, err := g.snapshots.List()
+	return err == nil && (len(snapshots) == 0 || index > snapshots[0].Index)
 }
 
 func (g guardedLog) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
