@@ -30,6 +30,8 @@ type facts struct {
 	asked map[string]bool
 	// known is when each event was seen first, by revision and sequence.
 	known map[[2]uint64]*time.Duration
+	// complete says that there were watches, which are told of every event or are found wanting themselves.
+	complete bool
 	// moments are the calls and returns of operations by the revision that they came to.
 	moments []moment
 }
@@ -70,10 +72,19 @@ func gather(h history.History) (*facts, error) {
 		}
 	}
 	for _, m := range h.Marks {
-		if m.Kind == "event" {
+		switch m.Kind {
+		case "event":
 			if err := f.gatherEvent(m); err != nil {
 				return nil, err
 			}
+		case "run":
+			var run struct {
+				Workloads []string `json:"workloads"`
+			}
+			if err := json.Unmarshal(m.Data, &run); err != nil {
+				return nil, fmt.Errorf("run: %w", err)
+			}
+			f.complete = slices.Contains(run.Workloads, "watch")
 		}
 	}
 	slices.Sort(f.members)

@@ -58,28 +58,46 @@ func TestOwnWrites(t *testing.T) {
 		c0 21 0 lease begin m2 unknown {"requestId":"u1","server":"m2","publishRequestId":"y"} -
 		c1 30 31 lease list all ok {} {"header":{"revision":"20"},"leases":[{"key":{"server":"m2","generation":"2","publishRequestId":"y"},"state":"LEASE_STATE_OPEN","windows":1,"set":"s"}]}` + "\n"
 	begunByEvent := event(25, `{"revision":"20","generation":"2","requestId":"u1","leaseBegun":{"key":{"server":"m2","generation":"2","publishRequestId":"y"},"set":"s","windows":1}}`)
+	// Watches were told of everything.
+	watched := history.Mark{Kind: "run", Data: json.RawMessage(`{"workloads":["lease","watch"]}`)}
+	mine := `{"server":"m2","generation":"1","publishRequestId":"y"}`
+	unsure := published + `c0 5 0 lease begin m2 unknown {"requestId":"u0","server":"m2","publishRequestId":"y"} -
+		c1 30 31 lease list all ok {} {"header":{"revision":"20"},"leases":[{"key":` + mine + `,"state":"LEASE_STATE_OPEN","windows":1,"set":"s"}]}` + "\n"
+	began := event(25, `{"revision":"20","requestId":"u0","leaseBegun":{"key":`+mine+`,"set":"s","windows":1}}`)
+	unsureEnd := published + two + `c1 26 0 lease end m1 unknown {"requestId":"u2","server":"m1","generation":"1","publishRequestId":"x"} -
+		c1 27 0 lease end m1 unknown {"requestId":"u3","server":"m1","generation":"1","publishRequestId":"x"} -` + "\n"
+	oneLeft := `c1 30 31 lease list all ok {} {"header":{"revision":"28"},"leases":[{"key":{"server":"m1","generation":"1","publishRequestId":"x"},"state":"LEASE_STATE_OPEN","windows":1,"set":"s"}]}` + "\n"
+	endedByEvent := event(45, `{"revision":"30","requestId":"u3","leaseEnded":{"key":{"server":"m1","generation":"1","publishRequestId":"x"},"set":"s"}}`)
 	for name, c := range map[string]struct {
 		lines string
 		marks []history.Mark
 		want  Result
 	}{
-		"an event tells of a client's lease":    {untold, []history.Mark{begunByEvent}, Holds},
-		"nothing tells of a client's lease":     {untold, nil, Broken},
-		"a late roll-out beside a client's":     {both, []history.Mark{late}, Holds},
-		"a late roll-out holds a lease":         {second + refused[len(published):], []history.Mark{late}, Holds},
-		"a late roll-out's lease is listed":     {second + listed[len(published):], []history.Mark{late}, Holds},
-		"a late roll-out ends":                  {second + empty[len(published):], []history.Mark{late, ended}, Holds},
-		"a late roll-out doesn't end":           {second + empty[len(published):], []history.Mark{late}, Broken},
-		"the watchdog closes a late roll-out's": {second + empty[len(published):], []history.Mark{late, abandoned}, Holds},
-		"a roll-out holds a lease":              {refused, []history.Mark{begun(25)}, Holds},
-		"nobody holds a lease":                  {refused, nil, Broken},
-		"a roll-out's lease is listed":          {listed, []history.Mark{begun(35)}, Holds},
-		"nobody's lease is listed":              {listed, nil, Broken},
-		"a roll-out ends":                       {empty, []history.Mark{begun(25), ended}, Holds},
-		"a roll-out doesn't end":                {empty, []history.Mark{begun(25)}, Broken},
-		"the watchdog closes a roll-out's":      {empty, []history.Mark{begun(25), abandoned}, Holds},
-		"the watchdog closes a client's":        {published + two + empty[len(published):], []history.Mark{watchdog}, Holds},
-		"a client's lease of two windows stays": {published + two + empty[len(published):], nil, Broken},
+		"a client's lease may have begun":              {unsure, nil, Holds},
+		"a client's lease began without an event":      {unsure, []history.Mark{watched}, Broken},
+		"a client's lease began with an event":         {unsure, []history.Mark{watched, began}, Holds},
+		"a client's lease may have ended":              {unsureEnd + empty[len(published):], nil, Holds},
+		"a client's lease ended without an event":      {unsureEnd + empty[len(published):], []history.Mark{watched}, Broken},
+		"a client's lease ended with an event":         {unsureEnd + oneLeft + empty[len(published):], []history.Mark{watched, endedByEvent}, Holds},
+		"a client's lease goes on though it ended":     {unsureEnd + empty[len(published):] + strings.ReplaceAll(oneLeft, "30 31", "60 61"), []history.Mark{watched, endedByEvent}, Broken},
+		"one of a client's windows ends without event": {unsureEnd + oneLeft, []history.Mark{watched}, Holds},
+		"an event tells of a client's lease":           {untold, []history.Mark{begunByEvent}, Holds},
+		"nothing tells of a client's lease":            {untold, nil, Broken},
+		"a late roll-out beside a client's":            {both, []history.Mark{late}, Holds},
+		"a late roll-out holds a lease":                {second + refused[len(published):], []history.Mark{late}, Holds},
+		"a late roll-out's lease is listed":            {second + listed[len(published):], []history.Mark{late}, Holds},
+		"a late roll-out ends":                         {second + empty[len(published):], []history.Mark{late, ended}, Holds},
+		"a late roll-out doesn't end":                  {second + empty[len(published):], []history.Mark{late}, Broken},
+		"the watchdog closes a late roll-out's":        {second + empty[len(published):], []history.Mark{late, abandoned}, Holds},
+		"a roll-out holds a lease":                     {refused, []history.Mark{begun(25)}, Holds},
+		"nobody holds a lease":                         {refused, nil, Broken},
+		"a roll-out's lease is listed":                 {listed, []history.Mark{begun(35)}, Holds},
+		"nobody's lease is listed":                     {listed, nil, Broken},
+		"a roll-out ends":                              {empty, []history.Mark{begun(25), ended}, Holds},
+		"a roll-out doesn't end":                       {empty, []history.Mark{begun(25)}, Broken},
+		"the watchdog closes a roll-out's":             {empty, []history.Mark{begun(25), abandoned}, Holds},
+		"the watchdog closes a client's":               {published + two + empty[len(published):], []history.Mark{watchdog}, Holds},
+		"a client's lease of two windows stays":        {published + two + empty[len(published):], nil, Broken},
 	} {
 		t.Run(name, func(t *testing.T) {
 			past := h(t, c.lines)

@@ -30,17 +30,13 @@ func setsOf(op *history.Op, h *facts) []string {
 
 func beginLeases(set string, calls []*call, h *facts) (*fsm.State, error) {
 	servers := slices.Clone(h.servers[set])
-	begun := map[string]uint64{} // generations, by request id
+	told := map[string]*leaseEvent{} // by request id
 	for _, e := range h.events {
-		if e.began {
-			begun[e.event.GetRequestId()] = e.lease.GetKey().GetGeneration()
-		}
+		told[e.event.GetRequestId()] = e
 	}
 	for _, c := range calls {
-		// Nobody was told under which generation it began, but by the event.
-		if generation, ok := begun[c.command.GetRequestId()]; ok && c.command.GetBeginLease() != nil && c.op.Outcome == history.Unknown {
-			c.prepare = inForce(generation)
-			c.command.GetBeginLease().Generation = generation // So it is not taken for one like those of which nothing is known.
+		if c.command != nil && c.optional() {
+			h.learn(c, told[c.command.GetRequestId()])
 		}
 		server := c.command.GetBeginLease().GetServer() + c.command.GetEndLease().GetServer()
 		if server != "" && !slices.Contains(servers, server) {
@@ -53,6 +49,34 @@ func beginLeases(set string, calls []*call, h *facts) (*fsm.State, error) {
 		return nil, err
 	}
 	return s, must(s, publishServers(h.request(1), 0, set, servers...))
+}
+
+// learn adds to a write of unknown fate what the events tell of it. One that began or closed a lease has an event with its request id; where watches were told of
+// everything, one without did at most open or close a further window.
+func (f *facts) learn(c *call, e *leaseEvent) {
+	begin := c.command.GetBeginLease()
+	if e == nil && f.complete {
+		c.fits = func(o *logv1.Outcome) bool {
+			l := o.GetLease()
+			return l.GetState() == quoratev1.LeaseState_LEASE_STATE_OPEN && (begin == nil || l.GetWindows() > 1)
+		}
+	}
+	if e == nil || e.event.GetRequestId() == "" {
+		return
+	}
+	op := *c.op
+	op.Outcome, c.op = history.OK, &op
+	from, to := f.when(e.event.GetRevision())
+	c.from = max(c.from, from)
+	c.to = max(c.from, min(to, e.seen))
+	if begin == nil {
+		c.fits = func(o *logv1.Outcome) bool { return o.GetLease().GetState() == quoratev1.LeaseState_LEASE_STATE_ENDED }
+		return
+	}
+	// Nobody was told under which generation it began, but by the event.
+	begin.Generation = e.lease.GetKey().GetGeneration()
+	c.prepare = inForce(begin.GetGeneration())
+	c.fits = func(o *logv1.Outcome) bool { return o.GetLease().GetWindows() == 1 }
 }
 
 // request is the request id under which a generation was published.
