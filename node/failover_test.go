@@ -268,6 +268,85 @@ func TestHandOverToADeadMember(t *testing.T) {
 	}
 }
 
+// TestAStuckHandOverEnds: raft waits for the replication to a member that has died in the middle, once more than it can tell, and takes no write until that has looked
+// at it. Whoever asks for a write meanwhile has it look.
+func TestAStuckHandOverEnds(t *testing.T) {
+	g := startGroup(t, 3, nil)
+	g.ready()
+	leader := g.leader()
+	var dead *Node
+	for id, n := range g.nodes {
+		if id != leader.ID() {
+			dead = n
+		}
+	}
+	target, ok := leader.server(dead.ID())
+	if !ok {
+		t.Fatalf("%s is no member", dead.ID())
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := dead.Shutdown(over); err != nil {
+		t.Fatal(err)
+	}
+	delete(g.nodes, dead.ID())
+	if _, err := leader.Propose(t.Context(), publishCommand("r1", 0)); err != nil {
+		t.Fatal(err)
+	}
+	// Raft ends an attempt a moment after it has told; one that doesn't take writes for longer is stuck.
+	takesWrites := func() bool {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for range 50 {
+			if leader.raft.Apply(nil, time.Second).Error() == nil {
+				return true
+			}
+			<-tick.C
+		}
+		return false
+	}
+	// The member died after it was chosen.
+	for attempt := 1; takesWrites(); attempt++ {
+		if err := leader.raft.LeadershipTransferToServer(target.ID, target.Address).Error(); err == nil || attempt > 5 {
+			t.Fatalf("no hand-over to a dead member was stuck, so this shows nothing: %v", err)
+		}
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 5*time.Second)
+	defer stop()
+	if _, err := leader.Propose(ctx, publishCommand("r2", 1)); err != nil {
+		t.Errorf("a write while raft hands over to a dead member: %v", err)
+	}
+}
+
+// TestALeaderInsists opens its term though raft still hands over, as it may for a while, and ends the process where that has no end.
+func TestALeaderInsists(t *testing.T) {
+	for name, c := range map[string]struct {
+		refuses time.Duration
+		fails   bool
+	}{
+		"at once":  {0, false},
+		"soon":     {time.Second, false},
+		"for ever": {time.Hour, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &Node{cfg: Config{Timing: LAN, Clock: NewSystemClock()}, logger: testLogger(), fatal: make(chan error, 1)}
+				began := time.Now()
+				err := n.insist(t.Context(), func() error {
+					if time.Since(began) < c.refuses {
+						return raft.ErrLeadershipTransferInProgress
+					}
+					return nil
+				})
+				limit := LAN.Election + 2*LAN.RPC
+				if failed := len(n.fatal) > 0; failed != c.fails || (err != nil) != c.fails || time.Since(began) > limit+2*retryPause {
+					t.Errorf("%v after %v; the process ends: %v", err, time.Since(began), failed)
+				}
+			})
+		})
+	}
+}
+
 // silent is a transport whose AppendEntries fail.
 type silent struct{ Transport }
 
@@ -281,18 +360,21 @@ func TestPatienceEnds(t *testing.T) {
 		began := time.Now()
 		since := func() time.Duration { return time.Since(began) }
 		const long = time.Minute
-		var over, handing atomic.Bool
+		var over, handing, others atomic.Bool
 		for name, end := range map[string]func(p *patient){
 			"it is heard":         func(p *patient) { p.beat("m2") },
 			"it no longer leads":  func(*patient) { over.Store(true) },
 			"a hand-over waits":   func(*patient) { handing.Store(true) },
+			"one of others waits": func(*patient) { others.Store(true) },
 			"another one's beats": nil,
 		} {
 			over.Store(false)
 			handing.Store(false)
+			others.Store(false)
 			p := &patient{
 				Transport: silent{}, hearts: &hearts{elapsed: since},
-				leads: func(uint64, raft.ServerID) bool { return !over.Load() && since() < 2*long }, handing: handing.Load,
+				leads:   func(uint64, raft.ServerID) bool { return !over.Load() && since() < 2*long },
+				handing: func(id raft.ServerID) bool { return handing.Load() && id == "m2" || others.Load() && id != "m2" },
 			}
 			began = time.Now()
 			ended := make(chan time.Duration, 1)
@@ -308,6 +390,8 @@ func TestPatienceEnds(t *testing.T) {
 			want := 2 * long
 			if end != nil {
 				end(p)
+			}
+			if end != nil && !others.Load() {
 				want = long
 			}
 			if took := <-ended; took < want || took > want+2*patiencePoll {

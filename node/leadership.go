@@ -118,11 +118,15 @@ func (n *Node) openTerm(ctx context.Context, term uint64) (*session, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	asked := time.Now()
-	future := n.raft.Apply(data, n.cfg.Timing.RPC)
+	var asked time.Time
+	var future raft.ApplyFuture
 	done := make(chan error, 1)
 	n.background.Go(func() {
-		done <- future.Error()
+		done <- n.insist(ctx, func() error {
+			asked = time.Now()
+			future = n.raft.Apply(data, n.cfg.Timing.RPC)
+			return future.Error()
+		})
 		<-n.proposer.slots
 	})
 	select {
@@ -146,6 +150,27 @@ func (n *Node) openTerm(ctx context.Context, term uint64) (*session, error) {
 	base := n.machine.latest.Load().state.Now()
 	start := n.cfg.Clock.Elapsed()
 	return &session{term: term, base: base, start: start, ctx: ctx, servings: newServings(start), gates: newGates(start)}, nil
+}
+
+// insist tries for as long as raft refuses for a hand-over of a former term that is not over yet: it may be waiting for an answer. One that takes longer waits for a
+// replication that has ended with that term, and goes on for as long as the process: nobody could lead here, so the process has to end.
+func (n *Node) insist(ctx context.Context, try func() error) error {
+	limit := n.cfg.Clock.Elapsed() + n.cfg.Timing.Election + 2*n.cfg.Timing.RPC
+	for {
+		err := try()
+		if !errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+			return err
+		}
+		n.handsOver("")
+		if n.cfg.Clock.Elapsed() >= limit {
+			err := &Error{Op: "lead", Kind: NotReady, Err: err}
+			n.fail(err)
+			return err
+		}
+		if !n.pause(ctx, retryPause) {
+			return ctx.Err()
+		}
+	}
 }
 
 // keepConfirmed has the leadership confirmed when no reads do it, so that QuorumContact tells a deposed or paused leader from a real one.
@@ -344,8 +369,25 @@ func (n *Node) handOver(ctx context.Context, to string) error {
 	}
 }
 
-// handingOver says whether a hand-over may have raft wait for something: one is under way, or was a moment ago.
-func (n *Node) handingOver() bool { return int64(n.cfg.Clock.Elapsed()) < n.handed.Load() }
+// handed is a hand-over that may have raft wait for the replication to a member.
+type handed struct {
+	// to is that member, and empty for any.
+	to raft.ServerID
+	// until is for how long, by the member's clock.
+	until time.Duration
+}
+
+// handingOver says whether a hand-over may have raft wait for the replication to a member: one is under way, or was a moment ago.
+func (n *Node) handingOver(id raft.ServerID) bool {
+	h := n.handed.Load()
+	return h != nil && (h.to == "" || h.to == id) && n.cfg.Clock.Elapsed() < h.until
+}
+
+// handsOver notes that raft hands over to a member for the next election timeout, or, where to is empty, that it still does, to whomever: it refuses what is proposed. An
+// attempt that raft has given up goes on until the replication that it waits for has looked at it.
+func (n *Node) handsOver(to raft.ServerID) {
+	n.handed.Store(&handed{to, n.cfg.Clock.Elapsed() + n.cfg.Timing.Election})
+}
 
 // successor is whom an attempt hands over to: who is named, or one of those who answer. One who doesn't can't take the leadership, and Raft would wait for
 // his log to catch up: it would take no writes meanwhile, and after a second attempt none until he is back. Nil leaves the choice to raft, which knows who is furthest.
@@ -393,8 +435,6 @@ func (n *Node) handOverOnce(ctx context.Context, to string, attempt int) error {
 	if err != nil {
 		return err
 	}
-	// One exchange with a member that has just gone silent may be under way.
-	n.handed.Store(int64(n.cfg.Clock.Elapsed() + n.cfg.Timing.Election + 2*n.cfg.Timing.RPC))
 	if held := n.hold(ctx, n.cfg.Timing.Election); held > 0 {
 		defer func() {
 			for range held {
@@ -436,7 +476,9 @@ func (n *Node) outcome(future func() raft.Future) <-chan error {
 func (n *Node) transferTo(ctx context.Context, to *raft.Server) error {
 	const op = "transfer leadership"
 	future := n.raft.LeadershipTransfer
+	n.handsOver("")
 	if to != nil {
+		n.handsOver(to.ID)
 		future = func() raft.Future { return n.raft.LeadershipTransferToServer(to.ID, to.Address) }
 	}
 	done := n.outcome(future)
@@ -444,6 +486,9 @@ func (n *Node) transferTo(ctx context.Context, to *raft.Server) error {
 	case err := <-done:
 		if errors.Is(err, raft.ErrNotLeader) {
 			return &Error{Op: op, Kind: NotLeader}
+		}
+		if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+			n.handsOver("")
 		}
 		if err != nil {
 			return &Error{Op: op, Kind: NotReady, Err: err}

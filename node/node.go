@@ -58,9 +58,9 @@ type Node struct {
 	asksMu   sync.Mutex
 	asks     map[raft.ServerID]int
 	session  atomic.Pointer[session]
-	// handing is held while the leadership is handed over, and handed is until when that may have something of raft wait, by the member's clock.
+	// handing is held while the leadership is handed over, and handed is whose replication may have that wait; nil is nobody's.
 	handing sync.Mutex
-	handed  atomic.Int64
+	handed  atomic.Pointer[handed]
 	// hearts are those of the other members.
 	hearts *hearts
 	led    notifier

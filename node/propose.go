@@ -343,6 +343,9 @@ func (n *Node) dispatch(batch []*proposal) {
 	n.background.Go(func() {
 		err := future.Error()
 		<-n.proposer.slots
+		if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+			n.handsOver("")
+		}
 		if err != nil {
 			settle(batch, applyError(err))
 			return

@@ -139,8 +139,8 @@ type patient struct {
 	requests chan raft.RPC
 	// leads says whether this member still leads in a term, with that member in the group.
 	leads func(term uint64, id raft.ServerID) bool
-	// handing says whether a hand-over is under way. Raft's part of it may wait for the replication to a member, which then must not wait here.
-	handing func() bool
+	// handing says whether a hand-over may have raft wait for the replication to a member, which then must not wait here for long.
+	handing func(id raft.ServerID) bool
 	// log has what this member sends before it has written it, and stopped ends every wait for that.
 	log     *early
 	stopped <-chan struct{}
@@ -179,8 +179,13 @@ func (p *patient) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddr
 	return holdAnswers(pipeline, p.log), nil
 }
 
-// patiencePoll is how often patient looks whether waiting still makes sense.
-const patiencePoll = 20 * time.Millisecond
+const (
+	// patiencePoll is how often patient looks whether waiting still makes sense.
+	patiencePoll = 20 * time.Millisecond
+	// handingPause is how long it waits where a hand-over does. Raft pauses after each failure, twice as long as after the one before and up to 10 s, in which a member that is
+	// back gets nothing: so there should be few.
+	handingPause = 100 * time.Millisecond
+)
 
 // AppendEntries implements raft.Transport.
 func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
@@ -198,7 +203,7 @@ func (p *patient) AppendEntries(id raft.ServerID, target raft.ServerAddress, arg
 		}
 		return nil
 	}
-	for p.beats(id) == before && p.leads(args.Term, id) && !p.handing() {
+	for waited := time.Duration(0); p.beats(id) == before && p.leads(args.Term, id) && (waited < handingPause || !p.handing(id)); waited += patiencePoll {
 		time.Sleep(patiencePoll)
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,12 +47,21 @@ func newDisk(image, dir string, size int64) (*Disk, error) {
 // mount mounts it by a loop device that the kernel gives back with the mount.
 func (d *Disk) mount() error { return run("mount", "-o", "loop", d.image, d.Dir) }
 
+// busyMost is for how long a disk may still be in use by a process that has ended: the kernel closes its files aside.
+const busyMost = 5 * time.Second
+
 // Unmount takes it away; its image stays.
 func (d *Disk) Unmount() error {
-	if err := unix.Unmount(d.Dir, 0); err != nil {
-		return fmt.Errorf("unmount %s: %w", d.Dir, err)
+	for until := time.Now().Add(busyMost); ; {
+		err := unix.Unmount(d.Dir, 0)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EBUSY) || time.Now().After(until):
+			return fmt.Errorf("unmount %s: %w", d.Dir, err)
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	return nil
 }
 
 // LosePower makes everything that was not synced be gone, as at the loss of power: from now on all writes fail, and what the next mount finds is what the image holds.
