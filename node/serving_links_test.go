@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"quorate/fsm"
-	"quorate/pki"
 	logv1 "quorate/proto/quorate/log/v1"
 	peerv1 "quorate/proto/quorate/peer/v1"
 )
@@ -87,14 +86,7 @@ func publishCommandFor(request string, expected uint64, primary string) *logv1.C
 
 // TestNobodyAsksForAnother: a member can't renew or give up the lease of another one.
 func TestNobodyAsksForAnother(t *testing.T) {
-	dir := t.TempDir()
-	if err := pki.Init(dir, "plant"); err != nil {
-		t.Fatal(err)
-	}
-	g := startGroupWith(t, 3, func(id string) Credentials {
-		return credentials(t, dir, pki.IssueRequest{Member: id, Hosts: []string{"127.0.0.1"}})
-	}, nil)
-	g.ready()
+	g := startSecuredGroup(t)
 	leader, follower := g.leader(), g.follower()
 	to, _ := leader.server(leader.ID())
 	peer, err := follower.peer(leader.ID(), string(to.Address))

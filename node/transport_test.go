@@ -256,8 +256,9 @@ func TestOnlyMembersTalk(t *testing.T) {
 	}
 }
 
-// TestGroupOverMutualTLS runs a group with real certificates.
-func TestGroupOverMutualTLS(t *testing.T) {
+// startSecuredGroup starts three members with real certificates.
+func startSecuredGroup(t *testing.T) *group {
+	t.Helper()
 	dir := t.TempDir()
 	if err := pki.Init(dir, "plant"); err != nil {
 		t.Fatal(err)
@@ -266,6 +267,12 @@ func TestGroupOverMutualTLS(t *testing.T) {
 		return credentials(t, dir, pki.IssueRequest{Member: id, Hosts: []string{"127.0.0.1"}})
 	}, nil)
 	g.ready()
+	return g
+}
+
+// TestGroupOverMutualTLS runs a group with real certificates.
+func TestGroupOverMutualTLS(t *testing.T) {
+	g := startSecuredGroup(t)
 	if _, err := g.follower().Propose(t.Context(), publishCommand("r1", 0)); err != nil {
 		t.Fatal(err)
 	}

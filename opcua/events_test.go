@@ -1,7 +1,6 @@
 package opcua
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -56,32 +55,11 @@ func listenTo(t *testing.T, endpoint string, where ...*ua.ContentFilterElement) 
 		t.Fatalf("%+v, %v", res, err)
 	}
 	events := make(chan told, 100)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case n := <-notes:
-				list, _ := n.Value.(*ua.EventNotificationList)
-				if list == nil {
-					continue
-				}
-				for _, ev := range list.Events {
-					f := ev.EventFields
-					events <- told{f[0].NodeID().StringID(), f[1].String(), f[2].LocalizedText().Text, uint16(f[3].Uint()), f[4].Value(), f[5].Value(), f[6].Value(), f[7].Value(), f[8].Value(), f[9].Value(), f[10].Value()}
-				}
-			case <-ctx.Done():
-				return
-			}
+	hear(t, sub, notes, func(list *ua.EventNotificationList) {
+		for _, ev := range list.Events {
+			f := ev.EventFields
+			events <- told{f[0].NodeID().StringID(), f[1].String(), f[2].LocalizedText().Text, uint16(f[3].Uint()), f[4].Value(), f[5].Value(), f[6].Value(), f[7].Value(), f[8].Value(), f[9].Value(), f[10].Value()}
 		}
-	}()
-	t.Cleanup(func() {
-		closing, end := context.WithTimeout(context.Background(), 5*time.Second)
-		defer end()
-		_ = sub.Cancel(closing)
-		cancel()
-		<-done
 	})
 	return events
 }

@@ -384,3 +384,29 @@ func connect(t testing.TB, endpoint string) *gopcua.Client {
 	}
 	return c
 }
+
+// hear hands the notifications of one kind on until the test ends, and then ends the subscription.
+func hear[N any](t testing.TB, sub *gopcua.Subscription, notes <-chan *gopcua.PublishNotificationData, take func(N)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case n := <-notes:
+				if of, ok := n.Value.(N); ok {
+					take(of)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		closing, end := context.WithTimeout(context.Background(), 5*time.Second)
+		defer end()
+		_ = sub.Cancel(closing)
+		cancel()
+		<-done
+	})
+}

@@ -1,7 +1,6 @@
 package opcua
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,37 +47,16 @@ func subscribe(t testing.TB, c *gopcua.Client, nodes ...string) *subscription {
 		t.Fatal(err)
 	}
 	s := &subscription{t, make(chan change, 1000)}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case n := <-notes:
-				list, _ := n.Value.(*ua.DataChangeNotification)
-				if list == nil {
-					continue
-				}
-				for _, item := range list.MonitoredItems {
-					v := change{Node: nodes[item.ClientHandle]}
-					if r := ReadingOf("", item.Value); r.Status != "Good" {
-						v.Value = r.Status
-					} else {
-						v.Value = r.Value
-					}
-					s.changes <- v
-				}
-			case <-ctx.Done():
-				return
+	hear(t, sub, notes, func(list *ua.DataChangeNotification) {
+		for _, item := range list.MonitoredItems {
+			v := change{Node: nodes[item.ClientHandle]}
+			if r := ReadingOf("", item.Value); r.Status != "Good" {
+				v.Value = r.Status
+			} else {
+				v.Value = r.Value
 			}
+			s.changes <- v
 		}
-	}()
-	t.Cleanup(func() {
-		closing, end := context.WithTimeout(context.Background(), 5*time.Second)
-		defer end()
-		_ = sub.Cancel(closing)
-		cancel()
-		<-done
 	})
 	for i, r := range res.Results {
 		if r.StatusCode != ua.StatusOK || r.RevisedSamplingInterval != 0 {

@@ -210,6 +210,13 @@ func (f *facts) order() {
 	}
 }
 
+// during bounds the moment at which an event of a lease happened, which was not before some other.
+func (f *facts) during(e *leaseEvent, earliest time.Duration) (from, to time.Duration) {
+	from, to = f.when(e.event.GetRevision())
+	from = max(from, earliest)
+	return from, max(from, min(to, e.seen))
+}
+
 // when bounds the moment at which an entry committed.
 func (f *facts) when(revision uint64) (from, to time.Duration) {
 	i, _ := slices.BinarySearchFunc(f.moments, revision, func(m moment, r uint64) int { return cmp.Compare(m.revision, r) })

@@ -32,7 +32,9 @@ func beginLeases(set string, calls []*call, h *facts) (*fsm.State, error) {
 	servers := slices.Clone(h.servers[set])
 	told := map[string]*leaseEvent{} // by request id
 	for _, e := range h.events {
-		told[e.event.GetRequestId()] = e
+		if id := e.event.GetRequestId(); id != "" {
+			told[id] = e
+		}
 	}
 	for _, c := range calls {
 		if c.command != nil && c.optional() {
@@ -55,20 +57,18 @@ func beginLeases(set string, calls []*call, h *facts) (*fsm.State, error) {
 // everything, one without did at most open or close a further window.
 func (f *facts) learn(c *call, e *leaseEvent) {
 	begin := c.command.GetBeginLease()
-	if e == nil && f.complete {
-		c.fits = func(o *logv1.Outcome) bool {
-			l := o.GetLease()
-			return l.GetState() == quoratev1.LeaseState_LEASE_STATE_OPEN && (begin == nil || l.GetWindows() > 1)
+	if e == nil {
+		if f.complete {
+			c.fits = func(o *logv1.Outcome) bool {
+				l := o.GetLease()
+				return l.GetState() == quoratev1.LeaseState_LEASE_STATE_OPEN && (begin == nil || l.GetWindows() > 1)
+			}
 		}
-	}
-	if e == nil || e.event.GetRequestId() == "" {
 		return
 	}
 	op := *c.op
 	op.Outcome, c.op = history.OK, &op
-	from, to := f.when(e.event.GetRevision())
-	c.from = max(c.from, from)
-	c.to = max(c.from, min(to, e.seen))
+	c.from, c.to = f.during(e, c.from)
 	if begin == nil {
 		c.fits = func(o *logv1.Outcome) bool { return o.GetLease().GetState() == quoratev1.LeaseState_LEASE_STATE_ENDED }
 		return
@@ -241,8 +241,8 @@ func rollouts(set string, h *facts) []*call {
 			late[name] = key.GetGeneration() < e.event.GetGeneration()
 		}
 		key = standIn(key, late[name])
-		from, to := h.when(e.event.GetRevision())
-		c := &call{from: from, to: max(from, min(to, e.seen)), windows: e.lease.GetWindows(), fits: func(o *logv1.Outcome) bool { return fsm.RefusalOf(o) == nil }}
+		c := &call{windows: e.lease.GetWindows(), fits: func(o *logv1.Outcome) bool { return fsm.RefusalOf(o) == nil }}
+		c.from, c.to = h.during(e, 0)
 		c.op = &history.Op{ID: -1, Noun: "lease", Kind: "rollout", Key: set, Outcome: history.OK, Call: c.from, Return: c.to}
 		id := fmt.Sprintf("event %d.%d", e.event.GetRevision(), e.event.GetSequence())
 		switch {

@@ -59,14 +59,16 @@ func keepHolding(ctx context.Context, e *Env, client, server string) error {
 	for Rest(ctx, between(r, time.Second, 4*time.Second)) {
 		windows := 1 + r.IntN(2)
 		for range windows {
-			// Under the generation's own key a roll-out may open a window, of which nobody is told.
-			_ = beginLease(ctx, e, client, server, leaseReason+"-"+server)
+			_ = beginLease(ctx, e, client, server, ownKey(server))
 			Rest(ctx, between(r, 0, holdMost/2))
 		}
 		endLeases(context.WithoutCancel(ctx), e, client, server)
 	}
 	return nil
 }
+
+// ownKey is the publish request id of this traffic's leases of a server. Under the generation's a roll-out may open a window, of which nobody is told.
+func ownKey(server string) string { return leaseReason + "-" + server }
 
 func leaseOp(client, kind, server string) history.Op {
 	return history.Op{Client: client, Noun: "lease", Kind: kind, Key: server}
@@ -123,7 +125,7 @@ func quietLeases(ctx context.Context, e *Env, as string) error {
 		if ctx.Err() != nil {
 			return errors.Join(append(errs, ctx.Err())...)
 		}
-		errs = append(errs, succeeded("begin an apply lease of "+m.ID, beginLease(ctx, e, as, m.ID, leaseReason+"-"+m.ID)))
+		errs = append(errs, succeeded("begin an apply lease of "+m.ID, beginLease(ctx, e, as, m.ID, ownKey(m.ID))))
 		endLeases(ctx, e, as, m.ID)
 	}
 	return errors.Join(errs...)

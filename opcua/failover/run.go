@@ -35,9 +35,8 @@ type run struct {
 	first    string // ApplicationUri of the server of Config.URL
 
 	lastValue time.Time
-	chooseBy  time.Time // until then servers that have not answered are waited for
 	idle      time.Time // since when no server is in use
-	wanting   time.Time // since when none that has data is, zero while one is
+	wanting   time.Time // since when none that has data is, zero while one is; servers that have not answered are waited for until ChooseWait after that
 	shown     []Server
 }
 
@@ -45,7 +44,7 @@ func newRun(ctx context.Context, c *Client) *run {
 	r := &run{Client: c, ctx: ctx, events: make(chan event, eventQueue), mode: c.cfg.Mode, flow: newFlow(len(c.cfg.Nodes))}
 	r.servers = []*server{{Server: Server{URL: c.cfg.URL}}}
 	now := time.Now()
-	r.chooseBy, r.idle, r.wanting = now.Add(ChooseWait), now, now
+	r.idle, r.wanting = now, now
 	r.begin(Started, now)
 	return r
 }
@@ -97,7 +96,7 @@ func (r *run) note(e event) error {
 	case e.up != nil:
 		if !r.reached {
 			r.reached = true
-			r.first, r.chooseBy = e.up.self, time.Now().Add(ChooseWait)
+			r.first, r.wanting = e.up.self, time.Now()
 		}
 		s.State, s.Problem = Reachable, ""
 		if s.URI == "" {
@@ -230,11 +229,11 @@ func (r *run) choose(now time.Time) {
 	current := slices.Index(r.servers, r.active)
 	switch {
 	case current >= 0 && known[current].State == Reachable && known[current].Level > noData:
-		r.chooseBy, r.wanting = time.Time{}, time.Time{}
-	case r.chooseBy.IsZero():
-		r.chooseBy, r.wanting = now.Add(ChooseWait), now
+		r.wanting = time.Time{}
+	case r.wanting.IsZero():
+		r.wanting = now
 	}
-	next, why := decide(known, current, now.Before(r.chooseBy))
+	next, why := decide(known, current, now.Before(r.wanting.Add(ChooseWait)))
 	if next == current {
 		return
 	}
@@ -316,7 +315,7 @@ func (r *run) wake(now time.Time) time.Time {
 			sooner(r.lookAt(s))
 		}
 	}
-	sooner(r.chooseBy)
+	sooner(r.wanting.Add(ChooseWait))
 	if r.active == nil && r.cfg.GiveUp > 0 {
 		sooner(r.idle.Add(r.cfg.GiveUp))
 	}
