@@ -3,6 +3,7 @@ package opcua
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -218,10 +219,16 @@ func TestPartitionValues(t *testing.T) {
 	}
 }
 
-// restless is a group that moves a partition on whenever somebody looks.
-type restless struct{ *group }
+// restless is a group that moves a partition on whenever somebody looks: one at a time, since the server looks from several goroutines,
+// and two that saw the same revision would move it to the same place.
+type restless struct {
+	*group
+	looks sync.Mutex
+}
 
-func (r restless) Local() node.View {
+func (r *restless) Local() node.View {
+	r.looks.Lock()
+	defer r.looks.Unlock()
 	v := r.group.Local()
 	r.ask(setPlacement("p-1", fmt.Sprint("nas-", v.State.Revision())))
 	return v
@@ -231,7 +238,7 @@ func (r restless) Local() node.View {
 func TestValuesOfOneReadAreOfOneState(t *testing.T) {
 	g := newGroup(t, "m1")
 	g.ask(createPartitions("nas-1", "p-1"))
-	_, cfg := serve(t, listen(t), "m1", restless{g}, &fitness{})
+	_, cfg := serve(t, listen(t), "m1", &restless{group: g}, &fitness{})
 	got := values(t, cfg, append(partitionNodes("p-1"), partitionNodes("p-1")...)...)
 	if diff := cmp.Diff(got[:8], got[8:]); diff != "" {
 		t.Errorf("read at two moments:\n%s", diff)
