@@ -334,11 +334,21 @@ func announced(have *logv1.MemberRecord, say *logv1.AnnounceMember) bool {
 		have.GetOpcuaUrl() == say.OpcuaUrl && have.GetVersion() == say.Version && have.GetCommandVersion() == say.CommandVersion
 }
 
+// voters are the members that have a vote in raft's latest configuration.
+func (n *Node) voters() (ids []raft.ServerID) {
+	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
+}
+
 // otherVoters counts the voters besides this member.
 func (n *Node) otherVoters() int {
 	count := 0
-	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
-		if s.Suffrage == raft.Voter && string(s.ID) != n.cfg.ID {
+	for _, id := range n.voters() {
+		if string(id) != n.cfg.ID {
 			count++
 		}
 	}

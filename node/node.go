@@ -176,7 +176,7 @@ func (n *Node) start() error {
 		return err
 	}
 	trans := &patient{
-		Transport: n.cfg.Transport, leads: n.leadsIn, handing: n.handingOver, requests: n.requests, log: logs, stopped: n.stopped,
+		Transport: n.cfg.Transport, leads: n.leadsIn, handing: n.handingOver, voters: n.voters, requests: n.requests, log: logs, stopped: n.stopped,
 		hearts: &hearts{elapsed: n.cfg.Clock.Elapsed},
 	}
 	n.hearts = trans.hearts

@@ -62,14 +62,9 @@ func (n *Node) await(done <-chan error, leader raft.ServerID) {
 
 // rank returns this member's place among the voters that remain without the leader, -1 if it has no vote.
 func (n *Node) rank(leader raft.ServerID) int {
-	var voters []string
-	for _, s := range n.raft.GetConfiguration().Configuration().Servers {
-		if s.Suffrage == raft.Voter && s.ID != leader {
-			voters = append(voters, string(s.ID))
-		}
-	}
+	voters := slices.DeleteFunc(n.voters(), func(id raft.ServerID) bool { return id == leader })
 	slices.Sort(voters)
-	return slices.Index(voters, n.cfg.ID)
+	return slices.Index(voters, raft.ServerID(n.cfg.ID))
 }
 
 // succeed stands for election in the place of a leader whose process ended, unless somebody before this member in rank did it first.

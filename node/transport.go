@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -141,6 +142,8 @@ type patient struct {
 	leads func(term uint64, id raft.ServerID) bool
 	// handing says whether a hand-over may have raft wait for the replication to a member, which then must not wait here for long.
 	handing func(id raft.ServerID) bool
+	// voters are the members that have a vote, as far as this one knows.
+	voters func() []raft.ServerID
 	// log has what this member sends before it has written it, and stopped ends every wait for that.
 	log     *early
 	stopped <-chan struct{}
@@ -156,8 +159,20 @@ func (p *patient) forward() {
 	for {
 		select {
 		case rpc := <-p.Transport.Consumer():
-			if a, ok := rpc.Command.(*raft.AppendEntriesRequest); ok && !p.log.hasAll(a, p.stopped) {
-				return
+			// The sender may use what it sent for others too, so that it isn't changed here.
+			switch c := rpc.Command.(type) {
+			case *raft.AppendEntriesRequest:
+				if !p.log.hasAll(c, p.stopped) {
+					return
+				}
+			case *raft.RequestVoteRequest:
+				vote := *c
+				vote.ID = p.asVoter(vote.ID)
+				rpc.Command = &vote
+			case *raft.RequestPreVoteRequest:
+				vote := *c
+				vote.ID = p.asVoter(vote.ID)
+				rpc.Command = &vote
 			}
 			select {
 			case p.requests <- rpc:
@@ -168,6 +183,18 @@ func (p *patient) forward() {
 			return
 		}
 	}
+}
+
+// asVoter returns the id under which raft looks at a candidate's request: its own, or where this member knows of no vote of the candidate, that of one who has a vote. Raft would refuse, and
+// that makes a group stand still which could go on: a member that was given a vote while this one was away may be the only one that has all that was committed. A vote is to be
+// given without regard to the configuration (Raft thesis §4.1), which is safe since the candidate needs the votes of its own, and a log as long. Raft has no setting for
+// it, and uses the id for this alone: it records the vote under the candidate's address.
+func (p *patient) asVoter(candidate []byte) []byte {
+	voters := p.voters()
+	if len(voters) == 0 || slices.Contains(voters, raft.ServerID(candidate)) {
+		return candidate
+	}
+	return []byte(voters[0])
 }
 
 // AppendEntriesPipeline implements raft.Transport.
