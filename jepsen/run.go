@@ -191,6 +191,9 @@ func (c *chaos) faulted(r nemesis.Report) {
 	if r.Error != "" {
 		text += " ERROR: " + r.Error
 	}
+	if r.Text == "" && r.Error != "" {
+		c.trouble("%s: make: %s", r.Kind, r.Error)
+	}
 	if r.Unhealed != "" {
 		c.trouble("%s: heal: %s", r.Kind, r.Unhealed)
 	}

@@ -121,6 +121,11 @@ func (d *Disk) Drain() error {
 	case err != nil:
 		return err
 	}
+	return d.Sync()
+}
+
+// Sync makes all that was done on the disk outlast a loss of power.
+func (d *Disk) Sync() error {
 	root, err := os.Open(d.Dir)
 	if err != nil {
 		return err

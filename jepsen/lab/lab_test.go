@@ -105,6 +105,18 @@ func TestLab(t *testing.T) {
 	if free, err := m.Disk.Free(); err != nil || free < 100<<20 {
 		t.Errorf("%d bytes are free after a loss of power on a disk that was full before it, %v", free, err)
 	}
+	if _, err := m.OnBadFS(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(m.OffBadFS(), m.LosePower()); err != nil {
+		t.Fatal(err)
+	}
+	if log, err := os.Stat(filepath.Join(m.DataDir(), "raft", "log.db")); err != nil || log.Size() == 0 {
+		t.Errorf("after a loss of power the data is not where it was: %v", err)
+	}
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
 	if err := l.Heal(); err != nil {
 		t.Fatal(err)
 	}

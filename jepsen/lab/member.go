@@ -212,6 +212,9 @@ func (m *Member) OnBadFS(ctx context.Context) (*badfs.FS, error) {
 	behind := m.DataDir() + ".behind"
 	err := errors.Join(os.Rename(m.DataDir(), behind), os.Mkdir(m.DataDir(), 0o700))
 	if err == nil {
+		err = m.Disk.Sync()
+	}
+	if err == nil {
 		m.bad, err = badfs.Mount(behind, m.DataDir())
 	}
 	m.life.Unlock()
@@ -221,7 +224,8 @@ func (m *Member) OnBadFS(ctx context.Context) (*badfs.FS, error) {
 	return m.bad, errors.Join(m.Start(), m.AwaitReady(ctx))
 }
 
-// OffBadFS ends that. The member ends if it has not yet, and is not started again.
+// OffBadFS ends that. The member ends if it has not yet, and is not started again. A loss of power that follows finds the data where it belongs: elsewhere the member would begin
+// anew with none, and have forgotten its vote.
 func (m *Member) OffBadFS() error {
 	m.life.Lock()
 	defer m.life.Unlock()
@@ -236,7 +240,7 @@ func (m *Member) OffBadFS() error {
 		return err
 	}
 	m.bad = nil
-	return errors.Join(os.Remove(m.DataDir()), os.Rename(m.DataDir()+".behind", m.DataDir()))
+	return errors.Join(os.Remove(m.DataDir()), os.Rename(m.DataDir()+".behind", m.DataDir()), m.Disk.Sync())
 }
 
 // ShiftWall sets by how much the wall time that the member records is off.

@@ -226,7 +226,7 @@ func Once(ctx context.Context, w *World, k Kind, since func() time.Duration) Rep
 	f, err := k.Inject(ctx, w)
 	if err != nil || f == nil {
 		r.Kind = k.Name
-		if err != nil {
+		if err != nil && ctx.Err() == nil { // What the end of the run broke off is nobody's trouble.
 			r.Error = err.Error()
 		}
 		return r
