@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -127,7 +128,7 @@ func (c *chaos) live(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, c.env.Close()) }()
 	c.world = &nemesis.World{
-		Lab: c.lab, Group: traffic.NewGroup(c.env), Length: faultMost, Random: rand.New(&sharedSource{source: rand.NewPCG(c.seed, 3)}),
+		Lab: c.lab, Group: traffic.NewGroup(c.env), Length: cmp.Or(c.trial.longest, faultMost), Random: rand.New(&sharedSource{source: rand.NewPCG(c.seed, 3)}),
 	}
 	setup, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
