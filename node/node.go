@@ -177,7 +177,7 @@ func (n *Node) start() error {
 	}
 	trans := &patient{
 		Transport: n.cfg.Transport, leads: n.leadsIn, handing: n.handingOver, voters: n.voters, requests: n.requests, log: logs, stopped: n.stopped,
-		interval: n.cfg.Timing.Heartbeat / 10, hearts: &hearts{elapsed: n.cfg.Clock.Elapsed},
+		hearts: &hearts{elapsed: n.cfg.Clock.Elapsed},
 	}
 	n.hearts = trans.hearts
 	if err := n.bootstrap(rc, logs, stable, trans); err != nil {

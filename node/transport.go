@@ -144,8 +144,6 @@ type patient struct {
 	handing func(id raft.ServerID) bool
 	// voters are the members that have a vote, as far as this one knows.
 	voters func() []raft.ServerID
-	// interval is that of raft's heartbeats.
-	interval time.Duration
 	// log has what this member sends before it has written it, and stopped ends every wait for that.
 	log     *early
 	stopped <-chan struct{}
@@ -205,7 +203,7 @@ func (p *patient) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddr
 	if err != nil {
 		return nil, err
 	}
-	return &sparing{AppendPipeline: holdAnswers(pipeline, p.log), every: p.interval, elapsed: p.elapsed}, nil
+	return holdAnswers(pipeline, p.log), nil
 }
 
 const (
