@@ -226,7 +226,7 @@ func (n *Node) raftConfig() *raft.Config {
 	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout, c.CommitTimeout = t.Heartbeat, t.Election, t.LeaderLease, t.Commit
 	c.MaxAppendEntries = 1024
 	c.BatchApplyCh = true
-	// A removed member stays a member that nobody votes for, and says so in Ready: a process that vanished would only look broken.
+	// A removed member stays one that can't be elected, and says so in Ready: a process that vanished would only look broken.
 	c.ShutdownOnRemove = false
 	c.SnapshotThreshold, c.TrailingLogs = n.cfg.Limits.SnapshotEntries, n.cfg.Limits.SnapshotEntries
 	c.SnapshotInterval = 30 * time.Second
